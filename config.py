@@ -1,0 +1,249 @@
+"""Configuration: a dataclass per script, filled from a YAML file and `key=value` words.
+
+    python build_crv.py --config configs/pocket/crv.yaml endpoints.teacher.base_url=http://host:8000/v1
+
+The docstring under a field is its help text (`--help` prints every key with its default). An unknown key or a wrong
+type is an error that names the nearest valid key. A YAML file may start from another one with `extends: other.yaml`
+(relative to itself). The resolved configuration is written beside the results, and an output folder that holds the
+results of another configuration is refused.
+"""
+
+import ast
+import dataclasses
+import difflib
+import inspect
+import os
+import sys
+import textwrap
+import types
+import typing
+from pathlib import Path
+
+import yaml
+
+from data.errors import UserError
+
+RESOLVED = "config.yaml"
+
+
+def run_cli(main, schema, doc):
+    """Entry point of a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
+
+    `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2; Ctrl-C says
+    how to go on and exits with 130. Everything else keeps its traceback: it is a defect of this project.
+    """
+    argv = sys.argv[1:]
+    speaks = int(os.environ.get("RANK", "0")) == 0  # one voice under torchrun
+    if not argv or "--help" in argv or "-h" in argv:
+        print(help_text(schema, doc))
+        sys.exit(0 if argv else 2)
+    try:
+        status = main(load(schema, argv))
+    except UserError as error:
+        if speaks:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        if speaks:
+            print("\nstopped; run the same command again to go on from here", file=sys.stderr, flush=True)
+        sys.exit(130)
+    sys.exit(status or 0)
+
+
+def load(schema, argv):
+    """argv: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`. Returns an instance of `schema`."""
+    raw, words = {}, list(argv)
+    while words:
+        word = words.pop(0)
+        if word == "--config":
+            if not words:
+                raise UserError("--config needs a file name")
+            _merge(raw, read_yaml(Path(words.pop(0))))
+        elif word.startswith("--") and "=" not in word:  # --render-only is render_only=true
+            _set(raw, word[2:].replace("-", "_"), True)
+        elif "=" in word:
+            key, value = word.removeprefix("--").split("=", 1)
+            try:
+                _set(raw, key, yaml.safe_load(value) if value else "")
+            except yaml.YAMLError as error:
+                raise UserError(f"{key}: cannot read the value {value!r}: {error}") from None
+        else:
+            raise UserError(f"unexpected word {word!r}: use --config FILE and key=value")
+    return build(schema, raw)
+
+
+def read_yaml(path):
+    """A YAML file as a dict, after following `extends`."""
+    if not path.is_file():
+        raise UserError(f"no such config file: {path}")
+    try:
+        raw = yaml.safe_load(path.read_text()) or {}
+    except yaml.YAMLError as error:
+        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} must hold key: value lines")
+    base = raw.pop("extends", None)
+    return _merge(read_yaml(path.parent / base), raw) if base else raw
+
+
+def build(schema, raw, where=""):
+    """Fill dataclass `schema` from the nested dict `raw`; `where` is the dotted prefix for messages."""
+    fields = {f.name: f for f in dataclasses.fields(schema)}
+    for key in raw:
+        if key not in fields:
+            near = difflib.get_close_matches(str(key), list(fields), n=1, cutoff=0.4)
+            hint = f"did you mean {where}{near[0]}?" if near else f"valid: {', '.join(where + n for n in fields)}"
+            raise UserError(f"unknown config key {where}{key}; {hint}")
+    hints = typing.get_type_hints(schema)
+    values = {}
+    for name, field in fields.items():
+        if name in raw:
+            values[name] = _convert(raw[name], hints[name], where + name)
+        elif dataclasses.is_dataclass(hints[name]):  # so that a required key inside is named with its full path
+            values[name] = build(hints[name], {}, f"{where}{name}.")
+        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+            raise UserError(f"config key {where}{name} is required ({_type_name(hints[name])})")
+    return schema(**values)
+
+
+def _convert(value, kind, where):
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if dataclasses.is_dataclass(kind):
+        if not isinstance(value, dict):
+            raise UserError(f"config key {where} holds further keys, not the value {value!r}")
+        return build(kind, value, where + ".")
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in args:
+            return None
+        kinds = [a for a in args if a is not type(None)]
+        for candidate in kinds[:-1]:
+            try:
+                return _convert(value, candidate, where)
+            except UserError:
+                continue
+        return _convert(value, kinds[-1], where)
+    if origin is typing.Literal:
+        if value not in args:
+            raise UserError(f"config key {where} is {value!r}; it must be one of {', '.join(map(str, args))}")
+        return value
+    if origin is dict and isinstance(value, dict):
+        return {str(k): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
+    if origin in (list, tuple) and isinstance(value, list | tuple):
+        inner = args if origin is tuple and Ellipsis not in args else [args[0]] * len(value)
+        if len(inner) != len(value):
+            raise UserError(f"config key {where} needs {len(inner)} values, not {len(value)}: {value!r}")
+        return origin(_convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, inner, strict=True)))
+    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
+        try:  # YAML reads 1e-5 (no dot) as a string
+            return float(value)
+        except ValueError:
+            pass
+    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value)
+    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
+        return value
+    raise UserError(f"config key {where} must be {_type_name(kind)}, not {value!r}")
+
+
+def _type_name(kind):
+    if dataclasses.is_dataclass(kind):
+        return "a section"
+    return str(kind).replace("typing.", "") if typing.get_origin(kind) else getattr(kind, "__name__", str(kind))
+
+
+def _set(raw, dotted, value):
+    *parents, last = dotted.split(".")
+    for parent in parents:
+        raw = raw.setdefault(parent, {})
+        if not isinstance(raw, dict):
+            raise UserError(f"config key {dotted}: {parent} already has a plain value")
+    raw[last] = _merge(raw[last], value) if isinstance(value, dict) and isinstance(raw.get(last), dict) else value
+
+
+def _merge(into, other):
+    for key, value in other.items():
+        into[key] = _merge(into[key], value) if isinstance(value, dict) and isinstance(into.get(key), dict) else value
+    return into
+
+
+def field_docs(schema):
+    """{field name: the docstring under it}, read from the source of the dataclass."""
+    body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0].body
+    docs = {}
+    for line, following in zip(body, body[1:], strict=False):
+        is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+        if isinstance(line, ast.AnnAssign) and is_doc and isinstance(following.value.value, str):
+            docs[line.target.id] = inspect.cleandoc(following.value.value)
+    return docs
+
+
+def help_text(schema, doc):
+    lines = [inspect.cleandoc(doc), "", "Keys (YAML file, or key=value on the command line):", ""]
+    return "\n".join(lines + _help_lines(schema, ""))
+
+
+def _help_lines(schema, prefix):
+    docs, hints, lines = field_docs(schema), typing.get_type_hints(schema), []
+    for field in dataclasses.fields(schema):
+        kind, key = hints[field.name], prefix + field.name
+        text = textwrap.indent(textwrap.fill(" ".join(docs.get(field.name, "").split()), 100), "      ")
+        if dataclasses.is_dataclass(kind):
+            lines += [f"  {key}.*", text] if text.strip() else []
+            lines += _help_lines(kind, key + ".")
+            continue
+        if field.default is not dataclasses.MISSING:
+            default = f"= {field.default!r}"
+        elif field.default_factory is not dataclasses.MISSING:
+            default = f"= {field.default_factory()!r}"
+        else:
+            default = "(required)"
+        lines += [f"  {key}: {_type_name(kind)} {default}"] + ([text] if text.strip() else [])
+        inner = typing.get_args(kind)
+        if typing.get_origin(kind) is dict and dataclasses.is_dataclass(inner[1]):
+            lines += _help_lines(inner[1], f"{key}.NAME.")
+    return lines
+
+
+def flat(cfg):
+    """{dotted key: value} of a dataclass instance, for comparing and logging."""
+    out = {}
+
+    def walk(value, prefix):
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(inner, f"{prefix}.{key}" if prefix else str(key))
+        else:
+            out[prefix] = list(value) if isinstance(value, tuple) else value
+
+    walk(dataclasses.asdict(cfg), "")
+    return out
+
+
+def claim_output(cfg, folder, free=()):
+    """Write the resolved config into `folder`, or refuse if the folder holds the results of another config.
+
+    free: dotted prefixes of keys that may change between a run and its resumption (logging, endpoint addresses, …).
+    Raises UserError naming every key that differs.
+    """
+    folder, mine = Path(folder), flat(cfg)
+    resolved = folder / RESOLVED
+    if resolved.exists():
+        known = yaml.safe_load(resolved.read_text()) or {}
+        changed = sorted(
+            key
+            for key in mine.keys() | known.keys()
+            if mine.get(key) != known.get(key) and not any(key == f or key.startswith(f + ".") for f in free)
+        )
+        if changed:
+            shown = "; ".join(f"{k}: {known.get(k)!r} there, {mine.get(k)!r} now" for k in changed[:5])
+            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+            raise UserError(
+                f"{folder} holds the results of another configuration ({shown}{more}); "
+                f"set another output folder, or delete this one"
+            )
+    elif folder.exists() and any(folder.iterdir()):
+        raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    partial = resolved.with_suffix(".tmp")
+    partial.write_text(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True))
+    partial.replace(resolved)

@@ -1,0 +1,120 @@
+"""The record types of this project, as JSON Lines, and the checks that a file passes before anything uses it.
+
+problem   {"id", "problem", "answer", "reasoning", "solution"?, "domain"?, "tests"?}      input of build_crv.py
+sft       {"id", "messages", "origin", "rounds", "problem", "answer", "reasoning"}        what train_sft.py reads
+pair      {"id", "problem_id", "prompt", "chosen", "rejected", "gap", "origin"}           what train_cogpo.py reads
+
+`messages`, `prompt`, `chosen`, `rejected` are lists of {"role", "content"}. x = problem, y = answer, r = reasoning.
+"""
+
+import json
+import os
+from pathlib import Path
+
+from data.errors import UserError
+
+GAPS = ("small", "medium", "large")  # the index is the gap tag of losses/cogpo.py
+
+# JSON reads "\b" and "\f" as control characters, so LaTeX written with one backslash too few arrives damaged.
+ESCAPES = {"\b": ("backspace", "\\boxed or \\begin"), "\f": ("form feed", "\\frac"), "\v": ("vertical tab", "\\vec")}
+
+REQUIRED = {
+    "problem": ("id", "problem", "answer", "reasoning"),
+    "sft": ("id", "messages"),
+    "pair": ("id", "problem_id", "prompt", "chosen", "rejected", "gap"),
+}
+
+
+def iter_jsonl(path):
+    """Yields (line number, object). Raises UserError with file, line and reason for anything that is not an object."""
+    path = Path(path)
+    if not path.is_file():
+        raise UserError(f"no such file: {path}")
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line.decode("utf-8"))
+            except UnicodeDecodeError as error:
+                raise UserError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})") from None
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}") from None
+            if not isinstance(row, dict):
+                raise UserError(f"{path}:{number}: a record must be a JSON object, not {type(row).__name__}")
+            yield number, row
+
+
+def read_records(path, kind):
+    """All records of a file, checked. kind: "problem", "sft" or "pair". Raises UserError on the first bad one."""
+    rows, seen = [], {}
+    for number, row in iter_jsonl(path):
+        where = f"{path}:{number}"
+        check_record(row, kind, where)
+        if row["id"] in seen:
+            raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
+        seen[row["id"]] = number
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path} holds no records")
+    return rows
+
+
+def check_record(row, kind, where):
+    """Raises UserError if `row` is not a valid record of this kind; `where` names it in the message."""
+    missing = [key for key in REQUIRED[kind] if key not in row]
+    if missing:
+        raise UserError(f"{where}: a {kind} record needs the key{'s' * (len(missing) > 1)} {', '.join(missing)}")
+    for key, value in row.items():
+        _check_escapes(value, f"{where}: {key}")
+    for key in ("id", "problem_id", "problem", "answer", "reasoning"):
+        if key in REQUIRED[kind] and not (isinstance(row[key], str) and row[key].strip()):
+            raise UserError(f"{where}: {key} must be a string that is not empty, not {row[key]!r}")
+    for key in ("messages", "prompt", "chosen", "rejected"):
+        if key in REQUIRED[kind]:
+            _check_messages(row[key], f"{where}: {key}")
+    if kind == "sft" and row["messages"][-1]["role"] != "assistant":
+        raise UserError(f"{where}: the last message must be the assistant's")
+    if kind == "pair":
+        if row["gap"] not in GAPS:
+            raise UserError(f"{where}: gap is {row['gap']!r}; it must be one of {', '.join(GAPS)}")
+        if row["chosen"] == row["rejected"]:
+            raise UserError(f"{where}: chosen and rejected are the same")
+
+
+def _check_messages(messages, where):
+    good = isinstance(messages, list) and messages
+    if not good or not all(
+        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
+    ):
+        raise UserError(f'{where} must be a list of {{"role": …, "content": …}}')
+
+
+def _check_escapes(value, where):
+    if isinstance(value, str):
+        for char, (name, latex) in ESCAPES.items():
+            if char in value:
+                around = value[value.index(char) : value.index(char) + 8].replace(char, "")
+                raise UserError(
+                    f"{where} contains a {name} character before {around!r}: LaTeX such as {latex} was written with "
+                    f"one backslash in JSON; write two"
+                )
+    elif isinstance(value, list):
+        for inner in value:
+            _check_escapes(inner, where)
+    elif isinstance(value, dict):
+        for inner in value.values():
+            _check_escapes(inner, where)
+
+
+def write_jsonl(path, rows):
+    """Write all rows or nothing: a reader never sees half a file."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".tmp")
+    with partial.open("w", encoding="utf-8") as file:
+        for row in rows:
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    partial.replace(path)

@@ -1,0 +1,102 @@
+"""One way from records to what a model sees: the response format, the prompt, the chat template, ids and loss mask.
+
+SFT, CogPO and evaluation all render through `Renderer.prompt_ids`, so the prompt that a model is trained on is the prompt that
+it is evaluated on, token for token.
+"""
+
+from dataclasses import dataclass
+
+import jinja2
+import numpy as np
+
+from data.errors import UserError
+
+STYLES = {
+    # Bespoke-Stratos-17k, Sky-T1 and OpenThoughts-114k: plain-text tags
+    "bespoke": (
+        "<|begin_of_thought|>\n\n{reasoning}\n\n<|end_of_thought|>",
+        "\n\n<|begin_of_solution|>\n\n{solution}\n\n<|end_of_solution|>",
+    ),
+    "think": ("<think>\n{reasoning}\n</think>", "\n\n{solution}"),
+    "plain": ("{reasoning}", "\n\n{solution}"),
+}
+
+
+def response_text(reasoning, solution, style):
+    """The assistant's text: reasoning, then what is said as the solution (None: nothing follows the reasoning)."""
+    before, after = STYLES[style]
+    text = before.format(reasoning=reasoning.strip())
+    return text if solution is None else text + after.format(solution=solution.strip())
+
+
+def boxed_solution(answer):
+    return f"The final answer is \\boxed{{{answer}}}."
+
+
+def prompt_messages(problem, system=None, instruction="{problem}"):
+    """The messages before the response. instruction: a template around the problem, e.g. Bespoke-Stratos' prefix."""
+    user = {"role": "user", "content": instruction.replace("{problem}", problem)}
+    return [{"role": "system", "content": system}, user] if system else [user]
+
+
+@dataclass(frozen=True)
+class Sequence:
+    """One prompt and one response as tokens. ids: int32 [T]. Positions >= prompt_len are supervised (EOS included)."""
+
+    ids: np.ndarray
+    prompt_len: int
+
+    def __len__(self):
+        return len(self.ids)
+
+
+class Renderer:
+    """Renders messages through the tokenizer's own chat template. Raises UserError if there is none."""
+
+    def __init__(self, tokenizer):
+        if not tokenizer.chat_template:
+            raise UserError(
+                f"the tokenizer in {tokenizer.name_or_path} has no chat template; use an instruct model, or put a "
+                f"template into its tokenizer_config.json"
+            )
+        self.tokenizer = tokenizer
+        self.turn_end = self._turn_end()
+
+    def prompt_ids(self, messages):
+        """Token ids up to where the assistant's text starts: list[int] with at most one BOS."""
+        ids = self._encode(self._template(messages, add_generation_prompt=True))
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and ids[:2] == [bos, bos]:
+            raise UserError(f"the chat template of {self.tokenizer.name_or_path} writes BOS twice")
+        return ids
+
+    def sequence(self, messages, response):
+        """messages: the prompt, response: the assistant's text. Returns a Sequence whose last token ends the turn.
+
+        The response is tokenized on its own: the prompt's tokens never depend on what follows, and the first token of
+        the response is supervised in the very context that generation starts from.
+        """
+        head = self.prompt_ids(messages)
+        return Sequence(np.asarray(head + self._encode(response) + self.turn_end, dtype=np.int32), len(head))
+
+    def _encode(self, text):
+        return self.tokenizer(text, add_special_tokens=False).input_ids  # the template itself writes the BOS
+
+    def _template(self, messages, **kwargs):
+        try:
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, **kwargs)
+        except jinja2.TemplateError as error:
+            roles = ", ".join(m["role"] for m in messages)
+            raise UserError(
+                f"the chat template of {self.tokenizer.name_or_path} refuses messages with roles {roles}: {error}"
+            ) from None
+
+    def _turn_end(self):
+        """Ids that close the assistant's turn, e.g. [<|im_end|>]: what the template puts behind the assistant's text,
+        up to and including the first special token; the EOS if it puts none."""
+        marker = "RESPONSE-GOES-HERE"
+        turns = [{"role": "user", "content": "."}, {"role": "assistant", "content": marker}]
+        ids = self._encode(self._template(turns).rpartition(marker)[2])
+        special = set(self.tokenizer.all_special_ids)
+        closing = next((ids[: i + 1] for i, token in enumerate(ids) if token in special), None)
+        return closing or [self.tokenizer.eos_token_id]
