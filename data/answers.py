@@ -1,0 +1,306 @@
+"""Final answers: find the answer in a text, compare it with the gold one. The one grading function of the project.
+
+    grade("… so \\\\boxed{12}.", "12").status == "correct"
+
+Evaluation, the agents' guards and the scripted teacher all grade here. Most answers are numbers or equal as text and
+are settled in this process; the others go to math-verify in a worker process (data/symbolic.py) with a hard limit,
+because math-verify's own limit needs the main thread and cannot interrupt a long C call. Safe to call from any thread.
+"""
+
+import atexit
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+VERSION = "1"  # stored beside every grade: raise it when a verdict may change
+
+STATUSES = ("correct", "wrong", "no_answer", "truncated", "timeout")
+SECONDS = 5.0  # processor time for one symbolic comparison
+
+THOUGHT_ENDS = ("</think>", "<|end_of_thought|>")
+THOUGHT_STARTS = ("<think>", "<|begin_of_thought|>")
+
+
+@dataclass(frozen=True)
+class Grade:
+    """status: one of STATUSES. extracted: the answer that was compared, None if there was none."""
+
+    status: str
+    extracted: str | None
+
+
+def grade(text, gold, finished=True, tolerance=None):
+    """Grade a response. finished: False when generation hit its length limit.
+
+    correct | wrong    the answer was compared
+    no_answer          a finished response without an answer
+    truncated          no box, and the thought or the response is unfinished: what stands there is no final answer
+    timeout            the comparison took too long: not counted as wrong, not counted as correct
+    """
+    said = strip_thought(text)
+    if said is None:
+        return Grade("truncated", None)
+    answer = extract_boxed(said) if not finished else final_answer(said)
+    if answer is None:
+        return Grade("no_answer" if finished else "truncated", None)
+    verdict = compare(answer, gold, tolerance)
+    return Grade({"equal": "correct", "different": "wrong"}.get(verdict, verdict), answer)
+
+
+# --- finding the answer ---
+
+
+def strip_thought(text):
+    """What follows the thought; all of a text without one; None if the thought is unfinished."""
+    ends = [text.rfind(tag) + len(tag) for tag in THOUGHT_ENDS if tag in text]
+    if ends:
+        return text[max(ends) :]
+    return None if any(tag in text for tag in THOUGHT_STARTS) else text
+
+
+def extract_boxed(text):
+    """Content of the last balanced \\boxed{…} or \\fbox{…} that is not empty, or None."""
+    for match in reversed(list(re.finditer(r"\\(?:boxed|fbox)\s*\{", text))):
+        end = _closing_brace(text, match.end())
+        if end is not None and text[match.end() : end].strip():
+            return text[match.end() : end].strip()
+    return None
+
+
+def _closing_brace(text, start):
+    """Index of the brace that closes the one before `start`; escaped braces are text."""
+    depth = 1
+    for match in re.compile(r"\\.|[{}]", re.DOTALL).finditer(text, start):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return match.start()
+    return None
+
+
+EXPLICIT = re.compile(
+    r"(?:answer\b[*_]*\s*(?:is|are|=|:)|^\s*A\s*:|####)[*_]*\s*:?\s*(?P<value>\S.*)$", re.IGNORECASE | re.MULTILINE
+)
+NUMBER = re.compile(r"(?<![\w.)])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
+NAMES = {
+    "sqrt",
+    "sin",
+    "cos",
+    "tan",
+    "cot",
+    "sec",
+    "csc",
+    "log",
+    "ln",
+    "exp",
+    "pi",
+    "inf",
+    "arcsin",
+    "arccos",
+    "arctan",
+}
+
+
+def final_answer(text):
+    """The answer that a text ends with, or None. For texts after the thought, and for bare reasoning chains.
+
+    The last box; else what an "answer is …" line says; else, in the last line that is not empty, all of it if it is
+    only mathematics, what follows its last "=", or its last number.
+    """
+    boxed = extract_boxed(text)
+    if boxed is not None:
+        return boxed
+    text = re.sub(r"<\|\w+\|>", "", text)
+    explicit = list(EXPLICIT.finditer(text))
+    if explicit:
+        sentence = re.split(r"(?<=[\w$*)}\]])\.(?:\s|$)", explicit[-1]["value"])[0]
+        return _value(sentence, first=True)
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        return None
+    last = lines[-1]
+    if "=" in last:
+        return _value(re.sub(r"\([^()]*\)\s*\W*$", "", last.rpartition("=")[2]), first=False)
+    if not _is_prose(last):
+        return _clean(last)
+    numbers = NUMBER.findall(last)
+    return numbers[-1] if numbers else None
+
+
+def _value(text, first):
+    """The value in a phrase: all of it if it is mathematics, else its $…$, else its first or last number."""
+    cleaned = _clean(text)
+    if cleaned is None or not _is_prose(cleaned):
+        return cleaned
+    formulas = re.findall(r"(?<!\\)\$([^$]*\w[^$]*)(?<!\\)\$", text)
+    if formulas:
+        return _clean(formulas[-1])
+    numbers = NUMBER.findall(cleaned)
+    if numbers:
+        return numbers[0 if first else -1]
+    return cleaned if first else None
+
+
+def _is_prose(text):
+    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\begin\{\w+\}|\\end\{\w+\}|\\[a-zA-Z]+", " ", text)
+    return any(word not in NAMES for word in re.findall(r"[A-Za-z]{2,}", text))
+
+
+def _clean(text):
+    """Without Markdown, math delimiters and final punctuation; None if no letter, digit or symbol remains."""
+    text = text.strip().strip("*_`").strip()
+    text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*|\s*(?:\$\$?|\\\)|\\\])$", "", text.rstrip(".,;:!? ")).strip("*").strip()
+    text = text.rstrip(".,;: ")
+    return (
+        text if re.search(r"[\w∞∅π]", text) and extract_boxed(text + "}") is None and "\\boxed{" not in text else None
+    )
+
+
+# --- comparing two answers ---
+
+
+def is_equal(pred, gold, tolerance=None):
+    """Whether two answers are mathematically the same. False if that cannot be told in time; see `compare`."""
+    return compare(pred, gold, tolerance) == "equal"
+
+
+def compare(pred, gold, tolerance=None):
+    """ "equal", "different" or "timeout". tolerance: absolute, for benchmarks that state one (a list: one per value).
+
+    Integers first (leading zeros, thousands separators), then equal text, then math-verify: strict, both sides boxed.
+    """
+    pred, gold = normalise(pred), normalise(gold)
+    if pred == gold:
+        return "equal"
+    a, b = _plain_number(pred), _plain_number(gold)
+    if a is not None and b is not None:
+        if a == b:
+            return "equal"
+        if tolerance is None and "," not in pred + gold:  # 120,180 may also be two answers
+            return "different"
+    if _plain_text(pred) and _plain_text(pred) == _plain_text(gold):
+        return "equal"
+    if _percent(pred) == _percent(gold) is not None:  # 6.17% for 6.17: the unit was left out, the number is the same
+        return "equal"
+    return _WORKERS.compare(gold, pred, tolerance)
+
+
+SYMBOLS = {
+    "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "π": "\\pi ", "∞": "\\infty ", "°": "^\\circ ",
+    "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∅": "\\emptyset ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
+    "∈": "\\in ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "θ": "\\theta ",
+    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "，": ",", "％": "%",
+}  # fmt: skip
+SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
+
+REWRITES = [  # what math-verify 0.9.0 misses, each with the form that it knows
+    (re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL), r"\1"),
+    (re.compile(r"\\(?:displaystyle|left|right|bigl|bigr|limits)(?![a-zA-Z])"), ""),
+    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
+    (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
+    (re.compile(r"\\ln(?![a-zA-Z])"), r"\\log"),  # a \log without a base is the natural one in these benchmarks
+    (re.compile(r"\\\$|\\!"), ""),
+    (re.compile(r"\{,\}"), ","),
+    (re.compile(r"(?<=\d)(?:\\[,;: ]|~|\s)(?=\d{3}(?!\d))"), ""),  # 10\,000
+    (re.compile(r"\\[,;:]|~|\\ "), " "),
+    (re.compile(r"\\%"), "%"),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])"), r"^\\circ"),
+    (re.compile(r"\s+"), " "),
+]
+REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?")
+
+
+def normalise(answer):
+    """One spelling for what is only typography. Text in, text out."""
+    answer = SYMBOL.sub(lambda m: SYMBOLS[m.group()], answer.strip())
+    answer = re.sub(r"^\$+|(?<!\\)\$+$", "", answer).strip()
+    answer = re.sub(r"^\\[(\[]|\\[)\]]$", "", answer)
+    for pattern, form in REWRITES:
+        answer = pattern.sub(form, answer)
+    answer = REPEATING.sub(_fraction, answer)
+    return answer.strip().rstrip(".,;").strip()
+
+
+def _fraction(match):
+    """0.1\\overline{6} -> \\frac{15}{90}"""
+    sign, whole, head, tail = match.groups()
+    numerator = int(whole + head + tail or 0) - int(whole + head or 0)
+    return f"{sign}\\frac{{{numerator}}}{{{(10 ** len(tail) - 1) * 10 ** len(head)}}}"
+
+
+def _plain_number(text):
+    """The exact value of a plain numeral (12, 012, 1,234, -0.5, +3), or None. Length-limited: int() is quadratic."""
+    text = text.lstrip("$").strip()
+    if len(text) > 400 or not re.fullmatch(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)?(?:\.\d+|(?<=\d)\.)?", text):
+        return None
+    return Fraction(text.replace(",", "").rstrip(".")) if re.search(r"\d", text) else None
+
+
+def _percent(text):
+    return _plain_number(text.removesuffix("%").rstrip())
+
+
+def _plain_text(text):
+    """A word, name or option letter without its wrapping, in lower case: \\text{(C)} -> c. None if not only letters."""
+    previous = None
+    while text != previous:
+        previous = text
+        text = re.sub(r"^\\(?:text\w*|math\w+|mbox|operatorname)\s*\{([^{}]*)\}$", r"\1", text.strip())
+        text = re.sub(r"^\(([^()]*)\)$|^\*\*([^*]*)\*\*$", lambda m: m[1] or m[2] or "", text)
+    text = text.strip().rstrip(".")
+    words = re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", text)
+    return text.lower() if words and (len(text) > 1 or previous) else None
+
+
+class _Workers:
+    """Idle worker processes. A thread takes one, or starts one if fewer than `limit` run, and puts it back."""
+
+    def __init__(self, limit):
+        self.idle, self.lock, self.slots = [], threading.Lock(), threading.BoundedSemaphore(limit)
+
+    def compare(self, gold, pred, tolerance):
+        with self.slots:
+            with self.lock:
+                worker = self.idle.pop() if self.idle else None
+            if worker is None:
+                worker = self._start()
+            task = {"gold": gold, "pred": pred, "tolerance": tolerance, "seconds": SECONDS}
+            try:
+                worker.stdin.write(json.dumps(task) + "\n")
+                worker.stdin.flush()
+                line = worker.stdout.readline()
+            except BaseException:  # Ctrl-C between question and reply: the next reply would answer the wrong question
+                worker.kill()
+                raise
+            if not line:  # ended by its timer or its memory limit
+                worker.wait()
+                return "timeout"
+            with self.lock:
+                self.idle.append(worker)
+        return "equal" if json.loads(line)["equal"] else "different"
+
+    def _start(self):
+        script = Path(__file__).with_name("symbolic.py")
+        worker = subprocess.Popen(
+            [sys.executable, "-I", str(script)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+        if not worker.stdout.readline():
+            raise RuntimeError(f"{script} did not start (exit status {worker.wait()}); is math-verify installed?")
+        return worker
+
+    def close(self):
+        for worker in self.idle:
+            worker.stdin.close()
+
+
+_WORKERS = _Workers(os.cpu_count() or 1)
+atexit.register(_WORKERS.close)

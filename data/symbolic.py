@@ -1,0 +1,97 @@
+"""The process in which answers are compared symbolically: started by data/answers.py, one JSON line in, one out.
+
+    {"gold": "…", "pred": "…", "tolerance": null, "seconds": 5}  ->  {"equal": true}
+
+A model may write `10^{10^{10}}`, and sympy will try. So every comparison runs under two timers of the kernel, processor
+time and wall time, whose signals have their default action: they end this process even inside a long C call, and also
+if the process that started it is gone. The starter reads an empty line then, and starts another one. Memory is limited
+too. Imports nothing of the project: starting must be quick, and the file must run on its own.
+"""
+
+import json
+import resource
+import signal
+import sys
+from functools import lru_cache
+from itertools import permutations
+
+from latex2sympy2_extended import NormalizationConfig
+from math_verify import LatexExtractionConfig, parse, verify
+from sympy import Basic, FiniteSet, Tuple
+
+MEMORY_BYTES = 4 << 30
+WALL_FACTOR = 6  # wall time may be longer than processor time on a loaded machine, but not without end
+
+TINY = 1e-6  # below this, math-verify's absolute comparison says nothing: 1/2004! = 1/2006! for it
+RELATIVE = 1e-9
+
+BOXED = LatexExtractionConfig(
+    boxed_match_priority=0,
+    normalization_config=NormalizationConfig(
+        basic_latex=True, units=True, malformed_operators=True, nits=True, boxed="last", equations=False
+    ),
+)
+
+
+@lru_cache(maxsize=4096)
+def parsed(answer):
+    """math-verify's readings of one answer: a list of sympy objects, then the text itself."""
+    return parse(f"\\boxed{{{answer}}}", [BOXED], parsing_timeout=None)
+
+
+def equal(gold, pred, tolerance):
+    if tolerance is not None and within(values(parsed(gold)), values(parsed(pred)), tolerance):
+        return True
+    golds, preds = parsed(gold), parsed(pred)
+    same = verify(golds, preds, strict=True, allow_set_relation_comp=True, timeout_seconds=None)
+    return same and not differ_relatively(golds, preds)
+
+
+def differ_relatively(golds, preds):
+    """Whether both are tiny numbers that differ in their leading digits."""
+    if not (golds and preds and all(isinstance(x[0], Basic) and x[0].is_number for x in (golds, preds))):
+        return False
+    a, b = golds[0].evalf(30), preds[0].evalf(30)
+    largest = max(abs(a), abs(b))
+    return bool(largest < TINY and abs(a - b) > RELATIVE * largest)
+
+
+def values(readings):
+    """The numbers of an answer such as `0.003, 5.233`, or None if it holds anything else."""
+    first = readings[0] if readings else None
+    items = list(first.args) if isinstance(first, FiniteSet | Tuple) else [first]
+    numbers = [item.doit().evalf(15) for item in items if isinstance(item, Basic)]
+    return numbers if len(numbers) == len(items) and all(n.is_real and n.is_number for n in numbers) else None
+
+
+def within(golds, preds, tolerance):
+    """Whether the two lists agree in some order. tolerance: absolute, one for all or one per gold value."""
+    if golds is None or preds is None or len(golds) != len(preds) or len(golds) > 6:
+        return False
+    limits = tolerance if isinstance(tolerance, list) else [tolerance] * len(golds)
+    slack = 1 + 1e-9  # 0.003 - 0.002 is a little more than 0.001 in binary
+    orders = permutations(zip(golds, limits, strict=True))
+    return any(all(abs(g - p) <= t * slack for (g, t), p in zip(order, preds, strict=True)) for order in orders)
+
+
+def main():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the starter, who closes our input
+    print(json.dumps({"ready": True}), flush=True)
+    for line in sys.stdin:
+        task = json.loads(line)
+        signal.setitimer(signal.ITIMER_PROF, task["seconds"])
+        signal.setitimer(signal.ITIMER_REAL, task["seconds"] * WALL_FACTOR)
+        try:
+            reply = {"equal": equal(task["gold"], task["pred"], task["tolerance"])}
+        except MemoryError:
+            sys.exit(1)  # as a time-out: no verdict
+        except Exception as error:  # sympy raises nearly anything on nonsense, and nonsense is not the gold answer
+            reply = {"equal": False, "error": f"{type(error).__name__}: {error}"[:200]}
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        print(json.dumps(reply), flush=True)
+
+
+if __name__ == "__main__":
+    main()
