@@ -46,7 +46,9 @@ def grade(text, gold, finished=True, tolerance=None):
     said = strip_thought(text)
     if said is None:
         return Grade("truncated", None)
-    answer = extract_boxed(said) if not finished else final_answer(said)
+    if finished and normalise(said) == normalise(gold):
+        return Grade("correct", said.strip())
+    answer = final_answer(said, equation="=" in gold) if finished else extract_boxed(said)
     if answer is None:
         return Grade("no_answer" if finished else "truncated", None)
     verdict = compare(answer, gold, tolerance)
@@ -106,11 +108,11 @@ NAMES = {
 }
 
 
-def final_answer(text):
+def final_answer(text, equation=False):
     """The answer that a text ends with, or None. For texts after the thought, and for bare reasoning chains.
 
     The last box; else what an "answer is …" line says; else, in the last line that is not empty, all of it if it is
-    only mathematics, what follows its last "=", or its last number.
+    only mathematics, what follows its last "=" (equation: keep all of an equation), or its last number.
     """
     boxed = extract_boxed(text)
     if boxed is not None:
@@ -120,30 +122,45 @@ def final_answer(text):
     if explicit:
         sentence = re.split(r"(?<=[\w$*)}\]])\.(?:\s|$)", explicit[-1]["value"])[0]
         return _value(sentence, first=True)
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        return None
-    last = lines[-1]
-    if "=" in last:
-        return _value(re.sub(r"\([^()]*\)\s*\W*$", "", last.rpartition("=")[2]), first=False)
-    if not _is_prose(last):
-        return _clean(last)
-    numbers = NUMBER.findall(last)
+    lines = [line for line in text.splitlines() if re.search(r"\w", line)]
+    return _last_value(lines[-1], equation) if lines else None
+
+
+EQUALS = re.compile(r"(?<![<>!:\\=])=(?![=>])")
+FORMULA = re.compile(r"(?<!\\)\$([^$]*\w[^$]*)(?<!\\)\$")
+
+
+def _last_value(line, equation):
+    line = re.sub(r"\s+\([a-z]+ [^()]*\)\W*$", "", _dollars(line))  # … = 20 (for 2 days).
+    formulas = list(FORMULA.finditer(line))
+    tail = line[formulas[-1].start() :] if formulas else line
+    whole = bool(formulas) or not _is_prose(tail)
+    *before, tail = [tail] if equation and whole else EQUALS.split(tail)
+    if before:
+        return _value(tail, first=False)
+    if whole:
+        return _clean(formulas[-1][1] if formulas else tail)
+    numbers = NUMBER.findall(tail)
     return numbers[-1] if numbers else None
 
 
 def _value(text, first):
     """The value in a phrase: all of it if it is mathematics, else its $…$, else its first or last number."""
+    text = _dollars(text)
     cleaned = _clean(text)
     if cleaned is None or not _is_prose(cleaned):
         return cleaned
-    formulas = re.findall(r"(?<!\\)\$([^$]*\w[^$]*)(?<!\\)\$", text)
-    if formulas:
+    formulas, numbers = FORMULA.findall(text), NUMBER.findall(cleaned)
+    if formulas and (re.search(r"\d", formulas[-1]) or not numbers):  # "the largest $n$ is 34" says 34
         return _clean(formulas[-1])
-    numbers = NUMBER.findall(cleaned)
     if numbers:
         return numbers[0 if first else -1]
     return cleaned if first else None
+
+
+def _dollars(text):
+    """One math delimiter instead of four."""
+    return re.sub(r"(?<!\\)\\[()\[\]]|\$\$", "$", text)
 
 
 def _is_prose(text):
@@ -154,11 +171,9 @@ def _is_prose(text):
 def _clean(text):
     """Without Markdown, math delimiters and final punctuation; None if no letter, digit or symbol remains."""
     text = text.strip().strip("*_`").strip()
-    text = re.sub(r"^(?:\$\$?|\\\(|\\\[)\s*|\s*(?:\$\$?|\\\)|\\\])$", "", text.rstrip(".,;:!? ")).strip("*").strip()
-    text = text.rstrip(".,;: ")
-    return (
-        text if re.search(r"[\w∞∅π]", text) and extract_boxed(text + "}") is None and "\\boxed{" not in text else None
-    )
+    text = re.sub(r"^\$+\s*|\s*\$+$", "", text.rstrip(".,;:!? ")).strip("*").strip().rstrip(".,;: ")
+    unclosed = re.search(r"\\(?:boxed|fbox)\s*\{", text) and extract_boxed(text) is None
+    return text if re.search(r"[\w∞∅π]", text) and not unclosed else None
 
 
 # --- comparing two answers ---
@@ -187,7 +202,28 @@ def compare(pred, gold, tolerance=None):
         return "equal"
     if _percent(pred) == _percent(gold) is not None:  # 6.17% for 6.17: the unit was left out, the number is the same
         return "equal"
-    return _WORKERS.compare(gold, pred, tolerance)
+    verdict = _WORKERS.compare(gold, pred, tolerance)
+    for other in _other_readings(pred, gold) if verdict == "different" else ():
+        verdict = _WORKERS.compare(*other, tolerance)
+    return verdict
+
+
+NAMED = re.compile(r"^[A-Za-z](?:_(?:\w|\{[^{}]*\}))?(?:\([a-z]\))?\s*=\s*([^=<>]+)$")  # I_{\max} = …, f(x) = …
+NATURAL, COMMON = re.compile(r"\\ln(?![a-zA-Z])"), re.compile(r"\\log(?![a-zA-Z_]|\s*_)")
+
+
+def _other_readings(pred, gold):
+    """At most one (gold, pred) for a second look, where the two sides follow different conventions.
+
+    A quantity named on one side only; a \\log without a base, 10 for math-verify, where the other side says \\ln.
+    """
+    if ("=" in pred) != ("=" in gold):
+        other = NAMED.sub(r"\1", gold), NAMED.sub(r"\1", pred)
+    elif bool(NATURAL.search(pred)) != bool(NATURAL.search(gold)):
+        other = COMMON.sub(r"\\ln", gold), COMMON.sub(r"\\ln", pred)
+    else:
+        return ()
+    return (other,) if other != (gold, pred) else ()
 
 
 SYMBOLS = {
@@ -198,18 +234,24 @@ SYMBOLS = {
 }  # fmt: skip
 SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
 
+LONE = r"(?<!\\)\\"  # a backslash that is not the second one of a row break
 REWRITES = [  # what math-verify 0.9.0 misses, each with the form that it knows
-    (re.compile(r"\\(?:boxed|fbox)\s*\{(.*)\}", re.DOTALL), r"\1"),
     (re.compile(r"\\(?:displaystyle|left|right|bigl|bigr|limits)(?![a-zA-Z])"), ""),
     (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
-    (re.compile(r"\\ln(?![a-zA-Z])"), r"\\log"),  # a \log without a base is the natural one in these benchmarks
-    (re.compile(r"\\\$|\\!"), ""),
+    (
+        re.compile(r"\\varnothing(?![a-zA-Z])|^\W*(?:\\text\s*\{)?\s*no (?:real )?solutions?\s*\}?\W*$", re.I),
+        r"\\emptyset",
+    ),
+    (re.compile(LONE + r"(?:\$|!\s*)"), ""),
     (re.compile(r"\{,\}"), ","),
-    (re.compile(r"(?<=\d)(?:\\[,;: ]|~|\s)(?=\d{3}(?!\d))"), ""),  # 10\,000
-    (re.compile(r"\\[,;:]|~|\\ "), " "),
+    (re.compile(rf"(?<=\d)(?:{LONE}[,;: ]|~|\s)(?=\d{{3}}(?!\d))"), ""),  # 10\,000
+    (re.compile(LONE + r"[,;: ]|~"), " "),
     (re.compile(r"\\%"), "%"),
     (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])"), r"^\\circ"),
+    (re.compile(r"\*\*(?=[\w(])"), "^"),  # 2**(1/4)
+    (re.compile(r"\\?(?<![a-zA-Z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
+    (re.compile(r"^(-?[\d.]+)\s*=\s*([a-zA-Z])$"), r"\2=\1"),
     (re.compile(r"\s+"), " "),
 ]
 REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?")
@@ -217,6 +259,7 @@ REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\overline\s*\{?(\d+)\}?")
 
 def normalise(answer):
     """One spelling for what is only typography. Text in, text out."""
+    answer = extract_boxed(answer) or answer
     answer = SYMBOL.sub(lambda m: SYMBOLS[m.group()], answer.strip())
     answer = re.sub(r"^\$+|(?<!\\)\$+$", "", answer).strip()
     answer = re.sub(r"^\\[(\[]|\\[)\]]$", "", answer)

@@ -9,6 +9,7 @@ too. Imports nothing of the project: starting must be quick, and the file must r
 """
 
 import json
+import logging
 import resource
 import signal
 import sys
@@ -59,8 +60,8 @@ def differ_relatively(golds, preds):
 def values(readings):
     """The numbers of an answer such as `0.003, 5.233`, or None if it holds anything else."""
     first = readings[0] if readings else None
-    items = list(first.args) if isinstance(first, FiniteSet | Tuple) else [first]
-    numbers = [item.doit().evalf(15) for item in items if isinstance(item, Basic)]
+    items = list(getattr(first, "_unsorted_args", first.args)) if isinstance(first, FiniteSet | Tuple) else [first]
+    numbers = [item.doit().evalf(15) for item in items if isinstance(item, Basic)]  # in the order written
     return numbers if len(numbers) == len(items) and all(n.is_real and n.is_number for n in numbers) else None
 
 
@@ -76,6 +77,7 @@ def within(golds, preds, tolerance):
 
 def main():
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    logging.disable(logging.WARNING)  # math-verify warns that its own timers are off, as they should be
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the starter, who closes our input
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
