@@ -1,0 +1,188 @@
+"""Critic, Rethinker and Verifier (§3.2): prompt -> call -> parsed answer.
+
+Every role sees the same three sections (problem, answer, chain); what differs is the prompt. A reply that cannot be
+used is asked for again, each time with a new seed; then the role abstains: `Unanswered`. Nothing is ever guessed.
+"""
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+
+from agents.client import ANSWERED, Reply
+from agents.guards import clean
+from agents.journal import call_key
+from agents.prompts import question
+
+LEVELS = ("easy", "medium", "hard")
+VERDICTS = ("YES", "NO")
+
+ASKS = 3  # the first time and twice more
+HOPELESS = ("filtered", "too_long", "refused", "transport")  # the same question would fare no better
+EXTRA_VOTES = 2  # a tie of three is drawn to five
+
+
+@dataclass
+class Sampling:
+    """§A.2: the same for all three agents."""
+
+    temperature: float = 0.7
+    """Sampling temperature (A.2)."""
+    top_p: float | None = 0.9
+    """Nucleus sampling (A.2); null leaves it out of the request."""
+    top_k: int | None = 50
+    """A.2. Not in OpenAI's own API: null leaves it out, for hosts that refuse it."""
+    max_tokens: int = 16384
+    """Longest answer, thought included. A truncated answer is asked for once more with twice as many."""
+    max_tokens_key: str = "max_tokens"
+    """Name of that field; max_completion_tokens for OpenAI's newer models."""
+    send_seed: bool = True
+    """Send a seed with every request: a deterministic server then repeats itself. Off for hosts that refuse it."""
+
+
+class Unanswered(Exception):
+    """An agent gave no answer that can be used. reason: e.g. "critic_invalid", "rethinker_truncated"."""
+
+    def __init__(self, agent, status):
+        super().__init__(f"{agent}_{status}")
+        self.reason = f"{agent}_{status}"
+
+
+@dataclass
+class Agents:
+    """The agents of a run. endpoints: {"critic": Endpoint, "rethinker": …, "verifier": …}."""
+
+    endpoints: dict
+    journal: object
+    prompts: dict
+    sampling: Sampling
+    prompt_role: str = "system"
+    seed: int = 0
+    critic_votes: int = 1
+    verifier_votes: int = 1
+
+    async def critic(self, problem, chain, round, trail):
+        """The level of a chain: "easy", "medium" or "hard" (§3.2.1)."""
+        return await self._vote("critic", LEVELS, self.critic_votes, problem, chain, round, trail)
+
+    async def verifier(self, problem, chain, round, trail):
+        """Whether the chain leads to the answer (§3.2.3)."""
+        return await self._vote("verifier", VERDICTS, self.verifier_votes, problem, chain, round, trail) == "YES"
+
+    async def rethinker(self, mode, problem, chain, round, trail):
+        """A rewritten chain (§3.2.2): mode "easy" extends, "hard" simplifies, "incorrect" corrupts (§3.3.2)."""
+        step = {"step": "rethinker", "mode": mode, "round": round, "text": None, "calls": []}
+        trail.append(step)
+        prompt = f"rethinker_{mode}"
+        step["text"], status = await self._ask("rethinker", prompt, problem, chain, round, 0, clean, step["calls"])
+        if step["text"] is None:
+            raise Unanswered("rethinker", status)
+        return step["text"]
+
+    async def _vote(self, agent, labels, votes, problem, chain, round, trail):
+        """The label that more than half of `votes` calls agree on. Up to two more are drawn when they do not."""
+        step = {"step": agent, "round": round, "label": None, "votes": {}, "calls": []}
+        trail.append(step)
+        tally = Counter()
+        for vote in range(votes + (EXTRA_VOTES if votes > 1 else 0)):
+            label, status = await self._ask(
+                agent, agent, problem, chain, round, vote, lambda text: parse_label(text, labels), step["calls"]
+            )
+            tally.update([label] if label else [])
+            step["votes"] = {name: tally[name] for name in labels if tally[name]}
+            (first, most), (_, second) = (*tally.most_common(2), (None, 0), (None, 0))[:2]
+            if vote + 1 >= votes and most > votes // 2 and most > second:
+                step["label"] = first
+                return first
+        raise Unanswered(agent, "unresolved" if votes > 1 and tally else status)
+
+    async def _ask(self, agent, prompt, problem, chain, round, vote, accept, calls):
+        """One question, asked again while its reply is unusable. accept(text): the value, or None if unusable.
+
+        Returns (value, status of the last reply); value None means that it was given up. `calls` gets a line a call.
+        """
+        max_tokens = self.sampling.max_tokens
+        for attempt in range(ASKS):
+            key, reply = await self._call(agent, prompt, problem, chain, round, vote, attempt, max_tokens)
+            value = accept(reply.text) if reply.status == "ok" else None
+            status = "invalid" if reply.status == "ok" and value is None else reply.status
+            calls.append({"key": key, "status": status, "prompt_tokens": reply.prompt_tokens,
+                          "completion_tokens": reply.completion_tokens})  # fmt: skip
+            if reply.detail:
+                calls[-1]["detail"] = reply.detail
+            if value is not None or status in HOPELESS:
+                break
+            if status == "truncated":
+                if max_tokens > self.sampling.max_tokens:
+                    break  # twice the room did not help: a model that goes round in circles
+                max_tokens *= 2
+        return value, status
+
+    async def _call(self, agent, prompt, problem, chain, round, vote, attempt, max_tokens):
+        """(key, Reply) from the journal, or from the endpoint by way of the journal.
+
+        Neither the address nor max_tokens is part of the key: a moved server and a raised limit keep what is paid for.
+        """
+        endpoint, sampling = self.endpoints[agent], self.sampling
+        messages = question(self.prompts[prompt], problem["problem"], problem["answer"], chain, self.prompt_role)
+        options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
+        options = {name: value for name, value in options.items() if value is not None}
+        asked = {"model": endpoint.cfg.model, "messages": messages, "sampling": options, "seed": self.seed,
+                 "extra_body": endpoint.cfg.extra_body}  # fmt: skip
+        key = call_key(asked, problem["id"], prompt, round, vote, attempt)
+        known = self.journal.get(key)
+        if known and not (known["status"] == "truncated" and known["max_tokens"] < max_tokens):
+            return key, Reply(known["status"], known["text"], known["prompt_tokens"], known["completion_tokens"])
+        seed = int(key[:7], 16)  # a function of the call alone: the order in which calls finish changes nothing
+        body = {"model": endpoint.cfg.model, "messages": messages, **options, sampling.max_tokens_key: max_tokens}
+        if sampling.send_seed:
+            body["seed"] = seed
+        reply = await endpoint.chat(body)
+        await self.journal.append(
+            {
+                "key": key,
+                "agent": agent,
+                "problem_id": problem["id"],
+                "prompt": prompt,
+                "prompt_hash": call_key(self.prompts[prompt])[:16],
+                "round": round,
+                "vote": vote,
+                "attempt": attempt,
+                "model": endpoint.cfg.model,
+                "sampling": options,
+                "seed": seed,
+                "max_tokens": max_tokens,
+                "status": reply.status,
+                "text": reply.text,
+                "detail": reply.detail,
+                "prompt_tokens": reply.prompt_tokens,
+                "completion_tokens": reply.completion_tokens,
+                "seconds": reply.seconds,
+            }
+        )
+        assert reply.status in ANSWERED or reply.status in HOPELESS, reply.status
+        return key, reply
+
+
+EDGES = " \t*_`\"'.:!,;()[]{}"
+TAGGED = re.compile(
+    r"(?:verdict|rating|level|label|answer|output)[*_ ]*[:=]\W*(\w+)|\\boxed\{(?:\\text\{)?(\w+)\}", re.IGNORECASE
+)
+
+
+def parse_label(text, labels):
+    """The one of `labels` that a reply says, or None.
+
+    Exactly (whatever its case and punctuation), or exactly in the last line, or once behind a tag ("Verdict: NO",
+    "\\boxed{easy}"). Never searched in prose: "not hard and not easy" says neither.
+    """
+    known = {label.lower(): label for label in labels}
+    lines = [line for line in text.strip().splitlines() if line.strip(EDGES)]
+    for candidate in (text, lines[-1] if lines else ""):
+        label = known.get(candidate.strip(EDGES + "\n").lower())
+        if label:
+            return label
+    tagged = {word for match in TAGGED.findall(text) for word in match if word.lower() in known}
+    if set(labels) == set(VERDICTS):
+        tagged = {word for word in tagged if word.isupper()}  # "the answer is no" may be about the problem
+    said = {known[word.lower()] for word in tagged}
+    return said.pop() if len(said) == 1 else None

@@ -1,0 +1,263 @@
+"""CRV (§3.2): rate, rewrite and verify reasoning chains until they suit a small model, and make the pairs for CogPO.
+
+    python build_crv.py --config configs/pocket/crv.yaml
+    python build_crv.py --config configs/paper/crv_bespoke.yaml problems=data/mine.jsonl out=out/mine \\
+        endpoints.teacher.base_url=http://gpu1:8000/v1 endpoints.teacher.model=my-model
+
+Reads problems {"id", "problem", "answer", "reasoning"} and writes into `out`
+
+    sft.jsonl        D_SFT*, what train_sft.py reads        pairs.jsonl     tagged pairs, what train_cogpo.py reads
+    traces.jsonl     the whole life of every problem        rejected.jsonl  every problem not kept, and the reason
+    report.json      counts, lengths, calls, tokens         journal.jsonl   every call; a killed run resumes from it
+    sft_original, sft_easy, sft_medium, sft_hard, sft_c, sft_cr .jsonl      Tables 2, 5 and 6, from the same calls
+"""
+
+import asyncio
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from agents.client import Endpoint, EndpointConfig
+from agents.crv import Rules, run_problems
+from agents.exports import (
+    Layout,
+    Report,
+    ablation_rows,
+    level_rows,
+    level_sample,
+    original_rows,
+    pair_rows,
+    rejected_rows,
+    sft_rows,
+)
+from agents.journal import Journal
+from agents.prompts import load_prompts
+from agents.roles import LEVELS, Agents, Sampling
+from config import claim_output, run_cli
+from data.errors import UserError
+from data.records import check_record, iter_jsonl, write_jsonl
+from progress import Progress, say
+
+
+@dataclass
+class Bindings:
+    critic: str = "teacher"
+    """Endpoint of the Critic: π_large (§3.2.1, A.5)."""
+    rethinker: str = "teacher"
+    """Endpoint of the Rethinker, for incorrect chains too: π_large (§3.2.2)."""
+    verifier: str = "teacher"
+    """Endpoint of the Verifier. §3.2.3 says π_base, A.2 and A.5 say π_large: bind it to another one for the former."""
+
+
+@dataclass
+class Config:
+    problems: str
+    """JSON Lines of problems: id, problem, answer, reasoning, and optionally solution, domain."""
+    out: str
+    """Output folder."""
+    endpoints: dict[str, EndpointConfig]
+    """OpenAI-compatible endpoints by name."""
+    agents: Bindings = field(default_factory=Bindings)
+    """Which endpoint plays which agent."""
+    sampling: Sampling = field(default_factory=Sampling)
+    """Sampling of all agents (A.2)."""
+    prompts_dir: str = ""
+    """Folder with the five prompts; empty for Table 13 (agents/prompts)."""
+    prompt_role: Literal["system", "user"] = "system"
+    """Where the prompt stands. user: one user turn, prompt last, for R1-type models that want no system prompt."""
+    seed: int = 0
+    """Every call's seed derives from this and from what is asked."""
+    journal: str = ""
+    """Journal file; empty for journal.jsonl in `out`. Output folders may share one, one after the other: what is
+    already answered there is not paid for again."""
+    stages: Literal["crv", "cr", "c"] = "crv"
+    """Table 6: c keeps what the Critic rates medium; cr adds rewrites, unverified and not rated again; crv is all."""
+    max_rounds: int = 3
+    """Rewrites of one problem at most, whatever they fail at (§3.2.3)."""
+    recritique: Literal["retry", "discard"] = "retry"
+    """A verified rewrite that the Critic rates easy or hard again: rewrite it further within max_rounds, or discard."""
+    medium_failed: Literal["discard", "rewrite"] = "discard"
+    """A medium original that fails verification: discard the problem, or have the Rethinker extend it."""
+    retry_from: Literal["source", "rewrite"] = "source"
+    """After a failed verification the Rethinker gets the chain it had before (not known to be wrong), or its failed
+    rewrite."""
+    critic_votes: int = 1
+    """Calls per rating, majority wins (Table 1: 3). A tie draws two more; then the problem is quarantined."""
+    verifier_votes: int = 1
+    """Calls per verdict, likewise."""
+    check_answer: bool = True
+    """A rewrite whose final answer differs from y fails verification, whatever the Verifier says."""
+    check_incorrect: bool = True
+    """An incorrect chain must state a final answer that differs from y."""
+    incorrect_tries: int = 3
+    """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains."""
+    response_style: Literal["bespoke", "think", "plain"] = "bespoke"
+    """Format of responses: Bespoke-Stratos tags, <think> tags, or none."""
+    rejected_answer: Literal["gold", "from_reasoning", "none"] = "gold"
+    """What follows an incorrect chain: the right solution (as in the authors' published example), its own answer, or
+    nothing."""
+    system: str = ""
+    """System prompt of the records; empty for none."""
+    instruction: str = "{problem}"
+    """User turn of the records, around {problem}."""
+    level_size: int | Literal["min"] | None = None
+    """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
+    smallest of them has; null: all."""
+    limit: int | None = None
+    """Only the first so many problems."""
+
+
+# what may change between a run and its resumption: nothing of it changes an answer
+FREE_ENDPOINT_KEYS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "backoff", "max_backoff")
+
+
+def main(cfg):
+    check_config(cfg)
+    prompts = load_prompts(cfg.prompts_dir)
+    total = check_problems(cfg.problems, cfg.limit)
+    free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
+    claim_output(cfg, cfg.out, free=[*free, "sampling.max_tokens"])
+    out = Path(cfg.out)
+    spool = asyncio.run(ask_all(cfg, prompts, total, out))
+    report = export(cfg, out, spool)
+    show(report, out)
+
+
+def check_config(cfg):
+    for agent, name in vars(cfg.agents).items():
+        if name not in cfg.endpoints:
+            known = ", ".join(cfg.endpoints) or "none"
+            raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
+    for key in ("max_rounds", "critic_votes", "verifier_votes", "incorrect_tries"):
+        if getattr(cfg, key) < 1:
+            raise UserError(f"config key {key} must be at least 1, not {getattr(cfg, key)}")
+    for name, endpoint in cfg.endpoints.items():
+        if endpoint.concurrency < 1:
+            raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
+    if "{problem}" not in cfg.instruction:
+        raise UserError("config key instruction must contain {problem}")
+
+
+def check_problems(path, limit):
+    """Number of problems in the file; raises UserError on the first bad one, before anything is paid for."""
+    seen = {}
+    for number, row in iter_jsonl(path):
+        where = f"{path}:{number}"
+        check_record(row, "problem", where)
+        if row["id"] in seen:
+            raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
+        seen[row["id"]] = number
+    if not seen:
+        raise UserError(f"{path} holds no records")
+    return len(seen) if limit is None else min(limit, len(seen))
+
+
+async def ask_all(cfg, prompts, total, out):
+    """Walk every problem through the agents. Returns the Spool of traces."""
+    journal = Journal(cfg.journal or out / "journal.jsonl")
+    endpoints = {}
+    try:
+        endpoints = {n: Endpoint(n, e, e.model in journal.models) for n, e in cfg.endpoints.items()}
+        bound = {agent: endpoints[name] for agent, name in vars(cfg.agents).items()}
+        agents = Agents(
+            bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes
+        )
+        rules = Rules(**{key: getattr(cfg, key) for key in Rules.__dataclass_fields__})
+        say(f"{total} problems, {len(journal)} answers in {journal.path}")
+        problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i < total)
+        window = min(total, sum(endpoint.cfg.concurrency for endpoint in set(bound.values())))
+        spool, counts = Spool(out / "traces.spool"), Counter()
+        with Progress(total, "crv", unit="problems") as bar:
+
+            def finished(index, trace):
+                spool.add(index, trace)
+                counts[trace["outcome"]] += 1
+                bar.update(
+                    1,
+                    kept=counts["kept"],
+                    rejected=counts["discarded"] + counts["quarantined"],
+                    calls=sum(e.calls for e in endpoints.values()),
+                    in_flight=sum(e.in_flight for e in endpoints.values()),
+                    retried=sum(e.retried for e in endpoints.values()),
+                )
+
+            await run_problems(problems, agents, rules, window, finished)
+        for endpoint in endpoints.values():
+            endpoint.check_served()
+        return spool
+    finally:
+        await journal.close()
+        for endpoint in endpoints.values():
+            await endpoint.close()
+
+
+class Spool:
+    """Traces on disk in the order in which they finish; `in_order` reads them in the order of the input."""
+
+    def __init__(self, path):
+        self.path, self.at = path, {}
+        self.file = path.open("wb+")
+
+    def add(self, index, trace):
+        self.at[index] = self.file.tell()
+        self.file.write(json.dumps(trace, ensure_ascii=False).encode() + b"\n")
+
+    def in_order(self):
+        for index in sorted(self.at):
+            self.file.seek(self.at[index])
+            yield json.loads(self.file.readline())
+
+    def remove(self):
+        self.file.close()
+        self.path.unlink()
+
+
+def export(cfg, out, spool):
+    """Write all outputs, in the order of the input. Returns the report."""
+    write_jsonl(out / "traces.jsonl", spool.in_order())
+    spool.remove()
+
+    def traces():
+        return (trace for _, trace in iter_jsonl(out / "traces.jsonl"))
+
+    layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction)
+    tally = Report()
+    for trace in traces():
+        tally.add(trace, list(pair_rows([trace], layout)))
+    report = tally.result()
+    chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)
+    files = {
+        "sft": sft_rows(traces(), layout),
+        "pairs": pair_rows(traces(), layout),
+        "rejected": rejected_rows(traces()),
+        "sft_original": original_rows(traces(), layout),
+        **{f"sft_{level}": level_rows(traces(), level, chosen[level], layout) for level in LEVELS},
+        "sft_c": ablation_rows(traces(), "c", layout),
+    }
+    if cfg.stages != "c":
+        files["sft_cr"] = ablation_rows(traces(), "cr", layout)
+    for name, rows in files.items():
+        write_jsonl(out / f"{name}.jsonl", rows)
+    partial = out / "report.json.tmp"
+    partial.write_text(json.dumps(report, indent=2) + "\n")
+    os.replace(partial, out / "report.json")
+    return report
+
+
+def show(report, out):
+    """The report in a few lines."""
+    problems, pairs = report["problems"], report["pairs"]
+    levels = ", ".join(f"{n} {level}" for level, n in report["levels_before"].items() if n)
+    say(f"rated {levels}")
+    say(f"{problems['input']} problems = {problems['kept']} kept + {problems['rejected']} rejected")
+    for reason, count in sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]):
+        say(f"  {count} {reason}")
+    say(f"pairs: {', '.join(f'{n} {gap}' for gap, n in pairs.items())}")
+    say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl and report.json")
+
+
+if __name__ == "__main__":
+    run_cli(main, Config, __doc__)

@@ -1,0 +1,102 @@
+"""A real HTTP server on loopback whose answers each test scripts: `Server(answer)`, `answer(Asked) -> reply`."""
+
+import asyncio
+import json
+import threading
+from dataclasses import dataclass
+
+from aiohttp import web
+
+ROLES = {
+    "capable evaluator": "critic",
+    "capable Verifier": "verifier",
+    "skilled at extending": "easy",
+    "skilled at simplifying": "hard",
+    "skilled at converting": "incorrect",
+}
+
+
+@dataclass
+class Asked:
+    """One request as the server sees it. tries: how often this very body came before."""
+
+    role: str
+    problem: str
+    answer: str
+    reasoning: str
+    body: dict
+    headers: dict
+    tries: int
+
+    @property
+    def seed(self):
+        return self.body["seed"]
+
+
+def reply(text, finish="stop", prompt_tokens=11, completion_tokens=7, **message):
+    return {
+        "id": "x",
+        "object": "chat.completion",
+        "choices": [
+            {"index": 0, "message": {"role": "assistant", "content": text, **message}, "finish_reason": finish}
+        ],
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens},
+    }
+
+
+def error(status, message="no", headers=None, **fields):
+    return web.json_response({"error": {"message": message, **fields}}, status=status, headers=headers)
+
+
+def parse(body, headers, tries):
+    text = "\n".join(message["content"] for message in body["messages"])
+    role = next(role for sign, role in ROLES.items() if sign in text)
+    user = body["messages"][-1]["content"]
+    problem, rest = user.removeprefix("Problem:\n").split("\n\nAnswer:\n")
+    answer, reasoning = rest.split("\n\nReasoning process:\n")
+    return Asked(role, problem, answer, reasoning, body, headers, tries)
+
+
+class Server:
+    """with Server(answer) as server: … server.url …
+
+    answer(asked) returns the assistant's text, a whole completion (dict), or an aiohttp Response; it may be async.
+    server.asked holds every request in order of arrival.
+    """
+
+    def __init__(self, answer):
+        self.answer, self.asked, self.seen = answer, [], {}
+        self.loop = asyncio.new_event_loop()
+
+    async def _chat(self, request):
+        raw = await request.text()
+        self.seen[raw] = self.seen.get(raw, 0) + 1
+        asked = parse(json.loads(raw), request.headers, self.seen[raw] - 1)
+        self.asked.append(asked)
+        result = self.answer(asked)
+        if asyncio.iscoroutine(result):
+            result = await result
+        if isinstance(result, str):
+            result = reply(result)
+        return web.json_response(result) if isinstance(result, dict) else result
+
+    async def _start(self):
+        app = web.Application(client_max_size=1 << 26)
+        app.router.add_post("/v1/chat/completions", self._chat)
+        self.runner = web.AppRunner(app)
+        await self.runner.setup()
+        site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await site.start()
+        self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}/v1"
+
+    def __enter__(self):
+        self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
+        self.thread.start()
+        asyncio.run_coroutine_threadsafe(self._start(), self.loop).result(10)
+        return self
+
+    def __exit__(self, *exc):
+        asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self.thread.join(10)
+        self.loop.close()
