@@ -1,0 +1,212 @@
+"""Reads the arithmetic out of free text: every equation with its sides as small expression trees, and every number.
+
+    >>> text = "Let x be the total. Tigers: 13*4=10*4+3*4=52, so x = 52 + 6 = 58."
+    >>> [[str(side) for side in equation.sides] for equation in equations(text)]
+    [['13*4', '10*4+3*4', '52'], ['52+6', '58']]
+
+Knows +, -, *, /, their typographic forms and parentheses. A side with a letter in it (`13a`, `x`) is algebra: it has no
+value, so it isn't among `sides`. Used by the scripted teacher, which has nothing but such text to go by.
+"""
+
+import re
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+TOKEN = re.compile(
+    r"""(?P<number> \d{1,3}(?:,\d{3})+(?!\d) | \d+(?:\.\d+)? )
+      | (?P<op>     \\times | \\cdot | \\div | [-+*/×·÷−] )
+      | (?P<paren>  [()] )
+      | (?P<equals> = )
+      | (?P<letter> (?<![A-Za-z\\]) [A-Za-z] (?![A-Za-z]) )
+      | (?P<stop>   \n | \\?[A-Za-z]+ | \S )""",
+    re.VERBOSE,
+)
+BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]+", re.MULTILINE)  # "- 5*4=20" isn't minus five
+OPERATORS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
+
+
+@dataclass(slots=True, eq=False)
+class Node:
+    """A number (`op` is None) or `left op right`. value: int or Fraction. start, end: a number's place."""
+
+    value: int | Fraction
+    op: str | None = None
+    left: "Node | None" = None
+    right: "Node | None" = None
+    start: int = -1
+    end: int = -1
+
+    def __str__(self):
+        return write(self)
+
+    @property
+    def num_ops(self):
+        return 0 if self.op is None else 1 + self.left.num_ops + self.right.num_ops
+
+    def leaves(self):
+        """The numbers, from left to right, each with the operator above it (None if it stands alone)."""
+        if self.op is None:
+            return [(self, None)]
+        return [(leaf, op or self.op) for side in (self.left, self.right) for leaf, op in side.leaves()]
+
+    def terms(self):
+        """[(sign, node)] of the outermost sum: a-b*c+d has three."""
+        if self.op not in ("+", "-"):
+            return [(1, self)]
+        flip = -1 if self.op == "-" else 1
+        return self.left.terms() + [(sign * flip, term) for sign, term in self.right.terms()]
+
+
+@dataclass(slots=True, eq=False)
+class Equation:
+    """`a = b = c` in a text. sides: those with a value, in order. algebra: whether a side calculates with letters."""
+
+    sides: list[Node] = field(default_factory=list)
+    algebra: bool = False
+    start: int = -1
+    end: int = -1
+
+    @property
+    def value(self):
+        return self.sides[-1].value
+
+
+def combine(op, left, right):
+    """The node `left op right`. Raises ZeroDivisionError."""
+    a, b = left.value, right.value
+    value = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else Fraction(a, b)
+    return Node(int(value) if value.denominator == 1 else value, op, left, right)
+
+
+def parse_number(text):
+    """int or Fraction of "1,234.5", None if `text` is anything else."""
+    if text.isdecimal():  # nearly all of them
+        return int(text)
+    try:
+        value = Fraction(text.strip().strip("$").replace(",", "").replace("−", "-"))
+    except (ValueError, ZeroDivisionError):
+        return None
+    return int(value) if value.denominator == 1 else value
+
+
+def write_number(value):
+    if value.denominator == 1:
+        return str(int(value))
+    decimal = str(float(value))
+    return decimal if Fraction(decimal) == value else str(value)
+
+
+def write(node, parent=None, is_right=False):
+    """The expression as text without spaces, parentheses where they are needed."""
+    if node.op is None:
+        text = write_number(node.value)
+        return f"({text})" if node.value < 0 and is_right else text
+    text = write(node.left, node.op) + node.op + write(node.right, node.op, True)
+    wrap = parent in ("*", "/") if node.op in "+-" else is_right and parent == "/"
+    wrap = wrap or (node.op in "+-" and is_right and parent == "-")
+    return f"({text})" if wrap else text
+
+
+def numbers(text):
+    """[(value, start, end)] of every number, unsigned, in order."""
+    return [
+        (parse_number(match.group()), *match.span()) for match in TOKEN.finditer(text) if match.lastgroup == "number"
+    ]
+
+
+def equations(text):
+    """Every equation with at least two sides that have a value, in order."""
+    return [equation for equation in relations(text) if len(equation.sides) > 1]
+
+
+def relations(text):
+    """Every run of numbers, operators and letters around `=` signs as an Equation, also `T=58` or `13a+6=58`."""
+    found, run = [], []
+    text = BULLET.sub(lambda match: " " * len(match.group()), text)  # blanks keep the places of what follows
+    for match in TOKEN.finditer(text):
+        if match.lastgroup != "stop":
+            run.append(match)
+        elif run:
+            _close(run, found)
+            run = []
+    if run:
+        _close(run, found)
+    return found
+
+
+def _close(run, found):
+    if not any(token.lastgroup == "equals" for token in run):
+        return
+    equation = Equation(start=run[0].start(), end=run[-1].end())
+    side = []
+    for token in [*run, None]:
+        if token is not None and token.lastgroup != "equals":
+            side.append(token)
+            continue
+        if any(t.lastgroup == "letter" for t in side):
+            equation.algebra |= len(side) > 1
+        elif (node := _parse(_balanced(side))) is not None:
+            equation.sides.append(node)
+        side = []
+    found.append(equation)
+
+
+def _balanced(side):
+    """Without the parentheses that belong to the sentence: `(13*4=52)`."""
+    depth, unmatched = [], []
+    for i, token in enumerate(side):
+        if token.group() == "(":
+            depth.append(i)
+        elif token.group() == ")":
+            if depth:
+                depth.pop()
+            else:
+                unmatched.append(i)
+    drop = {*depth, *unmatched}
+    return [token for i, token in enumerate(side) if i not in drop]
+
+
+def _parse(tokens):
+    """Node of a whole side, or None if it isn't an expression."""
+    try:
+        node, at = _sum(tokens, 0)
+    except (IndexError, ValueError, ZeroDivisionError):
+        return None
+    return node if at == len(tokens) else None
+
+
+def _sum(tokens, at):
+    node, at = _product(tokens, at)
+    while at < len(tokens) and (op := _operator(tokens[at])) in ("+", "-"):
+        right, at = _product(tokens, at + 1)
+        node = combine(op, node, right)
+    return node, at
+
+
+def _product(tokens, at):
+    node, at = _atom(tokens, at)
+    while at < len(tokens) and (op := _operator(tokens[at])) in ("*", "/"):
+        right, at = _atom(tokens, at + 1)
+        node = combine(op, node, right)
+    return node, at
+
+
+def _atom(tokens, at):
+    token = tokens[at]
+    if token.lastgroup == "number":
+        return Node(parse_number(token.group()), start=token.start(), end=token.end()), at + 1
+    if token.group() == "(":
+        node, at = _sum(tokens, at + 1)
+        if tokens[at].group() != ")":
+            raise ValueError
+        return node, at + 1
+    if _operator(token) == "-":
+        node, end = _atom(tokens, at + 1)
+        if node.op is None:  # a negative number is one number, its sign included
+            return Node(-node.value, start=token.start(), end=node.end), end
+        return combine("-", Node(0), node), end
+    raise ValueError
+
+
+def _operator(token):
+    return OPERATORS.get(token.group(), token.group()) if token.lastgroup == "op" else None

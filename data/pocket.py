@@ -1,0 +1,280 @@
+"""The pocket run's problems, from the PyPI library reasoning-gym, with original reasoning of mixed verbosity.
+
+    python -m data.pocket --config configs/pocket/problems.yaml
+
+Writes `problems.jsonl` (problem records: x, y and r_orig) and `test.jsonl` ({"id", "problem", "answer", "task"}).
+
+r_orig stands in for what large models write about such problems (§3.2): some of it terse, one compound equation; some
+balanced, small steps and running totals; some convoluted, with a roundabout method, needless algebra and checks. All of
+it is correct. Nothing in the files says which is which: finding that out is the Critic's work. The response's last
+line, the answer in a box, isn't part of r_orig; data/render.py adds it.
+
+Train and test problems come from disjoint seeds, and no test problem's text occurs in training: both are checked.
+"""
+
+import hashlib
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import reasoning_gym
+from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
+from data.errors import UserError
+from data.records import write_jsonl
+
+SPAN = 10_000_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
+
+
+@dataclass
+class TaskConfig:
+    """One reasoning-gym task in the mixture."""
+
+    weight: float = 1.0
+    """Share of the problems, relative to the other tasks' weights."""
+    params: dict[str, int] = field(default_factory=dict)
+    """Passed to reasoning_gym.create_dataset."""
+
+
+@dataclass
+class StyleShares:
+    """How much of r_orig is written in which style; relative weights."""
+
+    terse: float = 0.35
+    """One compound equation."""
+    balanced: float = 0.30
+    """Small steps, products split into tens and ones, running totals."""
+    convoluted: float = 0.35
+    """A roundabout method, needless algebra, repeated checks; the direct way somewhere among them."""
+
+
+@dataclass
+class PocketConfig:
+    out: str = "out/pocket"
+    """Folder of problems.jsonl and test.jsonl."""
+    train_problems: int = 240
+    """Number of training problems, all tasks together."""
+    test_problems: int = 128
+    """Number of test problems, all tasks together."""
+    seed: int = 0
+    """Which training problems, and the style of each one's reasoning."""
+    test_seed: int = 1
+    """Which test problems; must differ from seed."""
+    tasks: dict[str, TaskConfig] = field(
+        default_factory=lambda: {"leg_counting": TaskConfig(params={"min_animals": 2, "max_animals": 4})}
+    )
+    """The mixture: leg_counting, chain_sum."""
+    styles: StyleShares = field(default_factory=StyleShares)
+    """Verbosity of the original reasoning."""
+
+
+def main(cfg):
+    train, test = build(cfg)
+    out = Path(cfg.out)
+    write_jsonl(out / "test.jsonl", test)
+    write_jsonl(out / "problems.jsonl", train)
+    return len(train), len(test)
+
+
+def build(cfg):
+    """(train, test): lists of records. A pure function of the config. Raises UserError."""
+    if cfg.seed == cfg.test_seed:
+        raise UserError(
+            f"seed and test_seed are both {cfg.seed}: training and test problems must come from different seeds"
+        )
+    unknown = [name for name in cfg.tasks if name not in WRITERS]
+    if unknown:
+        raise UserError(f"no reasoning can be written for the task {unknown[0]!r}; use {', '.join(WRITERS)}")
+    rng = random.Random(f"pocket {cfg.seed}")
+    seen, train, test = set(), [], []
+    for name, count in _split(cfg.test_problems, {name: task.weight for name, task in cfg.tasks.items()}).items():
+        for problem, _ in _draw(name, cfg.tasks[name].params, cfg.test_seed, count, seen):
+            test.append({"id": _id("test", problem), **problem, "task": name})
+    tested = {row["problem"] for row in test}
+    for name, count in _split(cfg.train_problems, {name: task.weight for name, task in cfg.tasks.items()}).items():
+        styles = [style for style, share in _split(count, vars(cfg.styles)).items() for _ in range(share)]
+        rng.shuffle(styles)
+        for (problem, facts), style in zip(
+            _draw(name, cfg.tasks[name].params, cfg.seed, count, seen), styles, strict=True
+        ):
+            train.append({"id": _id("train", problem), **problem, "reasoning": WRITERS[name][style](*facts, rng)})
+    rng.shuffle(train)
+    if overlap := tested & {row["problem"] for row in train}:  # whatever happens to the code above, never write this
+        raise AssertionError(f"test problems among the training problems: {sorted(overlap)[:3]}")
+    return train, test
+
+
+def _split(total, weights):
+    """{key: count}, the counts proportional to the weights and `total` together."""
+    whole, counts, left = sum(weights.values()), {}, total
+    for key, weight in weights.items():
+        counts[key] = round(left * weight / whole) if whole else 0
+        left, whole = left - counts[key], whole - weight
+    return counts
+
+
+def _draw(name, params, seed, count, seen):
+    """[({problem, answer}, facts)] of the first `count` problems of a seed whose text isn't in `seen`; adds them."""
+    dataset = reasoning_gym.create_dataset(name, seed=seed * SPAN, size=SPAN, **params)
+    drawn = []
+    for index in range(SPAN):
+        if len(drawn) == count:
+            break
+        entry = dataset[index]
+        text = entry["question"].strip()
+        if text not in seen:
+            seen.add(text)
+            drawn.append(({"problem": text, "answer": str(entry["answer"])}, FACTS[name](entry["metadata"])))
+    if len(drawn) < count:
+        raise UserError(f"{name} has only {len(drawn)} different problems with {params}; {count} are needed")
+    return drawn
+
+
+def _id(kind, problem):
+    return f"{kind}-{hashlib.sha256(problem['problem'].encode()).hexdigest()[:10]}"
+
+
+# --- leg_counting: (count, animal, legs) of each kind ---
+
+
+def leg_facts(metadata):
+    return ([(count, animal, ANIMALS[animal]) for animal, count in metadata["animals"].items()],)
+
+
+def _plural(count, animal):
+    return f"{count} {animal}{'s' if count > 1 else ''}"  # as reasoning-gym writes it
+
+
+def _running(values):
+    """[52, 48, 6] -> ["52+48=100", "100+6=106"]."""
+    totals = [values[0]]
+    for value in values[1:]:
+        totals.append(totals[-1] + value)
+    return [f"{a}+{b}={c}" for a, b, c in zip(totals, values[1:], totals[1:], strict=False)]
+
+
+def _product(count, legs):
+    """13, 4 -> "13*4=10*4+3*4=40+12=52": the part beyond the tables in tens and ones, 12, 14 in two turns."""
+    plain, result, ones = f"{count}*{legs}", count * legs, (count if count > 10 else legs) % 10
+    if min(count, legs) < 2 or max(count, legs) < 11 or 10 in (count, legs):
+        return f"{plain}={result}"
+    if count <= 10:
+        return f"{plain}={count}*10+{count}*{ones}={count * 10}+{count * ones}={result}"
+    tens, split = 10 * legs, f"{plain}=10*{legs}+{ones}*{legs}="
+    if legs > 10 and ones > 1:
+        return f"{split}{tens}+{10 * ones}+{legs % 10 * ones}={tens + 10 * ones}+{legs % 10 * ones}={result}"
+    return f"{split}{tens}+{ones * legs}={result}"
+
+
+def legs_terse(animals, rng):
+    equation = "+".join(f"{count}*{legs}" for count, _, legs in animals) + f"={_total(animals)}"
+    return rng.choice([equation, f"Total legs: {equation}", f"Legs: {equation}."])
+
+
+def legs_balanced(animals, rng):
+    lines = [f"{_plural(count, animal)}: {_product(count, legs)}" for count, animal, legs in animals]
+    return "\n".join([*lines, "Total: " + ", ".join(_running([count * legs for count, _, legs in animals]))])
+
+
+def legs_convoluted(animals, rng):
+    roundabout = rng.choice([_legs_by_supposing, _legs_by_algebra])(animals, rng)
+    values = [count * legs for count, _, legs in animals]
+    pieces = ", ".join(f"{count}*{legs}={count * legs}" for count, _, legs in animals)
+    check = f"Piece by piece: {pieces}. Then {', '.join(_running(values))}."
+    undo, rest = [], _total(animals)
+    for value in reversed(values):
+        undo.append(f"{rest}-{value}={rest - value}")
+        rest -= value
+    undo = f"Taking them away again: {', '.join(undo)}, nothing is left."
+    doubts = rng.choice(["Hmm, is that right? ", "Wait, let me check it another way. ", "Let me make sure. "])
+    return f"{roundabout} {doubts}{check} {undo if len(animals) < 4 else ''}".strip() + f" So it is {_total(animals)}."
+
+
+def _legs_by_supposing(animals, rng):
+    """As if all had the same number of legs, corrected afterwards."""
+    most = max(legs for _, _, legs in animals)
+    heads = sum(count for count, _, _ in animals)
+    text = (
+        f"Let me suppose that all {'+'.join(str(count) for count, _, _ in animals)}={heads} animals have {most} legs: "
+    )
+    left = heads * most
+    text += f"{heads}*{most}={left}."
+    for count, animal, legs in animals:
+        if legs < most:
+            gap, excess = most - legs, count * (most - legs)
+            text += f" But a {animal} has {legs}, so {count}*{gap}={excess} too many: {left}-{excess}={left - excess}."
+            left -= excess
+    return text
+
+
+def _legs_by_algebra(animals, rng):
+    """A letter for everything before anything is computed."""
+    letters = "abcdefgh"[: len(animals)]
+    general = "+".join(f"{count}{letter}" for (count, _, _), letter in zip(animals, letters, strict=True))
+    known = ", ".join(f"{letter}={legs}" for (_, _, legs), letter in zip(animals, letters, strict=True))
+    equation = "+".join(f"{count}*{legs}" for count, _, legs in animals)
+    return (
+        f"Let T be the total and {', '.join(letters)} the legs of one of each kind. Then T={general}, that is "
+        f"T-{general.replace('+', '-')}=0. Here {known}. Inserting: T={equation}={_total(animals)}."
+    )
+
+
+def _total(animals):
+    return sum(count * legs for count, _, legs in animals)
+
+
+# --- chain_sum: the signed terms ---
+
+
+def sum_facts(metadata):
+    return ([int(term) for term in metadata["expression"].replace("+ ", "+").replace("- ", "-").split()],)
+
+
+def sum_terse(terms, rng):
+    return f"{_chain(terms)}={sum(terms)}"
+
+
+def sum_balanced(terms, rng):
+    return "\n".join(_sum_steps(terms))
+
+
+def sum_convoluted(terms, rng):
+    plus, minus = [term for term in terms if term > 0], [-term for term in terms if term < 0]
+    gained, lost = "+".join(map(str, plus)), "+".join(map(str, minus))
+    text = f"Let S be the result, so S={_chain(terms)} and S-{plus[0]}={_chain(terms[1:]).lstrip('+')}. "
+    text += f"What is added: {gained}={sum(plus)}. " if len(plus) > 1 else f"Only {plus[0]} counts up. "
+    text += f"What is taken away: {lost}={sum(minus)}. " if len(minus) > 1 else ""
+    text += f"S={sum(plus)}-{sum(minus)}={sum(terms)}. " if minus else ""
+    text += f"Let me check it in the given order: {', '.join(_sum_steps(terms))}. "
+    undo = f"{sum(terms)}{-terms[-1]:+d}={sum(terms) - terms[-1]}"
+    return f"{text}And back: {undo}, as before the last step. So S={sum(terms)}."
+
+
+def _chain(terms):
+    return "".join(f"{term:+d}" for term in terms).lstrip("+")
+
+
+def _sum_steps(terms):
+    steps, total = [], terms[0]
+    for term in terms[1:]:
+        steps.append(f"{total}{term:+d}={total + term}")
+        total += term
+    return steps
+
+
+FACTS = {"leg_counting": leg_facts, "chain_sum": sum_facts}
+WRITERS = {
+    "leg_counting": {"terse": legs_terse, "balanced": legs_balanced, "convoluted": legs_convoluted},
+    "chain_sum": {"terse": sum_terse, "balanced": sum_balanced, "convoluted": sum_convoluted},
+}
+
+
+if __name__ == "__main__":
+    from config import run_cli
+    from progress import say
+
+    def run(cfg):
+        num_train, num_test = main(cfg)
+        say(f"{num_train} training and {num_test} test problems: {cfg.out}/problems.jsonl, {cfg.out}/test.jsonl")
+
+    run_cli(run, PocketConfig, __doc__)
