@@ -12,6 +12,7 @@ import ast
 import dataclasses
 import difflib
 import inspect
+import itertools
 import os
 import sys
 import textwrap
@@ -51,7 +52,7 @@ def run_cli(main, schema, doc):
 
 
 def load(schema, argv):
-    """argv: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`. Returns an instance of `schema`."""
+    """argv: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`. Returns a `schema`."""
     raw, words = {}, list(argv)
     while words:
         word = words.pop(0)
@@ -86,8 +87,9 @@ def read_yaml(path):
     return _merge(read_yaml(path.parent / base), raw) if base else raw
 
 
-def build(schema, raw, where=""):
-    """Fill dataclass `schema` from the nested dict `raw`; `where` is the dotted prefix for messages."""
+def build(schema, raw, where="", base=None):
+    """Fill dataclass `schema` from the nested dict `raw`. where: dotted prefix for messages. base: an instance that
+    holds the defaults, where they differ from the schema's own."""
     fields = {f.name: f for f in dataclasses.fields(schema)}
     for key in raw:
         if key not in fields:
@@ -97,18 +99,31 @@ def build(schema, raw, where=""):
     hints = typing.get_type_hints(schema)
     values = {}
     for name, field in fields.items():
-        if name in raw:
+        default = _default(field, base)
+        if dataclasses.is_dataclass(hints[name]):  # even when it is missing: a required key inside is then named
+            inner = raw.get(name) or {}
+            if not isinstance(inner, dict):
+                raise UserError(f"config key {where}{name} holds further keys, not the value {inner!r}")
+            default = None if default is dataclasses.MISSING else default
+            values[name] = build(hints[name], inner, f"{where}{name}.", default)
+        elif name in raw:
             values[name] = _convert(raw[name], hints[name], where + name)
-        elif dataclasses.is_dataclass(hints[name]):  # so that a required key inside is named with its full path
-            values[name] = build(hints[name], {}, f"{where}{name}.")
-        elif field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+        elif default is dataclasses.MISSING:
             raise UserError(f"config key {where}{name} is required ({_type_name(hints[name])})")
+        else:
+            values[name] = default
     return schema(**values)
+
+
+def _default(field, base):
+    if base is not None:
+        return getattr(base, field.name)
+    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
 
 
 def _convert(value, kind, where):
     origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):
+    if dataclasses.is_dataclass(kind):  # a value of dict[str, section]
         if not isinstance(value, dict):
             raise UserError(f"config key {where} holds further keys, not the value {value!r}")
         return build(kind, value, where + ".")
@@ -170,7 +185,7 @@ def field_docs(schema):
     """{field name: the docstring under it}, read from the source of the dataclass."""
     body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0].body
     docs = {}
-    for line, following in zip(body, body[1:], strict=False):
+    for line, following in itertools.pairwise(body):
         is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
         if isinstance(line, ast.AnnAssign) and is_doc and isinstance(following.value.value, str):
             docs[line.target.id] = inspect.cleandoc(following.value.value)
@@ -182,22 +197,18 @@ def help_text(schema, doc):
     return "\n".join(lines + _help_lines(schema, ""))
 
 
-def _help_lines(schema, prefix):
+def _help_lines(schema, prefix, base=None):
     docs, hints, lines = field_docs(schema), typing.get_type_hints(schema), []
     for field in dataclasses.fields(schema):
         kind, key = hints[field.name], prefix + field.name
         text = textwrap.indent(textwrap.fill(" ".join(docs.get(field.name, "").split()), 100), "      ")
+        default = _default(field, base)
         if dataclasses.is_dataclass(kind):
             lines += [f"  {key}.*", text] if text.strip() else []
-            lines += _help_lines(kind, key + ".")
+            lines += _help_lines(kind, key + ".", None if default is dataclasses.MISSING else default)
             continue
-        if field.default is not dataclasses.MISSING:
-            default = f"= {field.default!r}"
-        elif field.default_factory is not dataclasses.MISSING:
-            default = f"= {field.default_factory()!r}"
-        else:
-            default = "(required)"
-        lines += [f"  {key}: {_type_name(kind)} {default}"] + ([text] if text.strip() else [])
+        shown = "(required)" if default is dataclasses.MISSING else f"= {default!r}"
+        lines += [f"  {key}: {_type_name(kind)} {shown}"] + ([text] if text.strip() else [])
         inner = typing.get_args(kind)
         if typing.get_origin(kind) is dict and dataclasses.is_dataclass(inner[1]):
             lines += _help_lines(inner[1], f"{key}.NAME.")

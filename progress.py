@@ -41,11 +41,9 @@ class Progress:
         self.last = time.monotonic()
         seconds = self.last - self.start
         rate = (self.done - self.initial) / max(seconds, 1e-9)
-        left = (
-            f", {tqdm.format_interval((self.total - self.done) / rate)} left"
-            if 0 < rate and self.done < self.total
-            else ""
-        )
+        left = ""
+        if rate > 0 and self.done < self.total:
+            left = f", {tqdm.format_interval((self.total - self.done) / rate)} left"
         notes = "".join(f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in self.notes.items())
         print(
             f"{self.label}: {self.done}/{self.total} {self.unit}, {tqdm.format_interval(seconds)}{left}{notes}",

@@ -1,7 +1,7 @@
 """One way from records to what a model sees: the response format, the prompt, the chat template, ids and loss mask.
 
-SFT, CogPO and evaluation all render through `Renderer.prompt_ids`, so the prompt that a model is trained on is the prompt that
-it is evaluated on, token for token.
+SFT, CogPO and evaluation all render through `Renderer.prompt_ids`, so the prompt that a model is trained on is the
+prompt that it is evaluated on, token for token.
 """
 
 from dataclasses import dataclass

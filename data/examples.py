@@ -1,0 +1,113 @@
+"""From record files to what training walks over: sequences, and the units that travel together."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from data.errors import UserError
+from data.packing import Unit
+from data.records import GAPS, read_records
+
+
+@dataclass
+class DataConfig:
+    """What to train on."""
+
+    file: str
+    """sft.jsonl or pairs.jsonl, as build_crv.py writes them"""
+    max_length: int = 16384
+    """longest sequence in tokens, prompt and response together"""
+    overlength: Literal["drop", "error"] = "error"
+    """a longer example (for pairs: the whole pair) is dropped and counted, or the run refuses; nothing is ever cut"""
+
+
+@dataclass
+class BatchConfig:
+    """How much goes into a step and into a row."""
+
+    size: int = 96
+    """examples (SFT) or pairs (CogPO) per optimizer step, over all ranks (Table 8)"""
+    max_tokens: int = 32768
+    """tokens packed into one row, the micro-batch of one rank"""
+    group_by_problem: bool = True
+    """CogPO: keep a problem's pairs together, so that each of its responses is run once (3 instead of 6)"""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """chosen, rejected: indices of sequences. gap: 0 small, 1 medium, 2 large."""
+
+    chosen: int
+    rejected: int
+    gap: int
+
+
+@dataclass
+class Examples:
+    """sequences: list of data.render.Sequence. units: list of data.packing.Unit; for pairs the payload is the Pairs."""
+
+    sequences: list = field(default_factory=list)
+    units: list = field(default_factory=list)
+    dropped: int = 0
+
+    @property
+    def lengths(self):
+        return [len(s) for s in self.sequences]
+
+
+def load_sft(cfg, renderer):
+    """Examples of an sft file: the last message is the response, what stands before it the prompt."""
+    examples = Examples()
+    for row in read_records(cfg.file, "sft"):
+        sequence = renderer.sequence(row["messages"][:-1], row["messages"][-1]["content"])
+        if _fits([sequence], cfg, row["id"], examples):
+            examples.units.append(Unit(seqs=(len(examples.sequences),)))
+            examples.sequences.append(sequence)
+    _check_left(examples, cfg)
+    return examples
+
+
+def load_pairs(cfg, renderer, group_by_problem):
+    """Examples of a pairs file. Equal responses to equal prompts become one sequence, whatever pairs they are in."""
+    examples, index, groups = Examples(), {}, {}
+    for row in read_records(cfg.file, "pair"):
+        pair = [renderer.sequence(row["prompt"], _text(row, side)) for side in ("chosen", "rejected")]
+        if not _fits(pair, cfg, row["id"], examples):
+            continue
+        places = []
+        for sequence in pair:
+            key = (sequence.ids.tobytes(), sequence.prompt_len)
+            if key not in index:
+                index[key] = len(examples.sequences)
+                examples.sequences.append(sequence)
+            places.append(index[key])
+        group = row["problem_id"] if group_by_problem else row["id"]
+        groups.setdefault(group, []).append(Pair(*places, GAPS.index(row["gap"])))
+    for pairs in groups.values():
+        seqs = dict.fromkeys(s for pair in pairs for s in (pair.chosen, pair.rejected))
+        examples.units.append(Unit(seqs=tuple(seqs), items=len(pairs), payload=tuple(pairs)))
+    _check_left(examples, cfg)
+    return examples
+
+
+def _text(row, side):
+    if len(row[side]) != 1 or row[side][0]["role"] != "assistant":
+        raise UserError(f"pair {row['id']!r}: {side} must be one assistant message")
+    return row[side][0]["content"]
+
+
+def _fits(sequences, cfg, record, examples):
+    longest = max(len(s) for s in sequences)
+    if longest <= cfg.max_length:
+        return True
+    if cfg.overlength == "error":
+        raise UserError(
+            f"{cfg.file}: record {record!r} is {longest} tokens long, data.max_length is {cfg.max_length}; raise it, "
+            f"or set data.overlength=drop to leave such records out"
+        )
+    examples.dropped += 1
+    return False
+
+
+def _check_left(examples, cfg):
+    if not examples.units:
+        raise UserError(f"{cfg.file}: all {examples.dropped} records are longer than data.max_length={cfg.max_length}")

@@ -1,0 +1,23 @@
+"""CogPO (Eq. 3): DPO whose β is chosen per pair by its preference gap.
+
+    gap 0  small    suitable   > unsuitable (both correct)    β_S = 0.1
+    gap 1  medium   unsuitable > incorrect                    β_M = 0.2
+    gap 2  large    suitable   > incorrect                    β_L = 0.5
+
+A larger β asks for less movement before a pair counts as learnt: −log σ(β z) saturates at a smaller log-ratio gap z,
+while its pull at z = 0 is β/2, the strongest for the large gap.
+"""
+
+import torch
+
+from losses.dpo import dpo_loss
+
+
+def cogpo_loss(logps, ref_logps, chosen, rejected, gap, betas=(0.1, 0.2, 0.5)):
+    """−log σ(β_gap (Δ_w − Δ_l))   (Eq. 3; Δ as in Eq. 1).
+
+    logps, ref_logps: float32 [R], summed response log-probs in nats. chosen, rejected: int64 [P], indices into R.
+    gap: int64 [P], 0 small, 1 medium, 2 large. betas: (β_S, β_M, β_L). Returns a PairLoss.
+    """
+    table = torch.tensor(betas, dtype=logps.dtype, device=logps.device)
+    return dpo_loss(logps, ref_logps, chosen, rejected, beta=table[gap])

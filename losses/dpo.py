@@ -1,0 +1,40 @@
+"""DPO (Eq. 1 and 2), in the index form that lets pairs share responses.
+
+A batch holds R unique responses and P pairs over them. Each response is run through the model once, however many
+pairs it is in; a pair is two indices into the responses.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+
+@dataclass
+class PairLoss:
+    """What every preference loss returns; all float32 [P], one entry a pair. Only `loss` carries a gradient."""
+
+    loss: torch.Tensor  # not reduced: the caller sums and divides by the global pair count
+    margin: torch.Tensor  # what the sigmoid sees: β (Δ_w − Δ_l), the difference of the two rewards
+    beta: torch.Tensor
+    chosen_reward: torch.Tensor  # β Δ_w
+    rejected_reward: torch.Tensor  # β Δ_l
+
+
+def dpo_loss(logps, ref_logps, chosen, rejected, beta=0.1):
+    """−log σ(M_β) with M_β = β (Δ_w − Δ_l) and Δ = log π_θ(y|x) − log π_ref(y|x)   (Eq. 1, 2).
+
+    logps, ref_logps: float32 [R], summed response log-probs in nats. chosen, rejected: int64 [P], indices into R.
+    beta: a float, or float32 [P] with one value a pair.
+    """
+    delta = logps - ref_logps  # [R]
+    delta_w, delta_l = delta[chosen], delta[rejected]
+    beta = torch.as_tensor(beta, dtype=delta.dtype, device=delta.device).expand_as(delta_w)
+    margin = beta * (delta_w - delta_l)
+    return PairLoss(
+        loss=-F.logsigmoid(margin),
+        margin=margin.detach(),
+        beta=beta.detach(),
+        chosen_reward=(beta * delta_w).detach(),
+        rejected_reward=(beta * delta_l).detach(),
+    )

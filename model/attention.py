@@ -1,0 +1,82 @@
+"""Attention over packed sequences: segment i of a packed row attends to itself alone, causally.
+
+Registered with transformers under the name "packed", so the models stay the library's own. A packed batch is one row
+of T tokens; `cu_seqlens` [S+1] holds the segment boundaries and travels to this function as a keyword argument of
+`model(...)`. No mask tensor exists.
+
+    B = 1  T tokens  N query heads  K key/value heads  H head size
+"""
+
+import importlib.util
+import itertools
+
+import torch
+import torch.nn.functional as F
+from transformers import AttentionInterface, AttentionMaskInterface
+
+from data.errors import UserError
+
+NAME = "packed"
+BACKENDS = ("auto", "flash", "varlen", "sdpa")
+
+
+def packed_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, dropout=0.0, **kwargs):
+    """The function that transformers calls. Returns ([B, T, N, H], None)."""
+    assert attention_mask is None and dropout == 0.0 and q_BNTH.shape[0] == 1
+    q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q_BNTH, k_BKTH, v_BKTH))
+    attend = ATTEND[module.config.packed_backend]
+    out_TNH = attend(q_TNH, k_TKH, v_TKH, kwargs["cu_seqlens"], kwargs["max_seqlen"], scaling)
+    return out_TNH.unsqueeze(0), None
+
+
+def _flash(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+    from flash_attn import flash_attn_varlen_func
+
+    return flash_attn_varlen_func(
+        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, softmax_scale=scale, causal=True
+    )
+
+
+def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+    from torch.nn.attention.varlen import varlen_attn
+
+    return varlen_attn(
+        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+        scale=scale, window_size=(-1, 0), enable_gqa=True,
+    )  # fmt: skip
+
+
+def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+    """One call a segment: runs anywhere, in any dtype, and nothing can leak from one segment into another."""
+    bounds = cu_seqlens.tolist()
+    outs = []
+    for start, end in itertools.pairwise(bounds):
+        q_NSH, k_KSH, v_KSH = (x[start:end].transpose(0, 1).unsqueeze(0) for x in (q_TNH, k_TKH, v_TKH))
+        out = F.scaled_dot_product_attention(q_NSH, k_KSH, v_KSH, is_causal=True, scale=scale, enable_gqa=True)
+        outs.append(out[0].transpose(0, 1))
+    return torch.cat(outs)
+
+
+ATTEND = {"flash": _flash, "varlen": _varlen, "sdpa": _sdpa}
+
+AttentionInterface.register(NAME, packed_attention)
+AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # boundaries come as cu_seqlens, not as a mask
+
+
+def choose_backend(wanted, device, dtype):
+    """Resolve `attention:` of the config to flash, varlen or sdpa. Raises UserError for what cannot work here.
+
+    device: torch.device. dtype: the compute dtype; the flash kernels take bfloat16 and float16 only.
+    """
+    has_flash = importlib.util.find_spec("flash_attn") is not None
+    can_flash = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+    if wanted == "auto":
+        return "sdpa" if not can_flash else "flash" if has_flash else "varlen"
+    if wanted == "flash" and not has_flash:
+        raise UserError(
+            "attention: flash needs the flash-attn package (pip install -r requirements-cuda.txt on a CUDA machine); "
+            "attention: auto uses torch's own kernels instead"
+        )
+    if wanted != "sdpa" and not can_flash:
+        raise UserError(f"attention: {wanted} needs a CUDA device and bfloat16 compute; use attention: auto")
+    return wanted

@@ -1,0 +1,61 @@
+"""AdamW, the learning-rate schedule, and the one place where a step is applied or refused."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch.distributed.tensor import DTensor
+
+from data.errors import UserError
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up, then cosine to zero."""
+
+    lr: float
+    """peak learning rate (Table 8: 1e-5 for SFT, 5e-7 for the preference stage)"""
+    warmup: float = 0.1
+    """share of the steps with linear warm-up"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moments"""
+    eps: float = 1e-8
+    """AdamW's epsilon"""
+    weight_decay: float = 0.0
+    """decoupled weight decay"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this global norm"""
+
+
+def make_optimizer(cfg, model):
+    return torch.optim.AdamW(
+        model.parameters(), lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, weight_decay=cfg.weight_decay, fused=True
+    )
+
+
+def lr_at(cfg, step, num_steps):
+    """Learning rate of step 0 … num_steps − 1. Step 0 is already above zero, the step after the last would be zero."""
+    warmup_steps = math.ceil(cfg.warmup * num_steps)
+    if step < warmup_steps:
+        return cfg.lr * (step + 1) / warmup_steps
+    done = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+    return cfg.lr * 0.5 * (1 + math.cos(math.pi * done))
+
+
+def apply_step(cfg, model, optimizer, lr, loss, step):
+    """Clip, check, step, clear. loss: float, the step's global loss. Returns the gradient norm before clipping.
+
+    Raises UserError, before any weight changes, if the loss or the norm is not finite.
+    """
+    norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
+    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise UserError(
+            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update, the last checkpoint is sound "
+            f"(a lower optim.lr or a look at this step's data may help)"
+        )
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return norm

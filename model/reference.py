@@ -1,0 +1,76 @@
+"""Reference log-probs (log π_ref in Eq. 1): computed once per unique response, kept on disk, re-used by every run.
+
+The reference is the model before any step of this stage. Its values are made by the policy's own forward pass, in the
+micro-batches of the first epoch's plan: the same kernels, dtype and shapes, so the first loss of a run is ln 2 to the
+last bit of the margin's rounding.
+
+On disk: <folder>/<key>/rank-<n>.jsonl with lines [sequence hash, log-prob]. The key is made from the
+weights' content, the compute dtype and the attention backend; the sequence hash from the token ids (which the chat
+template went into) and the prompt length. So a changed weight file, template or token is a miss, and a β sweep is not.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+
+from data.packing import pack
+from model.logprobs import response_sums
+from model.parallel import reshard
+from progress import Progress
+
+
+def cache_key(weights, compute_dtype, backend):
+    """weights: model.load.weights_id. Returns a short hex string, the name of the cache folder."""
+    text = f"{weights} {compute_dtype} {backend} logps-v1"
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
+def sequence_hash(sequence):
+    digest = hashlib.blake2b(sequence.ids.tobytes(), digest_size=16)
+    digest.update(str(sequence.prompt_len).encode())
+    return digest.hexdigest()
+
+
+def reference_logps(model, sequences, micro_batches, folder, ranks):
+    """Summed response log-probs under `model`, float32 [R] on the CPU, R = len(sequences).
+
+    model: a LogProbModel that has not been trained. micro_batches: this rank's lists of sequence indices, as many as on
+    every other rank; together they cover all sequences. folder: the cache folder of this model.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    hashes = [sequence_hash(s) for s in sequences]
+    known = _read(folder)
+    ranks.barrier()  # nobody appends while another rank still reads, or ranks would disagree about what is missing
+    done = ranks.gather([all(hashes[i] in known for i in micro) for micro in micro_batches])
+    todo = [n for n, on_rank in enumerate(zip(*done, strict=True)) if not all(on_rank)]
+    path = folder / f"rank-{ranks.rank}.jsonl"
+    torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file, Progress(len(todo), "reference", unit="batch") as bar:
+        file.write("\n" if torn else "")
+        for n in todo:  # on every rank alike: the forward pass is a collective
+            micro = micro_batches[n] or [0]
+            batch = pack([sequences[i] for i in micro]).to(ranks.device)
+            with torch.no_grad():
+                sums = response_sums(model(batch), batch).tolist()
+            for i, value in zip(micro, sums, strict=True):
+                file.write(json.dumps([hashes[i], value]) + "\n")
+            file.flush()
+            bar.update()
+    reshard(model)
+    ranks.barrier()
+    known = _read(folder)
+    return torch.tensor([known[h] for h in hashes], dtype=torch.float32)
+
+
+def _read(folder):
+    """{sequence hash: log-prob}; a line torn by a kill is left out. The first value of a hash counts."""
+    known = {}
+    for path in sorted(folder.glob("rank-*.jsonl")):
+        for line in path.read_text().splitlines():
+            if line.endswith("]"):
+                key, value = json.loads(line)
+                known.setdefault(key, value)
+    return known

@@ -1,0 +1,264 @@
+"""The two training scripts through their command lines, on tiny models, and the invariances they promise.
+
+Runs that must follow the same trajectory (DESIGN: whatever the micro-batching, packing, ranks, deduplication) are
+compared by their exported weights and their metrics.
+"""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.records import write_jsonl
+from tests.tiny import make_model, pair_rows, sft_rows
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    write_jsonl(folder / "sft.jsonl", sft_rows(20))
+    write_jsonl(folder / "pairs.jsonl", pair_rows(20))
+    return folder
+
+
+def command(script, *words, ranks=1):
+    launch = [sys.executable]
+    if ranks > 1:
+        launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "0"]
+        launch += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+    return [*launch, script, *map(str, words)]
+
+
+def run(script, *words, ranks=1):
+    done = subprocess.run(command(script, *words, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done
+
+
+def sft_words(model, files, out, **extra):
+    words = {"model.path": model, "data.file": files / "sft.jsonl", "out": out, "epochs": 2, "batch.size": 8}
+    words |= {"batch.max_tokens": 4096, "optim.lr": 1e-2, "model.export_dtype": "float32"}
+    return [f"{k}={v}" for k, v in (words | {k.replace("__", "."): v for k, v in extra.items()}).items()]
+
+
+def cogpo_words(model, files, out, **extra):
+    words = {"data.file": files / "pairs.jsonl", "reference_cache": Path(out).parent / "reference", "optim.lr": 1e-3}
+    return sft_words(model, files, out, **(words | extra))
+
+
+def weights(out):
+    return load_file(Path(out) / "model" / "model.safetensors")
+
+
+def metrics(out):
+    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_run(out_a, out_b, atol=2e-5):
+    for a, b in zip(metrics(out_a), metrics(out_b), strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
+        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
+    a, b = weights(out_a), weights(out_b)
+    assert a.keys() == b.keys()
+    for name in a:
+        torch.testing.assert_close(a[name], b[name], rtol=0, atol=atol, msg=name)
+
+
+@pytest.fixture(scope="module")
+def sft_run(tiny_qwen, files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "sft"
+    run("train_sft.py", *sft_words(tiny_qwen, files, out))
+    return out
+
+
+@pytest.fixture(scope="module")
+def cogpo_run(tiny_qwen, files, tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "cogpo"
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, out))
+    return out
+
+
+def test_sft_learns_and_exports(sft_run):
+    losses = [m["loss"] for m in metrics(sft_run)]
+    assert len(losses) == 6 and losses[-1] < losses[0] - 0.5
+    lm = AutoModelForCausalLM.from_pretrained(sft_run / "model")
+    AutoTokenizer.from_pretrained(sft_run / "model").apply_chat_template([{"role": "user", "content": "?"}])
+    assert torch.equal(lm.state_dict()["model.norm.weight"], weights(sft_run)["model.norm.weight"])
+    assert "packed" not in (sft_run / "model" / "config.json").read_text()
+    assert sorted(p.name for p in sft_run.iterdir()) == ["config.yaml", "metrics.jsonl", "model"]
+
+
+def test_first_sft_loss_is_the_models_own(sft_run, tiny_qwen, files):
+    """The logged loss of step 0 against transformers' unpacked forward pass over the same 8 examples."""
+    from data.examples import DataConfig, load_sft
+    from data.packing import plan_epoch
+    from data.render import Renderer
+    from model.load import load_tokenizer
+
+    examples = load_sft(DataConfig(str(files / "sft.jsonl")), Renderer(load_tokenizer(tiny_qwen)))
+    lm = AutoModelForCausalLM.from_pretrained(tiny_qwen).eval()
+    total = count = 0
+    for unit in plan_epoch(examples.units, 8, 0, 0)[0]:
+        sequence = examples.sequences[unit]
+        ids = torch.tensor(sequence.ids.tolist())[None]
+        with torch.no_grad():
+            logps = lm(ids).logits[0, :-1].log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
+        total -= logps[sequence.prompt_len - 1 :].sum().item()
+        count += len(sequence) - sequence.prompt_len
+    assert metrics(sft_run)[0]["loss"] == pytest.approx(total / count, rel=1e-4)
+
+
+@pytest.mark.parametrize("max_tokens", [1, 200])
+def test_sft_accumulation_does_not_matter(sft_run, tiny_qwen, files, tmp_path, max_tokens):
+    """1 × 8 = 8 × 1: max_tokens=1 puts every example into a micro-batch of its own."""
+    run("train_sft.py", *sft_words(tiny_qwen, files, tmp_path / "o", batch__max_tokens=max_tokens))
+    assert_same_run(sft_run, tmp_path / "o")
+
+
+def test_sft_two_ranks_equal_one(sft_run, tiny_qwen, files, tmp_path):
+    run("train_sft.py", *sft_words(tiny_qwen, files, tmp_path / "o"), ranks=2)
+    assert_same_run(sft_run, tmp_path / "o")
+
+
+def test_tied_weights_two_ranks_equal_one(files, tmp_path):
+    model = make_model(tmp_path / "tied", "llama", tie=True)
+    run("train_sft.py", *sft_words(model, files, tmp_path / "one"))
+    run("train_sft.py", *sft_words(model, files, tmp_path / "two"), ranks=2)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+    assert "lm_head.weight" not in weights(tmp_path / "one")
+
+
+def test_cogpo_starts_at_ln2_and_learns(cogpo_run):
+    rows = metrics(cogpo_run)
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    assert rows[-1]["loss"] < math.log(2) - 0.1
+    betas = {gap: rows[0][f"{gap}/beta"] for gap in ("small", "medium", "large")}
+    assert betas == pytest.approx({"small": 0.1, "medium": 0.2, "large": 0.5})
+    assert rows[-1]["large/accuracy"] == 1.0
+
+
+@pytest.mark.parametrize("max_tokens", [1, 300])
+def test_cogpo_accumulation_does_not_matter(cogpo_run, tiny_qwen, files, tmp_path, max_tokens):
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", batch__max_tokens=max_tokens))
+    assert_same_run(cogpo_run, tmp_path / "o")
+
+
+def test_cogpo_two_ranks_equal_one(cogpo_run, tiny_qwen, files, tmp_path):
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o"), ranks=2)
+    assert_same_run(cogpo_run, tmp_path / "o")
+
+
+def test_bfloat16_on_two_ranks_starts_at_ln2_and_stays_close(cogpo_run, tiny_qwen, files, tmp_path):
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", model__compute_dtype="bfloat16"), ranks=2)
+    rows = metrics(tmp_path / "o")
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-3)
+    assert rows[-1]["loss"] == pytest.approx(metrics(cogpo_run)[-1]["loss"], abs=0.05)
+
+
+@pytest.mark.parametrize("loss", ["dpo", "beta_dpo", "beta_dpo_batch", "beta_cogpo", "simpo"])
+def test_baselines_train_on_the_same_pairs(tiny_qwen, files, tmp_path, loss):
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", loss__name=loss, loss__alpha=0.01))
+    rows = metrics(tmp_path / "o")
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    if loss != "simpo":
+        assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_batch_level_beta_does_not_depend_on_ranks_or_packing(tiny_qwen, files, tmp_path):
+    words = {"loss__name": "beta_dpo_batch", "loss__alpha": 0.05}
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "one", **words))
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "two", **words, batch__max_tokens=300), ranks=2)
+    assert_same_run(tmp_path / "one", tmp_path / "two")
+
+
+def test_three_unique_responses_equal_six_separate(tiny_qwen, files):
+    """Loss and gradient of a triad with shared responses = the same with every pair's responses run on their own."""
+    from data.examples import DataConfig, load_pairs
+    from data.packing import pack
+    from data.render import Renderer
+    from losses import cogpo_loss
+    from model.load import ModelConfig, load_model, load_tokenizer
+    from model.logprobs import LogProbModel, response_sums
+    from train_cogpo import local_batch
+
+    tokenizer = load_tokenizer(tiny_qwen)
+    examples = load_pairs(DataConfig(str(files / "pairs.jsonl")), Renderer(tokenizer), group_by_problem=True)
+    device = torch.device("cpu")
+    model = LogProbModel(load_model(ModelConfig(tiny_qwen), device, tokenizer))
+    micro = [u for u, unit in enumerate(examples.units) if unit.items == 3][:3]
+
+    batch, seqs, chosen, rejected, gap = local_batch(micro, examples, device)
+    assert len(seqs) == 9 and len(gap) == 9  # 3 problems: 9 responses for 9 pairs, not 18
+    refs = torch.randn(len(examples.sequences))
+    shared = cogpo_loss(response_sums(model(batch), batch), refs[seqs], chosen, rejected, gap).loss
+    shared.sum().backward()
+    shared_grads = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+
+    pairs = [p for u in micro for p in examples.units[u].payload]
+    six = [s for p in pairs for s in (p.chosen, p.rejected)]
+    batch = pack([examples.sequences[s] for s in six])
+    index = torch.arange(len(six))
+    separate = cogpo_loss(response_sums(model(batch), batch), refs[six], index[0::2], index[1::2], gap).loss
+    separate.sum().backward()
+    torch.testing.assert_close(shared, separate)
+    for grad, p in zip(shared_grads, model.parameters(), strict=True):
+        torch.testing.assert_close(grad, p.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_ungrouped_pairs_see_the_same_data(tiny_qwen, files, tmp_path):
+    done = run(
+        "train_cogpo.py",
+        *cogpo_words(tiny_qwen, files, tmp_path / "o", batch__group_by_problem="false", batch__size=1000, epochs=1),
+    )
+    grouped = tmp_path / "g"
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, grouped, batch__size=1000, epochs=1))
+    assert_same_run(tmp_path / "o", grouped)  # one step over all pairs: the order cannot matter
+    assert "pairs over" in done.stderr
+
+
+@pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
+def test_killed_and_resumed_is_bit_identical(tiny_qwen, files, tmp_path, script, words):
+    extra = {"epochs": 8, "batch__size": 4, "checkpoint__every_steps": 3, "checkpoint__keep_after_export": "true"}
+    run(script, *words(tiny_qwen, files, tmp_path / "whole", **extra))
+    out = tmp_path / "killed"
+    for kill_after in (4, 14):
+        process = subprocess.Popen(command(script, *words(tiny_qwen, files, out, **extra)), cwd=ROOT, stderr=-3)
+        wait_for(lambda n=kill_after: (out / "metrics.jsonl").exists() and len(safe_lines(out)) >= n, process)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (out / "model").exists()
+    run(script, *words(tiny_qwen, files, out, **extra))
+    a, b = weights(tmp_path / "whole"), weights(out)
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    same = [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(tmp_path / "whole")]
+    assert same == [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(out)]
+
+
+def safe_lines(out):
+    return (out / "metrics.jsonl").read_text().splitlines()
+
+
+def wait_for(condition, process, seconds=120):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None and time.monotonic() < end, "the run ended before it could be killed"
+        time.sleep(0.005)
+
+
+def test_a_finished_run_says_so(sft_run, tiny_qwen, files):
+    before = os.stat(sft_run / "model" / "model.safetensors").st_mtime_ns
+    done = run("train_sft.py", *sft_words(tiny_qwen, files, sft_run))
+    assert "already done" in done.stderr
+    assert os.stat(sft_run / "model" / "model.safetensors").st_mtime_ns == before

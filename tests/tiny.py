@@ -1,0 +1,103 @@
+"""Tiny random models of the families that the paper trains, with tokenizers and chat templates in their styles."""
+
+import random
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
+
+# The shape of each family's template (turn markers, BOS, what closes a turn), written for these tests.
+CHATML = (
+    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+LLAMA3 = (
+    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
+    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
+    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+MISTRAL = (
+    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }}[/INST]"
+    "{% elif m['role'] == 'assistant' %} {{ m['content'] }}{{ eos_token }}"
+    "{% else %}{{ raise_exception('only user and assistant roles') }}{% endif %}{% endfor %}"
+)
+FAMILIES = {
+    "qwen2": (Qwen2Config, CHATML, None, "<|im_end|>", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
+    "llama": (
+        LlamaConfig,
+        LLAMA3,
+        "<|begin_of_text|>",
+        "<|eot_id|>",
+        ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],
+    ),
+    "mistral": (MistralConfig, MISTRAL, "<s>", "</s>", ["<s>", "</s>", "[INST]", "[/INST]"]),
+}
+CORPUS = [
+    "How many legs do 3 dogs and 2 birds have? Give the final answer in \\boxed{}.",
+    "dogs: 3 × 4 = 12. birds: 2 × 2 = 4. total: 12 + 4 = 16. The final answer is \\boxed{16}.",
+    "You are a helpful assistant. user system assistant",
+]
+
+
+def make_tokenizer(family):
+    """A byte-level BPE tokenizer (about 300 tokens) with the family's special tokens and template."""
+    _, template, bos, eos, special = FAMILIES[family]
+    raw = Tokenizer(models.BPE())
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    raw.train_from_iterator(
+        CORPUS, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=raw, bos_token=bos, eos_token=eos, pad_token=eos, extra_special_tokens=special
+    )
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def make_model(folder, family="qwen2", seed=0, tie=False, layers=2):
+    """Save a model of a few thousand weights and its tokenizer into `folder`. Returns the folder as str."""
+    tokenizer = make_tokenizer(family)
+    torch.manual_seed(seed)
+    config = FAMILIES[family][0](
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
+        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=tie,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, initializer_range=0.2,
+        sliding_window=None,
+    )  # fmt: skip
+    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    lm.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+def sums(n=12, seed=0):
+    """n small problems with three chains of different length each: (id, prompt messages, r*, r, r~, answer)."""
+    rng = random.Random(seed)
+    for i in range(n):
+        a, b = rng.randint(2, 99), rng.randint(2, 99)
+        suitable = f"{a} + {b // 10 * 10} = {a + b // 10 * 10}. {a + b // 10 * 10} + {b % 10} = {a + b}."
+        prompt = [{"role": "user", "content": f"What is {a} + {b}?"}]
+        yield f"p{i}", prompt, suitable, f"{a} + {b} = {a + b}.", f"{a} + {b} = {a + b + 3}.", str(a + b)
+
+
+def sft_rows(n=12, seed=0):
+    return [
+        {"id": pid, "messages": [*prompt, {"role": "assistant", "content": f"{good}\n\nThe final answer is {answer}."}]}
+        for pid, prompt, good, _, _, answer in sums(n, seed)
+    ]
+
+
+def pair_rows(n=12, seed=0):
+    """Every third problem is of level medium (one pair), the others have three."""
+    from data.pairs import make_pairs
+
+    rows = []
+    for i, (pid, prompt, good, terse, wrong, _) in enumerate(sums(n, seed)):
+        if i % 3 == 0:
+            rows += make_pairs(pid, prompt, "medium", good, wrong)
+        else:
+            rows += make_pairs(pid, prompt, "easy", terse, wrong, rewritten=good)
+    return rows
