@@ -13,6 +13,7 @@ Reads problems {"id", "problem", "answer", "reasoning"} and writes into `out`
 """
 
 import asyncio
+import errno
 import json
 import os
 from collections import Counter
@@ -121,8 +122,13 @@ def main(cfg):
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
     claim_output(cfg, cfg.out, free=[*free, "sampling.max_tokens"])
     out = Path(cfg.out)
-    spool = asyncio.run(ask_all(cfg, prompts, total, out))
-    report = export(cfg, out, spool)
+    try:
+        spool = asyncio.run(ask_all(cfg, prompts, total, out))
+        report = export(cfg, out, spool)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise UserError(f"cannot write into {out}: {error.strerror}; make room, then run this again") from None
     show(report, out)
 
 
@@ -137,6 +143,8 @@ def check_config(cfg):
     for name, endpoint in cfg.endpoints.items():
         if endpoint.concurrency < 1:
             raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
+        if not endpoint.base_url.startswith(("http://", "https://")):
+            raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {endpoint.base_url}")
     if "{problem}" not in cfg.instruction:
         raise UserError("config key instruction must contain {problem}")
 

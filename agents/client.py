@@ -34,6 +34,7 @@ ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server d
 
 FATAL = (401, 402, 404)  # wrong key, no credit, unknown model: the next question would fare no better
 CONGESTED = (429, 503)
+TOO_LONG = ("context length", "context_length", "context window", "too long")
 REFUSALS = 20  # so many refusals and not one answer: the request itself is wrong, not the questions
 LOST = 8  # so many questions given up in a row: the endpoint is broken, not the questions
 KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn closes an idle connection
@@ -174,7 +175,7 @@ class Endpoint:
             raise UserError(f"{where} says {why}{key if error.status_code in (401, 403) else ''}")
         if error.code == "content_filter":
             return Reply("filtered", detail=why)
-        if any(sign in why.lower() for sign in ("context length", "context_length", "context window", "too long")):
+        if any(sign in f"{why} {error.code}".lower() for sign in TOO_LONG):
             return Reply("too_long", detail=why)
         self.refusals += 1
         if self.refusals >= REFUSALS and not self.proven:

@@ -8,7 +8,7 @@ from data.answers import compare, final_answer
 TAGS = re.compile(r"</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>")
 LEAD_IN = re.compile(
     r"\A\W*(?:(?:sure|certainly|of course|okay)\b[^\n:]*[,!.]\s*)?"
-    r"(?:(?:here(?:'s| is)|below is|the following is)\b[^\n]*:[*_ ]*\n"
+    r"(?:(?:here(?:'s| is)|below is|the following is)\b[^\n]*:[*_ ]*(?:\n|\Z)"
     r"|(?:the\s+)?(?:(?:extended|simplified|revised|rewritten|improved|incorrect|corrupted)\s+)?"
     r"reasoning(?: process)?[*_ ]*:)"
     r"[*_\s]*",

@@ -79,7 +79,7 @@ class Agents:
         return step["text"]
 
     async def _vote(self, agent, labels, votes, problem, chain, round, trail):
-        """The label that more than half of `votes` calls agree on. Up to two more are drawn when they do not."""
+        """The label that more than half of `votes` calls agree on; if they do not, the most frequent after two more."""
         step = {"step": agent, "round": round, "label": None, "votes": {}, "calls": []}
         trail.append(step)
         tally = Counter()
@@ -90,7 +90,7 @@ class Agents:
             tally.update([label] if label else [])
             step["votes"] = {name: tally[name] for name in labels if tally[name]}
             (first, most), (_, second) = (*tally.most_common(2), (None, 0), (None, 0))[:2]
-            if vote + 1 >= votes and most > votes // 2 and most > second:
+            if vote + 1 in (votes, votes + EXTRA_VOTES) and most > votes // 2 and most > second:
                 step["label"] = first
                 return first
         raise Unanswered(agent, "unresolved" if votes > 1 and tally else status)

@@ -100,3 +100,17 @@ class Server:
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()
+
+
+def script(**replies):
+    """answer(asked) that gives each role its replies in turn; the last one of a role is repeated.
+
+    Roles: critic, easy, hard, incorrect, verifier. For runs in which one problem walks alone.
+    """
+    left = {role: list(texts) if isinstance(texts, list) else [texts] for role, texts in replies.items()}
+
+    def answer(asked):
+        texts = left[asked.role]
+        return texts.pop(0) if len(texts) > 1 else texts[0]
+
+    return answer

@@ -1,0 +1,251 @@
+"""The client against a real server: outcomes, retries, limits."""
+
+import asyncio
+import time
+
+import pytest
+from aiohttp import web
+from scripted_endpoint import Server, error, reply
+
+from agents.client import REFUSALS, Endpoint, EndpointConfig, read_reply
+from agents.prompts import load_prompts, question
+from data.errors import UserError
+
+
+def body(n=0):
+    return {"model": "m", "messages": question(load_prompts()["critic"], f"problem {n}", "1", "chain"), "max_tokens": 9}
+
+
+def chat(server, bodies, proven=True, **settings):
+    """All bodies at once through one Endpoint. Returns (replies or exceptions, the Endpoint)."""
+    settings = {"concurrency": 64, "timeout": 20, "retries": 2, "backoff": 0.01} | settings
+    url = server if isinstance(server, str) else server.url
+
+    async def run():
+        endpoint = Endpoint("teacher", EndpointConfig(base_url=url, model="m", **settings), proven)
+        try:
+            replies = await asyncio.gather(*[endpoint.chat(b) for b in bodies], return_exceptions=True)
+        finally:
+            await endpoint.close()
+        return replies, endpoint
+
+    return asyncio.run(run())
+
+
+def completion(content, finish="stop", **message):
+    return reply(content, finish, **message)
+
+
+@pytest.mark.parametrize(
+    ("given", "status", "text"),
+    [
+        (completion("medium"), "ok", "medium"),
+        (completion("<think>easy? hard?</think>\n\nmedium"), "ok", "medium"),
+        (completion("the template wrote the opening tag </think> hard"), "ok", "hard"),
+        (completion("a </think> b </think> c"), "ok", "c"),
+        (completion("easy", reasoning="hmm"), "ok", "easy"),
+        (completion("easy", reasoning_content="hmm"), "ok", "easy"),
+        (completion(None, reasoning="it is medium"), "misrouted", ""),
+        (completion("", reasoning_content="it is medium"), "misrouted", ""),
+        (completion("<think>it is medium"), "misrouted", ""),
+        (completion("it is medium</think>  "), "misrouted", ""),
+        (completion(None), "empty", ""),
+        (completion("  "), "empty", ""),
+        (completion("medium", "length"), "truncated", ""),
+        (completion("<think>so", "length"), "truncated", ""),
+        (completion(None, "length", reasoning="so"), "truncated", ""),
+        (completion("med", "content_filter"), "filtered", ""),
+        (completion(None, refusal="I cannot"), "filtered", ""),
+    ],
+)
+def test_reply_is_split_and_typed(given, status, text):
+    got = read_reply(given)
+    assert (got.status, got.text) == (status, text)
+
+
+def test_tokens_are_counted_and_may_be_missing():
+    assert (read_reply(reply("x")).prompt_tokens, read_reply(reply("x")).completion_tokens) == (11, 7)
+    assert read_reply(reply("x") | {"usage": None}).completion_tokens == 0
+
+
+def test_retry_after_is_obeyed():
+    times = []
+
+    def answer(asked):
+        times.append(time.monotonic())
+        return error(429, "slow down", {"Retry-After": "0.7"}) if asked.tries == 0 else "easy"
+
+    with Server(answer) as server:
+        replies, endpoint = chat(server, [body()])
+    assert replies[0].text == "easy" and endpoint.retried == 1
+    assert times[1] - times[0] >= 0.7  # without the header the pause would be 10 ms at most
+
+
+def cut_short(asked):
+    """Half a JSON body under a proper header."""
+    return web.Response(text='{"choices": [{"mess', content_type="application/json")
+
+
+async def hang_up(asked):
+    return web.Response(text="not even JSON", status=200)
+
+
+async def sleep(asked):
+    await asyncio.sleep(0.5)
+    return "late"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        lambda asked: error(500),
+        lambda asked: error(503),
+        lambda asked: error(429),
+        lambda asked: error(502, "bad gateway"),
+        lambda asked: web.json_response({"choices": []}),
+        lambda asked: web.json_response(["what"]),
+        cut_short,
+        hang_up,
+        sleep,
+    ],
+    ids=["500", "503", "429", "502", "no choices", "a list", "half a body", "plain text", "hangs"],
+)
+def test_a_passing_failure_is_tried_again(failure):
+    with Server(lambda asked: failure(asked) if asked.tries == 0 else "easy") as server:
+        replies, endpoint = chat(server, [body()], timeout=0.3)
+    assert replies[0].text == "easy" and endpoint.retried == 1
+
+
+def test_the_deadline_grows_when_it_was_too_short():
+    with Server(sleep) as server:
+        replies, endpoint = chat(server, [body()], timeout=0.2)
+    assert replies[0].text == "late" and endpoint.retried == 2  # 0.2 s, 0.4 s, 0.8 s
+
+
+def test_a_reset_connection_is_tried_again():
+    async def reset(reader, writer):
+        tries.append(await reader.read(100))
+        writer.transport.abort()
+
+    tries = []
+
+    async def run():
+        server = await asyncio.start_server(reset, "127.0.0.1", 0)
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2, backoff=0.01), proven=True)
+        with pytest.raises(UserError, match="does not answer"):
+            await endpoint.chat(body())
+        await endpoint.close()
+        server.close()
+
+    asyncio.run(run())
+    assert len([t for t in tries if t.startswith(b"POST")]) == 3
+
+
+def test_a_dead_endpoint_is_named_with_its_url():
+    replies, endpoint = chat("http://127.0.0.1:9/v1", [body()], retries=2)
+    assert isinstance(replies[0], UserError) and endpoint.retried == 3
+    assert "http://127.0.0.1:9/v1" in str(replies[0]) and "3 tries" in str(replies[0])
+    assert "Connect call failed" in str(replies[0])  # the reason, not the transport's "timed out"
+
+
+def test_a_question_that_breaks_the_server_is_given_up_alone():
+    with Server(lambda a: error(500, "assertion") if a.problem == "problem 3" else "easy") as server:
+        replies, _ = chat(server, [body(n) for n in range(6)], concurrency=1)
+    assert [r.status for r in replies] == ["ok"] * 3 + ["transport"] + ["ok"] * 2
+    assert "assertion" in replies[3].detail
+
+
+def test_a_server_that_only_fails_ends_the_run():
+    with Server(lambda a: error(500, "out of memory")) as server:
+        unproven, _ = chat(server, [body()], proven=False)
+        proven, _ = chat(server, [body(n) for n in range(30)], retries=0)
+    assert isinstance(unproven[0], UserError) and "out of memory" in str(unproven[0])
+    assert any(isinstance(r, UserError) for r in proven)
+
+
+def test_congestion_is_not_the_questions_fault():
+    """With the tries used up while others are served, a 429 goes on waiting."""
+
+    async def answer(asked):
+        if asked.problem == "problem 0" and asked.tries < 7:
+            return error(429)
+        await asyncio.sleep(0.02)
+        return "easy"
+
+    with Server(answer) as server:
+        replies, _ = chat(server, [body(n) for n in range(40)], concurrency=2, retries=2, backoff=0.001)
+    assert [r.status for r in replies] == ["ok"] * 40
+
+
+def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    seen = []
+
+    def answer(asked):
+        seen.append(asked.headers["Authorization"])
+        return error(401, "Incorrect API key provided: sk-very-secret")
+
+    with Server(answer) as server:
+        replies, _ = chat(server, [body()], api_key_env="MY_KEY")
+    assert seen == ["Bearer sk-very-secret"]
+    assert "HTTP 401" in str(replies[0]) and "$MY_KEY" in str(replies[0]) and "secret" not in str(replies[0])
+
+
+def test_a_key_that_is_not_set_is_named(monkeypatch):
+    monkeypatch.delenv("MY_KEY", raising=False)
+    with pytest.raises(UserError, match=r"endpoints.teacher.api_key_env names \$MY_KEY"):
+        chat("http://127.0.0.1:9/v1", [body()], api_key_env="MY_KEY")
+
+
+def test_no_key_of_another_tool_is_sent(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-mine")
+    with Server(lambda asked: "easy") as server:
+        chat(server, [body()])
+    assert "sk-mine" not in str(server.asked[0].headers)
+
+
+def test_refusals_are_typed():
+    words = {
+        "problem 0": error(400, "This model's maximum context length is 4096 tokens."),
+        "problem 1": error(400, "bad", code="content_filter"),
+        "problem 2": error(400, "something else"),
+        "problem 3": error(400, "too big", code="context_length_exceeded"),
+    }
+    with Server(lambda a: words[a.problem]) as server:
+        replies, endpoint = chat(server, [body(n) for n in range(4)])
+    assert [r.status for r in replies] == ["too_long", "filtered", "refused", "too_long"]
+    assert endpoint.retried == 0
+
+
+def test_a_request_that_is_wrong_in_itself_stops_the_run():
+    with Server(lambda a: error(400, "Unrecognized request argument supplied: top_k")) as server:
+        replies, _ = chat(server, [body(n) for n in range(REFUSALS + 5)], proven=False, concurrency=1)
+        with pytest.raises(UserError, match="refused every request"):
+            chat(server, [body()], proven=False)[1].check_served()
+    stopped = [r for r in replies if isinstance(r, UserError)]
+    assert stopped and "top_k" in str(stopped[0])
+    assert all(r.status == "refused" for r in replies if not isinstance(r, UserError))
+
+
+def test_concurrency_is_bounded_and_reached():
+    """150 requests wait for each other on the server: an HTTP pool of 100 would hang here."""
+    barrier, peak = asyncio.Barrier(150), [0, 0]
+
+    async def answer(asked):
+        peak[0] += 1
+        peak[1] = max(peak)
+        await barrier.wait()
+        peak[0] -= 1
+        return "easy"
+
+    with Server(answer) as server:
+        replies, _ = chat(server, [body(n) for n in range(300)], concurrency=150)
+    assert all(r.text == "easy" for r in replies)
+    assert peak[1] == 150
+
+
+def test_extra_body_reaches_the_server():
+    with Server(lambda asked: "easy") as server:
+        chat(server, [body()], extra_body={"chat_template_kwargs": {"enable_thinking": True}})
+    assert server.asked[0].body["chat_template_kwargs"] == {"enable_thinking": True}

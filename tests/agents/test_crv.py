@@ -1,0 +1,333 @@
+"""The life of one problem: every branch of §3.2, against a real server."""
+
+import asyncio
+
+import pytest
+from scripted_endpoint import Server, error, reply, script
+
+from agents.client import Endpoint, EndpointConfig
+from agents.crv import Rules, life_of
+from agents.journal import Journal
+from agents.prompts import load_prompts
+from agents.roles import Agents, Sampling
+
+PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}
+WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."
+
+
+def live(answer, tmp_path, problem=PROBLEM, *, votes=(1, 1), sampling=None, **rules):
+    """Walk one problem. Returns (trace, the requests' roles in order, the requests)."""
+    with Server(answer) as server:
+
+        async def run():
+            journal = Journal(tmp_path / "journal.jsonl")
+            config = EndpointConfig(base_url=server.url, model="m", retries=1, backoff=0.01, timeout=20)
+            endpoint = Endpoint("teacher", config, proven=True)
+            bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
+            agents = Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes)
+            try:
+                return await life_of(problem, agents, Rules(**rules))
+            finally:
+                await journal.close()
+                await endpoint.close()
+
+        trace = asyncio.run(run())
+    return trace, [asked.role for asked in server.asked], server.asked
+
+
+def labels(trace, agent):
+    return [step["label"] for step in trace["steps"] if step["step"] == agent]
+
+
+# --- medium ---
+
+
+def test_medium_verified(tmp_path):
+    trace, roles, _ = live(script(critic="medium", verifier="YES", incorrect=WRONG), tmp_path)
+    assert roles == ["critic", "verifier", "incorrect"]
+    assert (trace["outcome"], trace["origin"], trace["rounds"], trace["reason"]) == ("kept", "med", 0, None)
+    assert (trace["level"], trace["rewritten"], trace["incorrect"]) == ("medium", None, WRONG)
+
+
+def test_medium_that_fails_verification_is_discarded(tmp_path):
+    trace, roles, _ = live(script(critic="medium", verifier="NO"), tmp_path)
+    assert roles == ["critic", "verifier"]
+    assert (trace["outcome"], trace["reason"], trace["level"]) == ("discarded", "medium_failed_verification", "medium")
+
+
+def test_medium_that_fails_verification_may_be_rewritten(tmp_path):
+    answer = script(critic="medium", verifier=["NO", "YES"], easy="3 dogs, 4 legs each: 3 * 4 = 12.", incorrect=WRONG)
+    trace, roles, _ = live(answer, tmp_path, medium_failed="rewrite")
+    assert roles == ["critic", "verifier", "easy", "verifier", "critic", "incorrect"]
+    assert (trace["outcome"], trace["origin"], trace["rounds"]) == ("kept", "med*", 1)
+    assert trace["rewritten"] == "3 dogs, 4 legs each: 3 * 4 = 12."
+
+
+# --- easy and hard ---
+
+
+@pytest.mark.parametrize("level", ["easy", "hard"])
+def test_rewritten_verified_and_rated_medium(tmp_path, level):
+    answer = script(critic=[level, "medium"], verifier="YES", incorrect=WRONG, **{level: "3 times 4 legs = 12."})
+    trace, roles, asked = live(answer, tmp_path)
+    assert roles == ["critic", level, "verifier", "critic", "incorrect"]
+    assert (trace["outcome"], trace["origin"], trace["rounds"]) == ("kept", f"{level}*", 1)
+    assert trace["rewritten"] == "3 times 4 legs = 12."
+    chains = [a.reasoning for a in asked]  # who judges what: r, r, r*, r*, r
+    assert chains == [PROBLEM["reasoning"]] * 2 + ["3 times 4 legs = 12."] * 2 + [PROBLEM["reasoning"]]
+
+
+def test_failed_verification_goes_back_to_the_rethinker(tmp_path):
+    answer = script(critic=["hard", "medium"], verifier=["NO", "YES"], hard=["one", "two"], incorrect=WRONG)
+    trace, roles, asked = live(answer, tmp_path)
+    assert roles == ["critic", "hard", "verifier", "hard", "verifier", "critic", "incorrect"]
+    assert (trace["rewritten"], trace["rounds"]) == ("two", 2)
+    assert [a.reasoning for a in asked if a.role == "hard"] == [PROBLEM["reasoning"]] * 2
+    seeds = [a.seed for a in asked if a.role == "hard"]
+    assert seeds[0] != seeds[1]  # the same question under the same seed could only fail again
+
+
+def test_the_failed_rewrite_itself_may_be_sent_back(tmp_path):
+    answer = script(critic=["hard", "medium"], verifier=["NO", "YES"], hard=["one", "two"], incorrect=WRONG)
+    _, _, asked = live(answer, tmp_path, retry_from="rewrite")
+    assert [a.reasoning for a in asked if a.role == "hard"] == [PROBLEM["reasoning"], "one"]
+
+
+def test_three_failures_discard(tmp_path):
+    trace, roles, _ = live(script(critic="easy", verifier="NO", easy=["one", "two", "three"]), tmp_path)
+    assert roles == ["critic"] + ["easy", "verifier"] * 3
+    assert (trace["outcome"], trace["reason"]) == ("discarded", "failed_verification")
+    assert trace["incorrect"] is None and trace["origin"] is None
+
+
+def test_a_rewrite_that_loses_the_answer_fails_whatever_the_verifier_says(tmp_path):
+    answer = script(
+        critic=["easy", "medium"], verifier="YES", easy=["So 3 * 4 = 13.", "So 3 * 4 = 12."], incorrect=WRONG
+    )
+    trace, roles, _ = live(answer, tmp_path)
+    assert roles == ["critic", "easy", "verifier", "easy", "verifier", "critic", "incorrect"]
+    checks = [s["answer_check"] for s in trace["steps"] if s["step"] == "verifier"]
+    assert checks == ["differs", "agrees"] and labels(trace, "verifier") == ["YES", "YES"]
+    assert trace["rewritten"] == "So 3 * 4 = 12."
+
+
+def test_the_answer_check_can_be_switched_off(tmp_path):
+    answer = script(critic=["easy", "medium"], verifier="YES", easy="So 3 * 4 = 13.", incorrect=WRONG)
+    trace, _, _ = live(answer, tmp_path, check_answer=False)
+    assert trace["rewritten"] == "So 3 * 4 = 13."
+
+
+def test_rated_hard_again_is_rewritten_further(tmp_path):
+    """An extension that overshoots is simplified: the mode follows the new level, the source is the rewrite."""
+    answer = script(critic=["easy", "hard", "medium"], verifier="YES", easy="long", hard="short", incorrect=WRONG)
+    trace, roles, asked = live(answer, tmp_path)
+    assert roles == ["critic", "easy", "verifier", "critic", "hard", "verifier", "critic", "incorrect"]
+    assert (trace["rewritten"], trace["origin"], trace["rounds"]) == ("short", "easy*", 2)
+    assert next(a for a in asked if a.role == "hard").reasoning == "long"
+    assert labels(trace, "critic") == ["easy", "hard", "medium"]
+
+
+def test_rated_hard_again_may_be_discarded(tmp_path):
+    answer = script(critic=["easy", "hard"], verifier="YES", easy="long")
+    trace, roles, _ = live(answer, tmp_path, recritique="discard")
+    assert roles == ["critic", "easy", "verifier", "critic"]
+    assert (trace["outcome"], trace["reason"]) == ("discarded", "rerated_hard")
+
+
+def test_three_iterations_in_all(tmp_path):
+    """A failed verification and two unsuitable ratings use up the three together."""
+    answer = script(critic=["hard", "hard", "easy"], verifier=["NO", "YES", "YES"], hard=["one", "two", "three"])
+    trace, roles, asked = live(answer, tmp_path)
+    assert roles == ["critic", "hard", "verifier", "hard", "verifier", "critic", "hard", "verifier", "critic"]
+    assert (trace["outcome"], trace["reason"]) == ("discarded", "rerated_easy")
+    assert [a.reasoning for a in asked if a.role == "hard"] == [PROBLEM["reasoning"]] * 2 + ["two"]
+
+
+def test_a_copy_is_no_rewrite(tmp_path):
+    answer = script(
+        critic=["easy", "medium"], verifier="YES", easy=[PROBLEM["reasoning"], "3 * 4 legs = 12"], incorrect=WRONG
+    )
+    trace, roles, _ = live(answer, tmp_path)
+    assert roles == ["critic", "easy", "easy", "verifier", "critic", "incorrect"] and trace["rounds"] == 2
+    trace, _, _ = live(script(critic="easy", easy=PROBLEM["reasoning"]), tmp_path, {**PROBLEM, "id": "p2"})
+    assert (trace["outcome"], trace["reason"]) == ("discarded", "unchanged")
+
+
+# --- stages (Table 6) ---
+
+
+def test_stage_c_keeps_medium_and_asks_nobody_else(tmp_path):
+    trace, roles, _ = live(script(critic="medium", incorrect=WRONG), tmp_path, stages="c")
+    assert roles == ["critic", "incorrect"] and trace["origin"] == "med"
+    trace, roles, _ = live(script(critic="hard"), tmp_path, {**PROBLEM, "id": "p2"}, stages="c")
+    assert roles == ["critic"] and (trace["outcome"], trace["reason"]) == ("discarded", "rated_hard")
+
+
+def test_stage_cr_takes_the_rewrite_unverified(tmp_path):
+    trace, roles, _ = live(script(critic="easy", easy="So 13.", incorrect=WRONG), tmp_path, stages="cr")
+    assert roles == ["critic", "easy", "incorrect"]
+    assert (trace["outcome"], trace["origin"], trace["rewritten"]) == ("kept", "easy*", "So 13.")
+
+
+# --- the incorrect chain ---
+
+
+def test_an_incorrect_chain_that_stays_right_is_given_up_after_three_tries(tmp_path):
+    trace, roles, asked = live(script(critic="medium", verifier="YES", incorrect="Oddly, 3 + 9 = 12."), tmp_path)
+    assert roles == ["critic", "verifier", "incorrect", "incorrect", "incorrect"]
+    assert (trace["outcome"], trace["incorrect"]) == ("kept", None)
+    assert len({a.seed for a in asked if a.role == "incorrect"}) == 3
+
+
+def test_an_incorrect_chain_must_state_an_answer(tmp_path):
+    answer = script(critic="medium", verifier="YES", incorrect=["Who knows?", PROBLEM["reasoning"], WRONG])
+    trace, _, _ = live(answer, tmp_path)
+    checks = [s["answer_check"] for s in trace["steps"] if s["step"] == "rethinker"]
+    assert checks == ["none", "unchanged", "differs"] and trace["incorrect"] == WRONG
+
+
+def test_the_check_of_incorrect_chains_can_be_switched_off(tmp_path):
+    answer = script(critic="medium", verifier="YES", incorrect="Oddly, 3 + 9 = 12.")
+    trace, _, _ = live(answer, tmp_path, check_incorrect=False)
+    assert trace["incorrect"] == "Oddly, 3 + 9 = 12."
+
+
+def test_code_has_no_answer_to_compare(tmp_path):
+    answer = script(critic=["easy", "medium"], verifier="YES", easy="def f(): return 13", incorrect="def f(): return 9")
+    trace, _, _ = live(answer, tmp_path, {**PROBLEM, "domain": "code"})
+    assert (trace["outcome"], trace["incorrect"]) == ("kept", "def f(): return 9")
+    assert {s["answer_check"] for s in trace["steps"] if "answer_check" in s} == {"unchecked"}
+
+
+def test_a_silent_rethinker_costs_the_pairs_and_not_the_problem(tmp_path):
+    trace, _, _ = live(script(critic="medium", verifier="YES", incorrect=reply("", "content_filter")), tmp_path)
+    assert (trace["outcome"], trace["incorrect"]) == ("kept", None)
+
+
+# --- replies that cannot be used ---
+
+
+def test_an_invalid_label_is_asked_for_again_with_another_seed(tmp_path):
+    answer = script(critic=["It is neither easy nor hard.", "hm", "medium"], verifier="YES", incorrect=WRONG)
+    trace, roles, asked = live(answer, tmp_path)
+    assert roles[:4] == ["critic", "critic", "critic", "verifier"] and trace["level"] == "medium"
+    assert [c["status"] for c in trace["steps"][0]["calls"]] == ["invalid", "invalid", "ok"]
+    assert len({a.seed for a in asked[:3]}) == 3
+
+
+def test_an_agent_that_never_says_a_label_quarantines(tmp_path):
+    trace, roles, _ = live(script(critic="I would rather not say that it is medium."), tmp_path)
+    assert roles == ["critic"] * 3
+    assert (trace["outcome"], trace["reason"], trace["level"]) == ("quarantined", "critic_invalid", None)
+    trace, _, _ = live(script(critic="easy", easy="one", verifier="Perhaps"), tmp_path, {**PROBLEM, "id": "p2"})
+    assert (trace["outcome"], trace["reason"], trace["level"]) == ("quarantined", "verifier_invalid", "easy")
+
+
+def test_verdicts_are_read_behind_the_thought(tmp_path):
+    answer = script(
+        critic=["<think>easy? or hard?</think>Looking at it again:\nhard", reply("medium", reasoning="so easy")],
+        hard="<think>they want it shorter</think>Here is the simplified reasoning process:\n3 * 4 = 12 legs",
+        verifier="<think>NO? NO!</think>\n\n**YES**",
+        incorrect=f"</think>{WRONG}",
+    )
+    trace, _, _ = live(answer, tmp_path)
+    assert (trace["origin"], trace["rewritten"], trace["incorrect"]) == ("hard*", "3 * 4 = 12 legs", WRONG)
+
+
+def test_a_truncated_answer_gets_twice_the_room_once(tmp_path):
+    half = reply("<think>First, the user wants", "length")
+    answer = script(critic=["easy", "medium"], easy=[half, "3 * 4 legs = 12"], verifier="YES", incorrect=WRONG)
+    trace, _, asked = live(answer, tmp_path)
+    assert [a.body["max_tokens"] for a in asked if a.role == "easy"] == [100, 200]
+    assert (trace["outcome"], trace["rewritten"], trace["rounds"]) == ("kept", "3 * 4 legs = 12", 1)
+
+
+def test_a_rewrite_that_never_ends_quarantines(tmp_path):
+    half = reply("A fine beginning, and then", "length")
+    trace, roles, _ = live(script(critic="easy", easy=half), tmp_path)
+    assert roles == ["critic", "easy", "easy"]
+    assert (trace["outcome"], trace["reason"]) == ("quarantined", "rethinker_truncated")
+
+
+@pytest.mark.parametrize(
+    ("given", "reason", "tries"),
+    [
+        (reply(None), "critic_empty", 3),
+        (reply(None, reasoning="it is medium"), "critic_misrouted", 3),
+        (reply("medium", "length"), "critic_truncated", 2),
+        (reply("", "content_filter"), "critic_filtered", 1),
+    ],
+)
+def test_an_unusable_reply_is_never_an_answer(tmp_path, given, reason, tries):
+    trace, roles, _ = live(script(critic=given), tmp_path)
+    assert roles == ["critic"] * tries
+    assert (trace["outcome"], trace["reason"]) == ("quarantined", reason)
+
+
+def test_a_prompt_that_does_not_fit_quarantines_its_problem_alone(tmp_path):
+    def answer(asked):
+        return error(400, "maximum context length is 4096 tokens") if asked.role == "easy" else "easy"
+
+    trace, roles, _ = live(answer, tmp_path)
+    assert roles == ["critic", "easy"]
+    assert (trace["outcome"], trace["reason"]) == ("quarantined", "rethinker_too_long")
+    assert "4096" in trace["steps"][-1]["calls"][0]["detail"]
+
+
+# --- votes (Table 1) ---
+
+
+def test_the_majority_of_three_decides(tmp_path):
+    answer = script(critic=["easy", "medium", "medium"], verifier=["NO", "YES", "YES"], incorrect=WRONG)
+    trace, roles, _ = live(answer, tmp_path, votes=(3, 3))
+    assert roles == ["critic"] * 3 + ["verifier"] * 3 + ["incorrect"]
+    assert [s["votes"] for s in trace["steps"][:2]] == [{"easy": 1, "medium": 2}, {"YES": 2, "NO": 1}]
+
+
+def test_a_tie_of_three_is_drawn_to_five(tmp_path):
+    answer = script(critic=["easy", "medium", "hard", "hard"], hard="3 * 4 legs = 12", verifier="NO")
+    trace, roles, _ = live(answer, tmp_path, votes=(3, 1), max_rounds=1)
+    assert roles[:6] == ["critic"] * 5 + ["hard"] and trace["level"] == "hard"
+    ties = ["easy", "medium", "hard", "easy", "medium"]
+    trace, roles, _ = live(script(critic=ties), tmp_path, {**PROBLEM, "id": "p2"}, votes=(3, 1))
+    assert roles == ["critic"] * 5
+    assert (trace["outcome"], trace["reason"]) == ("quarantined", "critic_unresolved")
+
+
+def test_a_vote_that_abstains_does_not_count(tmp_path):
+    answer = script(critic=["?", "?", "?", "easy", "medium", "easy"], easy="3 * 4 legs = 12", verifier="NO")
+    trace, roles, _ = live(answer, tmp_path, votes=(3, 1), max_rounds=1)
+    assert roles.count("critic") == 3 + 4 and trace["level"] == "easy"
+    assert trace["steps"][0]["votes"] == {"easy": 3, "medium": 1}
+
+
+# --- sampling and the journal ---
+
+
+def test_the_papers_sampling_is_sent(tmp_path):
+    _, _, asked = live(script(critic="medium", verifier="NO"), tmp_path, sampling=Sampling())
+    sent = asked[0].body
+    assert (sent["temperature"], sent["top_p"], sent["top_k"], sent["max_tokens"]) == (0.7, 0.9, 50, 16384)
+    assert sent["model"] == "m" and isinstance(sent["seed"], int)
+
+
+def test_sampling_can_be_left_out_for_hosts_that_refuse_it(tmp_path):
+    sampling = Sampling(top_p=None, top_k=None, max_tokens_key="max_completion_tokens", send_seed=False)
+    _, _, asked = live(script(critic="medium", verifier="NO"), tmp_path, sampling=sampling)
+    assert set(asked[0].body) == {"model", "messages", "temperature", "max_completion_tokens"}
+
+
+def test_a_second_life_costs_nothing_and_is_the_same(tmp_path):
+    answer = script(critic=["hard", "medium"], verifier=["NO", "YES"], hard=["one", "two"], incorrect=WRONG)
+    first, roles, _ = live(answer, tmp_path)
+    again, none, _ = live(lambda asked: pytest.fail("asked again"), tmp_path)
+    assert first == again and len(roles) == 7 and none == []
+
+
+def test_a_raised_max_tokens_asks_again_only_for_what_was_cut(tmp_path):
+    half = reply("half of it", "length")
+    first, _, _ = live(script(critic="easy", easy=half), tmp_path)
+    assert first["reason"] == "rethinker_truncated"
+    answer = script(easy="3 * 4 legs = 12", critic="medium", verifier="YES", incorrect=WRONG)
+    second, roles, _ = live(answer, tmp_path, sampling=Sampling(max_tokens=400))
+    assert roles == ["easy", "verifier", "critic", "incorrect"] and second["outcome"] == "kept"

@@ -1,0 +1,119 @@
+"""Prompts, labels, cleaning and votes."""
+
+import re
+from pathlib import Path
+
+import pytest
+from scripted_endpoint import parse
+
+from agents.guards import clean
+from agents.prompts import DEFAULT_DIR, NAMES, load_prompts, question
+from agents.roles import LEVELS, VERDICTS, parse_label
+from data.errors import UserError
+
+PAPER = Path(__file__).parents[3] / "shared/paper/paper.txt"
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("medium", "medium"),
+        ("Medium", "medium"),
+        ("**HARD**.", "hard"),
+        ('"easy"', "easy"),
+        ("The chain skips two steps.\n\nEasy.", "easy"),
+        ("Some thoughts.\n**medium**\n\n", "medium"),
+        ("My rating: hard", "hard"),
+        ("Rating: **medium**, because it is balanced.", "medium"),
+        ("I conclude \\boxed{easy} here", "easy"),
+        ("I conclude \\boxed{\\text{easy}} here", "easy"),
+        ("It is medium.", None),
+        ("not hard and not easy", None),
+        ("This is hard to say, but I think it is medium", None),
+        ("Rating: easy. Or level: hard?", None),
+        ("easy, medium, or hard", None),
+        ("YES", None),
+        ("", None),
+        ("...", None),
+    ],
+)
+def test_levels(text, label):
+    assert parse_label(text, LEVELS) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "label"),
+    [
+        ("YES", "YES"),
+        ("no.", "NO"),
+        ("It leads to 12.\nYES", "YES"),
+        ("Verdict: NO", "NO"),
+        ("The answer: no, as the problem says. I cannot tell.", None),
+        ("There is NO error in this reasoning", None),
+        ("YES and NO", None),
+    ],
+)
+def test_verdicts(text, label):
+    assert parse_label(text, VERDICTS) == label
+
+
+@pytest.mark.parametrize(
+    ("text", "chain"),
+    [
+        ("First, 2 + 3 = 5.", "First, 2 + 3 = 5."),
+        ("Here is the extended reasoning process:\n\nFirst, 2 + 3 = 5.", "First, 2 + 3 = 5."),
+        ("Sure! Here's a simplified version:\nFirst, 2 + 3 = 5.", "First, 2 + 3 = 5."),
+        ("**Extended reasoning process:**\nFirst, 2 + 3 = 5.", "First, 2 + 3 = 5."),
+        ("Reasoning process:\n(-3) + 5 = 2", "(-3) + 5 = 2"),
+        ("<|begin_of_thought|>\n\nFirst\n\n<|end_of_thought|>", "First"),
+        ("<think>\nFirst", "First"),
+        ("Here is how: 2 + 3 = 5.", "Here is how: 2 + 3 = 5."),
+        ("Okay, so 2 + 3 = 5.\nThen 5 + 1 = 6.", "Okay, so 2 + 3 = 5.\nThen 5 + 1 = 6."),
+        ("Here is the extended reasoning process:\n\n", None),
+        ("<think></think>", None),
+    ],
+)
+def test_a_rewrite_is_cleaned(text, chain):
+    assert clean(text) == chain
+
+
+def test_prompts_are_table_13_word_for_word():
+    if not PAPER.is_file():
+        pytest.skip("the paper's text is not beside this checkout")
+    table = PAPER.read_text().split("Role Prompt Template\n")[1].split("Table 13:")[0]
+    # the table's left column stands between the lines
+    printed = re.sub(r"^(Critic|Rethinker|Verifier|\(easy\)|\(hard\)|\(incorrect\)) ", "", table, flags=re.MULTILINE)
+    printed = " ".join(printed.split())
+    ours = [
+        " ".join(load_prompts()[name].split()) for name in ("critic", "rethinker_easy", "rethinker_hard", "verifier")
+    ]
+    ours.append(" ".join(load_prompts()["rethinker_incorrect"].split()))
+    assert printed == " ".join(ours)
+
+
+def test_a_question_holds_the_three_sections():
+    system, user = question("PROMPT", "what?\n\nreally?", "12", "a\n\nb")
+    assert system == {"role": "system", "content": "PROMPT"}
+    assert user["content"] == "Problem:\nwhat?\n\nreally?\n\nAnswer:\n12\n\nReasoning process:\na\n\nb"
+    (only,) = question("PROMPT", "what?", "12", "a", role="user")
+    assert only["content"].startswith("Problem:\nwhat?") and only["content"].endswith("\n\nPROMPT")
+
+
+@pytest.mark.parametrize(("name", "role"), zip(NAMES, ["critic", "easy", "hard", "incorrect", "verifier"], strict=True))
+def test_the_prompts_can_be_told_apart(name, role):
+    messages = question(load_prompts()[name], "x", "y", "r")
+    asked = parse({"messages": messages}, {}, 0)
+    assert (asked.role, asked.problem, asked.answer, asked.reasoning) == (role, "x", "y", "r")
+
+
+def test_prompts_are_replaced_as_a_folder(tmp_path):
+    for name in NAMES:
+        (tmp_path / f"{name}.txt").write_text(f"{name}!\n")
+    assert load_prompts(tmp_path)["critic"] == "critic!"
+    (tmp_path / "verifier.txt").write_text(" \n")
+    with pytest.raises(UserError, match=r"verifier\.txt is empty"):
+        load_prompts(tmp_path)
+    (tmp_path / "critic.txt").unlink()
+    with pytest.raises(UserError, match=r"critic\.txt"):
+        load_prompts(tmp_path)
+    assert set(load_prompts(DEFAULT_DIR)) == set(NAMES)
