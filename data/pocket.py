@@ -23,7 +23,7 @@ from reasoning_gym.arithmetic.leg_counting import ANIMALS
 from data.errors import UserError
 from data.records import write_jsonl
 
-SPAN = 10_000_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
+SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
 
 
 @dataclass
@@ -99,8 +99,8 @@ def build(cfg):
         ):
             train.append({"id": _id("train", problem), **problem, "reasoning": WRITERS[name][style](*facts, rng)})
     rng.shuffle(train)
-    if overlap := tested & {row["problem"] for row in train}:  # whatever happens to the code above, never write this
-        raise AssertionError(f"test problems among the training problems: {sorted(overlap)[:3]}")
+    overlap = tested & {row["problem"] for row in train}
+    assert not overlap, f"test problems among the training problems: {sorted(overlap)[:3]}"
     return train, test
 
 

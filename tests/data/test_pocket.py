@@ -1,0 +1,137 @@
+"""The pocket run's problems: the same file every time, right reasoning, no label, and nothing of the test in training."""
+
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+
+from agents.arithmetic import equations, parse_number
+from data.answers import compare, final_answer
+from data.errors import UserError
+from data.pocket import SPAN, WRITERS, PocketConfig, StyleShares, TaskConfig, build
+from data.records import check_record
+
+MIXED = PocketConfig(
+    train_problems=300,
+    test_problems=90,
+    tasks={
+        "leg_counting": TaskConfig(weight=2, params={"min_animals": 2, "max_animals": 4}),
+        "chain_sum": TaskConfig(weight=1, params={"min_terms": 3, "max_terms": 4, "min_digits": 2, "max_digits": 2}),
+    },
+)
+
+
+def test_same_config_same_records():
+    assert build(MIXED) == build(MIXED)
+    other, _ = build(replace(MIXED, seed=7))
+    assert {row["id"] for row in other}.isdisjoint({row["id"] for row in build(MIXED)[0]})
+
+
+def test_test_problems_do_not_depend_on_the_training_seed():
+    assert build(replace(MIXED, seed=7))[1] == build(MIXED)[1]
+
+
+def test_records_are_valid_and_unlabelled():
+    train, test = build(MIXED)
+    assert (len(train), len(test)) == (300, 90)
+    for number, row in enumerate(train):
+        check_record(row, "problem", f"line {number}")
+        assert set(row) == {"id", "problem", "answer", "reasoning"}
+    assert Counter(row["task"] for row in test) == {"leg_counting": 60, "chain_sum": 30}
+    assert len({row["id"] for row in train + test}) == 390
+
+
+def test_order_and_ids_do_not_give_the_style_away():
+    train, _ = build(MIXED)
+    lengths = [len(row["reasoning"]) for row in train]
+    thirds = [sum(lengths[i : i + 100]) / 100 for i in (0, 100, 200)]
+    assert max(thirds) < 1.5 * min(thirds)
+    by_id = [len(row["reasoning"]) for row in sorted(train, key=lambda row: row["id"])]
+    thirds = [sum(by_id[i : i + 100]) / 100 for i in (0, 100, 200)]
+    assert max(thirds) < 1.5 * min(thirds)
+
+
+def test_no_problem_twice_even_where_there_are_few():
+    """One kind of animal, at most two of it: 72 texts in all, so a naive draw would repeat itself."""
+    tiny = {"leg_counting": TaskConfig(params={"min_animals": 1, "max_animals": 1, "max_instances": 2})}
+    train, test = build(replace(MIXED, tasks=tiny, train_problems=40, test_problems=20))
+    texts = [row["problem"] for row in train + test]
+    assert len(set(texts)) == 60
+    with pytest.raises(UserError, match="different problems"):
+        build(replace(MIXED, tasks=tiny, train_problems=70, test_problems=20))
+
+
+def test_seeds_must_differ():
+    with pytest.raises(UserError, match="different seeds"):
+        build(replace(MIXED, test_seed=0))
+
+
+def test_unknown_task_is_named():
+    with pytest.raises(UserError, match="rubiks_cube"):
+        build(replace(MIXED, tasks={"rubiks_cube": TaskConfig()}))
+
+
+@pytest.mark.parametrize("style", ["terse", "balanced", "convoluted"])
+def test_every_style_is_right(style):
+    """Each equation holds and the last number is the answer, in every style of every task."""
+    shares = StyleShares(**{name: float(name == style) for name in ("terse", "balanced", "convoluted")})
+    train, _ = build(replace(MIXED, styles=shares))
+    for row in train:
+        found = equations(row["reasoning"])
+        assert found, row
+        assert all(side.value == equation.value for equation in found for side in equation.sides), row
+        assert compare(final_answer(row["reasoning"]), row["answer"]) == "equal", row
+        assert any(equation.value == parse_number(row["answer"]) for equation in found), row
+
+
+def test_styles_differ_in_length():
+    mean = {}
+    for style in WRITERS["leg_counting"]:
+        shares = StyleShares(**{name: float(name == style) for name in WRITERS["leg_counting"]})
+        train, _ = build(replace(MIXED, styles=shares))
+        mean[style] = sum(len(row["reasoning"]) for row in train) / len(train)
+    assert mean["terse"] * 2 < mean["balanced"] < mean["convoluted"] / 2
+
+
+def test_shares_are_kept():
+    """A terse chain is one equation, a balanced one has no sentence; what is left is convoluted."""
+    train, _ = build(replace(MIXED, styles=StyleShares(terse=1, balanced=2, convoluted=3)))
+    terse = sum(len(equations(row["reasoning"])) == 1 for row in train)
+    convoluted = sum(len(row["reasoning"]) > 200 or "check" in row["reasoning"] for row in train)
+    assert terse == 50
+    assert abs(convoluted - 150) <= 15
+
+
+def test_span_separates_the_streams():
+    assert SPAN > 10 * (PocketConfig().train_problems + PocketConfig().test_problems)
+
+
+def test_command_line(tmp_path):
+    """The command writes both files, the same bytes in another process whatever its hash seed."""
+    contents = []
+    for run in ("a", "b"):
+        words = [f"out={tmp_path / run}", "train_problems=12", "test_problems=5"]
+        done = subprocess.run(
+            [sys.executable, "-m", "data.pocket", *words],
+            capture_output=True,
+            text=True,
+            env={**os.environ, "PYTHONHASHSEED": str(len(contents))},
+        )
+        assert done.returncode == 0, done.stderr
+        contents.append([(tmp_path / run / name).read_bytes() for name in ("problems.jsonl", "test.jsonl")])
+    assert contents[0] == contents[1]
+    assert [len(file.splitlines()) for file in contents[0]] == [12, 5]
+    assert json.loads(contents[0][1].splitlines()[0])["task"] == "leg_counting"
+
+
+def test_command_line_refuses_an_unknown_key():
+    done = subprocess.run(
+        [sys.executable, "-m", "data.pocket", "train_problem=12"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "did you mean train_problems" in done.stderr
+    assert "Traceback" not in done.stderr
