@@ -230,31 +230,41 @@ def flat(cfg):
     return out
 
 
-def claim_output(cfg, folder, free=()):
-    """Write the resolved config into `folder`, or refuse if the folder holds the results of another config.
+def check_output(cfg, folder, free=()):
+    """Refuse an output folder that holds the results of another config; writes nothing.
 
     free: dotted prefixes of keys that may change between a run and its resumption (logging, endpoint addresses, …).
-    Raises UserError naming every key that differs.
+    Raises UserError naming the keys that differ.
     """
     folder, mine = Path(folder), flat(cfg)
-    resolved = folder / RESOLVED
-    if resolved.exists():
-        known = yaml.safe_load(resolved.read_text()) or {}
-        changed = sorted(
-            key
-            for key in mine.keys() | known.keys()
-            if mine.get(key) != known.get(key) and not any(key == f or key.startswith(f + ".") for f in free)
+    if not (folder / RESOLVED).exists():
+        if folder.exists() and any(folder.iterdir()):
+            raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
+        return
+    known = yaml.safe_load((folder / RESOLVED).read_text()) or {}
+    changed = sorted(
+        key
+        for key in mine.keys() | known.keys()
+        if mine.get(key) != known.get(key) and not any(key == f or key.startswith(f + ".") for f in free)
+    )
+    if changed:
+        shown = "; ".join(f"{k}: {known.get(k)!r} there, {mine.get(k)!r} now" for k in changed[:5])
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        raise UserError(
+            f"{folder} holds the results of another configuration ({shown}{more}); "
+            f"set another output folder, or delete this one"
         )
-        if changed:
-            shown = "; ".join(f"{k}: {known.get(k)!r} there, {mine.get(k)!r} now" for k in changed[:5])
-            more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
-            raise UserError(
-                f"{folder} holds the results of another configuration ({shown}{more}); "
-                f"set another output folder, or delete this one"
-            )
-    elif folder.exists() and any(folder.iterdir()):
-        raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
+
+
+def claim_output(cfg, folder, free=()):
+    """Write the resolved config into `folder`, or refuse as `check_output` does.
+
+    Called once the inputs are known to be good, so that a mistyped path leaves no folder behind that refuses the
+    corrected command.
+    """
+    check_output(cfg, folder, free)
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = resolved.with_suffix(".tmp")
-    partial.write_text(yaml.safe_dump(mine, sort_keys=False, allow_unicode=True))
-    partial.replace(resolved)
+    partial = folder / (RESOLVED + ".tmp")
+    partial.write_text(yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True))
+    partial.replace(folder / RESOLVED)

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from config import claim_output, run_cli
+from config import check_output, claim_output, run_cli
 from data.errors import UserError
 from data.examples import BatchConfig, DataConfig, load_pairs
 from data.packing import pack, plan_epoch, plan_micro_batches
@@ -82,11 +82,12 @@ class Config:
     """order of the pairs"""
 
 
+FREE = ("checkpoint", "reference_cache")  # keys that may change when a run is resumed
+
+
 def main(cfg):
     ranks = Ranks()
-    if ranks.is_main:
-        claim_output(cfg, cfg.out, free=("checkpoint", "reference_cache"))
-    ranks.barrier()
+    check_output(cfg, cfg.out, FREE)
     if ckpt.is_done(cfg.out):
         say(f"already done: {cfg.out}/{ckpt.FINAL}")
         return
@@ -101,6 +102,8 @@ def main(cfg):
     )
 
     lm = load_model(cfg.model, ranks.device, tokenizer)
+    if ranks.is_main:
+        claim_output(cfg, cfg.out, FREE)
     compute_dtype = resolve_dtype(cfg.model.compute_dtype, ranks.device)
     model = shard(LogProbModel(lm), ranks, compute_dtype)
     ref_logps = None

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import claim_output, run_cli
+from config import check_output, claim_output, run_cli
 from data.examples import BatchConfig, DataConfig, load_sft
 from data.packing import pack, plan_epoch, plan_micro_batches
 from data.render import Renderer
@@ -40,11 +40,12 @@ class Config:
     """order of the examples"""
 
 
+FREE = ("checkpoint",)  # keys that may change when a run is resumed
+
+
 def main(cfg):
     ranks = Ranks()
-    if ranks.is_main:
-        claim_output(cfg, cfg.out, free=("checkpoint",))
-    ranks.barrier()
+    check_output(cfg, cfg.out, FREE)
     if ckpt.is_done(cfg.out):
         say(f"already done: {cfg.out}/{ckpt.FINAL}")
         return
@@ -58,6 +59,8 @@ def main(cfg):
     )
 
     lm = load_model(cfg.model, ranks.device, tokenizer)
+    if ranks.is_main:
+        claim_output(cfg, cfg.out, FREE)
     model = shard(LogProbModel(lm), ranks, resolve_dtype(cfg.model.compute_dtype, ranks.device))
     optimizer = make_optimizer(cfg.optim, model)
     resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer)

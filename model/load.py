@@ -8,9 +8,12 @@ from typing import Literal
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
 
 from data.errors import UserError
 from model.attention import NAME, choose_backend
+
+transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
 
 @dataclass

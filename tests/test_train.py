@@ -262,3 +262,60 @@ def test_a_finished_run_says_so(sft_run, tiny_qwen, files):
     done = run("train_sft.py", *sft_words(tiny_qwen, files, sft_run))
     assert "already done" in done.stderr
     assert os.stat(sft_run / "model" / "model.safetensors").st_mtime_ns == before
+
+
+def fails(script, *words):
+    done = subprocess.run(command(script, *words), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode != 0
+    assert "Traceback" not in done.stderr
+    last = done.stderr.strip().splitlines()[-1]
+    assert last.startswith("error: ")
+    return last
+
+
+def test_bad_input_is_one_line(tiny_qwen, files, sft_run, tmp_path):
+    sft = sft_words(tiny_qwen, files, tmp_path / "o")
+    assert "unknown config key optim.rl; did you mean optim.lr?" in fails("train_sft.py", *sft, "optim.rl=1")
+    assert "config key epochs must be int" in fails("train_sft.py", *sft, "epochs=two")
+    assert "does not exist" in fails("train_sft.py", *sft, "model.path=./nowhere")
+    assert "needs the key messages" in fails("train_sft.py", *sft, f"data.file={files / 'pairs.jsonl'}")
+    assert "needs the keys problem_id" in fails("train_cogpo.py", *sft)
+    other = sft_words(tiny_qwen, files, sft_run, seed=5)
+    assert "another configuration (seed: 0 there, 5 now)" in fails("train_sft.py", *other)
+
+
+def test_a_model_without_chat_template_is_one_line(tiny_qwen, files, tmp_path):
+    bare = tmp_path / "bare"
+    AutoModelForCausalLM.from_pretrained(tiny_qwen).save_pretrained(bare)
+    tokenizer = AutoTokenizer.from_pretrained(tiny_qwen)
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(bare)
+    assert "has no chat template" in fails("train_sft.py", *sft_words(bare, files, tmp_path / "o"))
+
+
+def test_a_stale_reference_is_caught_before_any_step(tiny_qwen, files, tmp_path):
+    words = cogpo_words(tiny_qwen, files, tmp_path / "a")
+    run("train_cogpo.py", *words)
+    (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
+    lines = [json.loads(line) for line in cache.read_text().splitlines()]
+    cache.write_text("".join(json.dumps([key, value - 5.0 * i]) + "\n" for i, (key, value) in enumerate(lines)))
+    assert "not ln 2" in fails("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b"))
+    assert not (tmp_path / "b" / "model").exists()
+
+
+def test_reference_cache_is_shared_by_a_sweep_and_missed_by_other_weights(tiny_qwen, files, tmp_path):
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "a"))
+    (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
+    before = cache.read_text()
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b", loss__name="dpo"))
+    assert cache.read_text() == before
+    other = make_model(tmp_path / "other", "qwen2", seed=1)
+    run("train_cogpo.py", *cogpo_words(other, files, tmp_path / "c"))
+    assert len(list((tmp_path / "reference").iterdir())) == 2
+
+
+def test_help_names_every_key():
+    done = subprocess.run(command("train_cogpo.py", "--help"), cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0
+    for key in ("loss.betas", "batch.group_by_problem", "optim.lr: float = 5e-07", "checkpoint.every_steps"):
+        assert key in done.stdout

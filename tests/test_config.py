@@ -1,0 +1,110 @@
+"""Configuration: what a wrong key, a wrong type or a foreign output folder says."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+import pytest
+
+from config import claim_output, help_text, load
+from data.errors import UserError
+
+
+@dataclass
+class Optim:
+    lr: float
+    """peak learning rate"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """moments"""
+
+
+@dataclass
+class Endpoint:
+    base_url: str
+    """address"""
+    retries: int = 3
+    """tries"""
+
+
+@dataclass
+class Config:
+    out: str
+    """where results go"""
+    optim: Optim = field(default_factory=lambda: Optim(lr=1e-5))
+    endpoints: dict[str, Endpoint] = field(default_factory=dict)
+    mode: Literal["fast", "exact"] = "fast"
+    """how"""
+    beta: float | None = None
+    """strength"""
+    dry: bool = False
+    """only say"""
+
+
+def test_values_from_file_then_words(tmp_path):
+    (tmp_path / "base.yaml").write_text("optim: {lr: 1e-4}\nmode: exact\n")
+    (tmp_path / "run.yaml").write_text("extends: base.yaml\nout: here\nendpoints: {a: {base_url: http://x}}\n")
+    cfg = load(
+        Config, ["--config", str(tmp_path / "run.yaml"), "optim.betas=[0.8, 0.9]", "endpoints.a.retries=5", "--dry"]
+    )
+    assert cfg.optim == Optim(lr=1e-4, betas=(0.8, 0.9))
+    assert cfg.endpoints == {"a": Endpoint("http://x", 5)}
+    assert cfg.mode == "exact" and cfg.dry and cfg.beta is None
+
+
+def test_a_sections_own_defaults_survive_a_partial_override():
+    cfg = load(Config, ["out=o", "optim.betas=[0.5, 0.6]"])
+    assert cfg.optim == Optim(lr=1e-5, betas=(0.5, 0.6))
+
+
+@pytest.mark.parametrize(
+    "words,message",
+    [
+        (["out=o", "optim.l=1"], "unknown config key optim.l; did you mean optim.lr?"),
+        (["out=o", "modus=fast"], "unknown config key modus; did you mean mode?"),
+        (["out=o", "optim.lr=high"], "config key optim.lr must be float, not 'high'"),
+        (["out=o", "mode=slow"], "config key mode is 'slow'; it must be one of fast, exact"),
+        (["out=o", "dry=3"], "config key dry must be bool, not 3"),
+        (["out=o", "optim=3"], "config key optim holds further keys"),
+        (["out=o", "optim.betas=[1]"], "config key optim.betas needs 2 values"),
+        (["mode=fast"], "config key out is required (str)"),
+        (["out=o", "endpoints.a.retries=2"], "config key endpoints.a.base_url is required"),
+        (["--config", "nowhere.yaml"], "no such config file: nowhere.yaml"),
+        (["out"], "unexpected word 'out'"),
+    ],
+)
+def test_what_is_wrong_is_named(words, message):
+    with pytest.raises(UserError) as error:
+        load(Config, words)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_bad_yaml_is_one_line(tmp_path):
+    (tmp_path / "bad.yaml").write_text("out: [1,\nmode: x\n")
+    with pytest.raises(UserError, match=r"bad\.yaml is not valid YAML") as error:
+        load(Config, ["--config", str(tmp_path / "bad.yaml")])
+    assert "\n" not in str(error.value)
+
+
+def test_help_lists_every_key_with_default_and_text():
+    text = help_text(Config, "What it does.")
+    for part in (
+        "What it does.",
+        "out: str (required)",
+        "optim.lr: float = 1e-05",
+        "peak learning rate",
+        "NAME.base_url",
+    ):
+        assert part in text
+
+
+def test_output_folder_of_another_config_is_refused(tmp_path):
+    claim_output(load(Config, ["out=o"]), tmp_path / "o")
+    claim_output(load(Config, ["out=o"]), tmp_path / "o")
+    with pytest.raises(UserError, match=r"another configuration \(mode: 'fast' there, 'exact' now\)"):
+        claim_output(load(Config, ["out=o", "mode=exact"]), tmp_path / "o")
+    claim_output(load(Config, ["out=o", "mode=exact"]), tmp_path / "o", free=("mode",))
+
+
+def test_a_folder_of_somebody_else_is_refused(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    with pytest.raises(UserError, match="not empty"):
+        claim_output(load(Config, ["out=o"]), tmp_path)
