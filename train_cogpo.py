@@ -43,9 +43,11 @@ class LossConfig:
     moving threshold. beta_cogpo: Eq. 4 on CogPO's three betas. simpo: no reference, length-normalised"""
     betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
     """cogpo, beta_cogpo: β of the small, medium and large gap (A.2)"""
-    beta: float | None = None
-    """dpo, beta_dpo*: default 0.1. simpo: default 2.0 (Table 8)"""
-    gamma: float = 0.3
+    beta: float = 0.1
+    """dpo, beta_dpo, beta_dpo_batch (Table 8)"""
+    simpo_beta: float = 2.0
+    """simpo (Table 8)"""
+    simpo_gamma: float = 0.3
     """simpo: absolute margin inside the sigmoid (Table 8)"""
     alpha: float = 0.6
     """beta_dpo*, beta_cogpo: how strongly β follows the differential, per nat (the original's example; the paper is
@@ -58,10 +60,6 @@ class LossConfig:
     """beta_dpo*, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
     drop: float = 0.2
     """beta_dpo_batch: share of a batch's pairs that its filter drops"""
-
-    def __post_init__(self):
-        if self.beta is None:
-            self.beta = 2.0 if self.name == "simpo" else 0.1
 
 
 @dataclass
@@ -157,7 +155,7 @@ def pair_losses(cfg, logps, ref_logps, lengths, chosen, rejected, gap, beta):
     if loss.name == "cogpo":
         return cogpo_loss(logps, ref_logps, chosen, rejected, gap, betas=loss.betas)
     if loss.name == "simpo":
-        return simpo_loss(logps / lengths, chosen, rejected, beta=loss.beta, gamma=loss.gamma)
+        return simpo_loss(logps / lengths, chosen, rejected, beta=loss.simpo_beta, gamma=loss.simpo_gamma)
     if loss.name in ("dpo", "beta_dpo_batch"):
         return dpo_loss(logps, ref_logps, chosen, rejected, beta=beta)
     per_gap = loss.name == "beta_cogpo"
