@@ -94,7 +94,8 @@ class Config:
     check_incorrect: bool = True
     """An incorrect chain must state a final answer that differs from y."""
     incorrect_tries: int = 3
-    """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains."""
+    """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains. 0
+    makes none, for studies that need no pairs."""
     response_style: Literal["bespoke", "think", "plain"] = "bespoke"
     """Format of responses: Bespoke-Stratos tags, <think> tags, or none."""
     rejected_answer: Literal["gold", "from_reasoning", "none"] = "gold"
@@ -137,9 +138,9 @@ def check_config(cfg):
         if name not in cfg.endpoints:
             known = ", ".join(cfg.endpoints) or "none"
             raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
-    for key in ("max_rounds", "critic_votes", "verifier_votes", "incorrect_tries"):
-        if getattr(cfg, key) < 1:
-            raise UserError(f"config key {key} must be at least 1, not {getattr(cfg, key)}")
+    for key, least in {"max_rounds": 1, "critic_votes": 1, "verifier_votes": 1, "incorrect_tries": 0}.items():
+        if getattr(cfg, key) < least:
+            raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
     for name, endpoint in cfg.endpoints.items():
         if endpoint.concurrency < 1:
             raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
@@ -155,6 +156,8 @@ def check_problems(path, limit):
     for number, row in iter_jsonl(path):
         where = f"{path}:{number}"
         check_record(row, "problem", where)
+        if not isinstance(row.get("solution") or "", str):
+            raise UserError(f"{where}: solution must be a string, not {type(row['solution']).__name__}")
         if row["id"] in seen:
             raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
         seen[row["id"]] = number
@@ -262,7 +265,8 @@ def show(report, out):
     say(f"rated {levels}")
     say(f"{problems['input']} problems = {problems['kept']} kept + {problems['rejected']} rejected")
     for reason, count in sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]):
-        say(f"  {count} {reason}")
+        again = " (the same command asks for these again)" if reason.endswith(("_transport", "_refused")) else ""
+        say(f"  {count} {reason}{again}")
     say(f"pairs: {', '.join(f'{n} {gap}' for gap, n in pairs.items())}")
     say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl and report.json")
 

@@ -151,7 +151,7 @@ class Report:
     def __init__(self):
         self.total = 0
         self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
-        self.before, self.conflicts, self.incorrect = Counter(), Counter(), Counter()
+        self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
         self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
         self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
         self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
@@ -161,6 +161,8 @@ class Report:
         self.total += 1
         self.outcomes[trace["outcome"]] += 1
         self.before[trace["level"] or "unrated"] += 1
+        ratings = [step["label"] for step in trace["steps"] if step["step"] == "critic" and step["label"]]
+        self.after[ratings[-1] if ratings else "unrated"] += 1
         if trace["level"]:
             self.ids[trace["level"]].append(trace["id"])
             self.lengths[trace["level"]].append(len(trace["reasoning"]))
@@ -209,6 +211,7 @@ class Report:
             },
             "rejected_by_reason": _sorted(self.reasons),
             "levels_before": {level: self.before[level] for level in (*LEVELS, "unrated")},
+            "levels_after": {level: self.after[level] for level in (*LEVELS, "unrated")},  # the last rating of each
             "kept_by_origin": _sorted(self.origins),
             "kept_by_rounds": _sorted(self.rounds),
             "verifier": _sorted(self.verified_at),

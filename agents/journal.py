@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agents.client import ANSWERED
@@ -41,6 +42,7 @@ class Journal:
         self.models = set()
         self.size = self._load()
         self.pending, self.writer = [], None
+        self.thread = ThreadPoolExecutor(1)  # its own: never behind a slow comparison of answers
 
     def _load(self):
         """Index the file; returns its length after a half-written last line (a kill, a full disk) is cut off."""
@@ -86,7 +88,7 @@ class Journal:
             batch, self.pending = self.pending, []
             lines = [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry, _ in batch]
             try:
-                await asyncio.to_thread(self._sync, b"".join(lines))
+                await asyncio.get_running_loop().run_in_executor(self.thread, self._sync, b"".join(lines))
             except OSError as error:
                 failure = UserError(f"cannot write {self.path}: {error.strerror}; what was written before is kept")
                 for _, done in batch + self.pending:
@@ -110,4 +112,5 @@ class Journal:
     async def close(self):
         if self.writer is not None:
             await self.writer
+        self.thread.shutdown()
         os.close(self.fd)

@@ -105,6 +105,8 @@ class Agents:
             key, reply = await self._call(agent, prompt, problem, chain, round, vote, attempt, max_tokens)
             value = accept(reply.text) if reply.status == "ok" else None
             status = "invalid" if reply.status == "ok" and value is None else reply.status
+            if status == "too_long" and max_tokens > self.sampling.max_tokens:
+                status = "truncated"  # it fitted the first time: there is no twice the room
             calls.append({"key": key, "status": status, "prompt_tokens": reply.prompt_tokens,
                           "completion_tokens": reply.completion_tokens})  # fmt: skip
             if reply.detail:

@@ -85,6 +85,14 @@ def run(*args, **kwargs):
     return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=120, **kwargs)
 
 
+def wait_for(server, count, process):
+    """Until the server has been asked so often by a process that is still at work."""
+    deadline = time.monotonic() + 60
+    while len(server.asked) < count:
+        assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be interrupted"
+        time.sleep(0.01)
+
+
 def contents(out):
     return {name: (out / f"{name}.jsonl").read_bytes() for name in OUTPUTS} | {
         "report": (out / "report.json").read_bytes()
@@ -119,7 +127,8 @@ def test_every_problem_is_accounted_for(whole):
     report = json.loads((out / "report.json").read_text())
     assert report["problems"]["input"] == 60 == report["problems"]["kept"] + report["problems"]["rejected"]
     assert report["problems"]["rejected"] == sum(report["rejected_by_reason"].values()) == len(rejected)
-    assert sum(report["levels_before"].values()) == 60
+    assert sum(report["levels_before"].values()) == sum(report["levels_after"].values()) == 60
+    assert report["levels_after"]["medium"] >= len(kept)
     assert sum(agent["calls"] for agent in report["calls"].values()) == len(asked)
     assert {r["reason"] for r in rows(out, "rejected")} == set(report["rejected_by_reason"])
 
@@ -227,9 +236,7 @@ def test_killed_and_resumed_is_as_never_killed(whole, tmp_path):
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            while len(server.asked) < before + 50:
-                assert process.poll() is None, process.stdout.read()
-                time.sleep(0.01)
+            wait_for(server, before + 50, process)
             process.kill()
             process.wait()
             process.stdout.close()
@@ -248,8 +255,7 @@ def test_ctrl_c_says_how_to_go_on(whole, tmp_path):
         process = subprocess.Popen(
             command(problems, tmp_path / "out", server.url), cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
-        while len(server.asked) < 60:
-            time.sleep(0.01)
+        wait_for(server, 60, process)
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=30)[1]
         assert process.returncode == 130 and "run the same command again" in stderr and "Traceback" not in stderr
@@ -263,8 +269,7 @@ def test_an_endpoint_that_dies_is_named_and_what_is_done_is_kept(whole, tmp_path
         process = subprocess.Popen(
             command(problems, tmp_path / "out", server.url), cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
-        while len(server.asked) < 100:
-            time.sleep(0.01)
+        wait_for(server, 100, process)
     stderr = process.communicate(timeout=60)[1]
     assert process.returncode == 2 and server.url in stderr and "Traceback" not in stderr
     assert len([line for line in stderr.splitlines() if line.startswith("error:")]) == 1
@@ -272,6 +277,19 @@ def test_an_endpoint_that_dies_is_named_and_what_is_done_is_kept(whole, tmp_path
         assert run(problems, tmp_path / "out", other.url).returncode == 0
     assert contents(tmp_path / "out") == contents(out)
     assert len(other.asked) <= len(asked) - 100 + 8
+
+
+def test_what_only_the_transport_failed_is_asked_for_again(whole, tmp_path):
+    out, problems, _ = whole
+    with Server(lambda a: error(500, "crashed") if a.problem == "What is 3 plus 3?" else moody(a)) as server:
+        done = run(problems, tmp_path / "out", server.url)
+    assert done.returncode == 0 and "1 critic_transport (the same command asks for these again)" in done.stderr
+    lost = next(row for row in rows(tmp_path / "out", "rejected") if row["id"] == "p3")
+    assert (lost["outcome"], lost["reason"]) == ("quarantined", "critic_transport")
+    with Server(moody) as server:
+        assert run(problems, tmp_path / "out", server.url).returncode == 0
+    assert contents(tmp_path / "out") == contents(out)
+    assert {a.problem for a in server.asked} == {"What is 3 plus 3?"}
 
 
 def test_a_full_disk_stops_the_run_and_loses_nothing(whole, tmp_path):
@@ -294,8 +312,7 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
 
     with Server(answer) as server:
         first = subprocess.Popen(command(problems, tmp_path / "out", server.url), cwd=ROOT, stderr=subprocess.DEVNULL)
-        while not server.asked:
-            time.sleep(0.01)
+        wait_for(server, 1, first)
         check_refused(run(problems, tmp_path / "out", server.url), "in use by another run")
         gate.set()
         assert first.wait(timeout=60) == 0
@@ -426,6 +443,7 @@ def jsonl(*objects):
         (jsonl(GOOD, GOOD), r"problems\.jsonl:2: duplicate id 'a', first seen on line 1"),
         (jsonl(GOOD | {"answer": "  "}), r"problems\.jsonl:1: answer must be a string that is not empty"),
         (jsonl(GOOD | {"answer": 2}), r"problems\.jsonl:1: answer must be a string"),
+        (jsonl(GOOD | {"solution": ["so 2"]}), r"problems\.jsonl:1: solution must be a string, not list"),
         ('{"id": "a", "problem": "x", "answer": "2", "reasoning": "so \\boxed{2}"}\n', r"backspace .*'oxed"),
         ('{"id": "a", "problem": "x", "answer": "\\frac12", "reasoning": "so"}\n', r"form feed .*'rac12"),
         ("", r"holds no records"),

@@ -6,32 +6,36 @@ import pytest
 from scripted_endpoint import Server, error, reply, script
 
 from agents.client import Endpoint, EndpointConfig
-from agents.crv import Rules, life_of
+from agents.crv import Rules, life_of, run_problems
 from agents.journal import Journal
 from agents.prompts import load_prompts
 from agents.roles import Agents, Sampling
+from data.errors import UserError
 
 PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}
 WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."
 
 
+async def with_agents(url, folder, use, sampling=None, votes=(1, 1)):
+    """`await use(agents)`, all three agents behind one endpoint."""
+    journal = Journal(folder / "journal.jsonl")
+    config = EndpointConfig(base_url=url, model="m", retries=1, backoff=0.01, timeout=20)
+    endpoint = Endpoint("teacher", config, proven=True)
+    bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
+    try:
+        return await use(
+            Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes)
+        )
+    finally:
+        await journal.close()
+        await endpoint.close()
+
+
 def live(answer, tmp_path, problem=PROBLEM, *, votes=(1, 1), sampling=None, **rules):
     """Walk one problem. Returns (trace, the requests' roles in order, the requests)."""
     with Server(answer) as server:
-
-        async def run():
-            journal = Journal(tmp_path / "journal.jsonl")
-            config = EndpointConfig(base_url=server.url, model="m", retries=1, backoff=0.01, timeout=20)
-            endpoint = Endpoint("teacher", config, proven=True)
-            bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
-            agents = Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes)
-            try:
-                return await life_of(problem, agents, Rules(**rules))
-            finally:
-                await journal.close()
-                await endpoint.close()
-
-        trace = asyncio.run(run())
+        walk = with_agents(server.url, tmp_path, lambda a: life_of(problem, a, Rules(**rules)), sampling, votes)
+        trace = asyncio.run(walk)
     return trace, [asked.role for asked in server.asked], server.asked
 
 
@@ -172,6 +176,11 @@ def test_stage_cr_takes_the_rewrite_unverified(tmp_path):
 # --- the incorrect chain ---
 
 
+def test_no_incorrect_chain_where_none_is_wanted(tmp_path):
+    trace, roles, _ = live(script(critic="medium", verifier="YES"), tmp_path, incorrect_tries=0)
+    assert roles == ["critic", "verifier"] and (trace["outcome"], trace["incorrect"]) == ("kept", None)
+
+
 def test_an_incorrect_chain_that_stays_right_is_given_up_after_three_tries(tmp_path):
     trace, roles, asked = live(script(critic="medium", verifier="YES", incorrect="Oddly, 3 + 9 = 12."), tmp_path)
     assert roles == ["critic", "verifier", "incorrect", "incorrect", "incorrect"]
@@ -246,6 +255,18 @@ def test_a_rewrite_that_never_ends_quarantines(tmp_path):
     half = reply("A fine beginning, and then", "length")
     trace, roles, _ = live(script(critic="easy", easy=half), tmp_path)
     assert roles == ["critic", "easy", "easy"]
+    assert (trace["outcome"], trace["reason"]) == ("quarantined", "rethinker_truncated")
+
+
+def test_twice_the_room_may_not_exist(tmp_path):
+    def answer(asked):
+        if asked.role == "critic":
+            return "easy"
+        return (
+            reply("half", "length") if asked.body["max_tokens"] == 100 else error(400, "maximum context length is 150")
+        )
+
+    trace, _, _ = live(answer, tmp_path)
     assert (trace["outcome"], trace["reason"]) == ("quarantined", "rethinker_truncated")
 
 
@@ -331,3 +352,38 @@ def test_a_raised_max_tokens_asks_again_only_for_what_was_cut(tmp_path):
     answer = script(easy="3 * 4 legs = 12", critic="medium", verifier="YES", incorrect=WRONG)
     second, roles, _ = live(answer, tmp_path, sampling=Sampling(max_tokens=400))
     assert roles == ["easy", "verifier", "critic", "incorrect"] and second["outcome"] == "kept"
+
+
+# --- many problems ---
+
+
+def test_a_bounded_number_of_problems_is_alive(tmp_path):
+    """Problems are read as places become free, however long the input is."""
+    read, done, alive = [], [], []
+
+    def problems():
+        for n in range(40):
+            read.append(n)
+            alive.append(len(read) - len(done))
+            yield n, {**PROBLEM, "id": f"p{n}"}
+
+    with Server(script(critic="medium", verifier="YES", incorrect=WRONG)) as server:
+        walk = with_agents(
+            server.url, tmp_path, lambda a: run_problems(problems(), a, Rules(), 5, lambda n, trace: done.append(n))
+        )
+        asyncio.run(walk)
+    assert sorted(done) == list(range(40)) and max(alive) == 5
+
+
+def test_the_first_error_ends_the_run(tmp_path):
+    def answer(asked):
+        return error(401, "no such key") if asked.role == "verifier" else "medium"
+
+    problems = [(n, {**PROBLEM, "id": f"p{n}"}) for n in range(40)]
+    with Server(answer) as server:
+        walk = with_agents(
+            server.url, tmp_path, lambda a: run_problems(problems, a, Rules(), 5, lambda n, trace: pytest.fail("done"))
+        )
+        with pytest.raises(UserError, match="no such key"):
+            asyncio.run(walk)
+    assert len(server.asked) <= 15
