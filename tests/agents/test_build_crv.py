@@ -18,7 +18,7 @@ import pytest
 from scripted_endpoint import Server, error, reply
 
 import build_crv
-from config import run_cli
+from config import load, run_cli
 from data.records import read_records
 
 ROOT = Path(__file__).parents[2]
@@ -410,6 +410,15 @@ def test_the_key_is_in_no_file_and_no_line(tmp_path):
         done = run(problems, tmp_path / "out", server.url, "endpoints.teacher.api_key_env=MY_KEY", env=env)
     written = "".join(path.read_text() for path in (tmp_path / "out").iterdir())
     assert "sk-very-secret" not in done.stderr + done.stdout + written
+
+
+@pytest.mark.parametrize("name", ["pocket/crv", "paper/crv_bespoke", "paper/crv_openthoughts", "paper/crv_table1"])
+def test_configs_are_complete(name):
+    cfg = load(build_crv.Config, ["--config", str(ROOT / f"configs/{name}.yaml")])
+    build_crv.check_config(cfg)
+    sampling = cfg.sampling
+    assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 0.9, 50)  # A.2
+    assert cfg.critic_votes == (3 if name == "paper/crv_table1" else 1)
 
 
 # --- bad input: one line, no traceback, exit status 2 ---
