@@ -95,11 +95,19 @@ def _trace(reading, index, used):
             return node
         for j in range(index - 1, -1, -1):
             earlier = reading.equations[j]
-            if j not in used and earlier.value == node.value and not (product and earlier.sides[0].op in "*/"):
+            if j in used or earlier.value != node.value or (product and earlier.sides[0].op in ("*", "/")):
+                continue
+            if _grounded(reading, j):
                 return _trace(reading, j, used)
         return node
 
     return resolve(reading.equations[index].sides[0], None)
+
+
+def _grounded(reading, index):
+    """Whether an equation computes with anything that is known by then; 70+14=84 out of nowhere does not."""
+    known = {*reading.given, *reading.facts, *(equation.value for equation in reading.equations[:index])}
+    return any(leaf.value in known for leaf, _ in reading.equations[index].sides[0].leaves())
 
 
 # --- Critic ---

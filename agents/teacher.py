@@ -116,9 +116,12 @@ def _wordy(verdict, rng):
             "First impression: it could be either way. I compare every step with the problem.",
         ]
     )
-    sentence = rng.choice(
-        [f"After checking each step, my verdict is: {verdict}", f"**{verdict}**", f"The verdict is {verdict}."]
-    )
+    sentences = [
+        f"After checking each step:\nVerdict: {verdict}",
+        f"**{verdict}**",
+        f"The verdict is {verdict}, I think.",
+    ]
+    sentence = rng.choice(sentences)
     return f"<think>\n{thought}\n</think>\n\n{sentence}"
 
 

@@ -121,13 +121,19 @@ def _draw(name, params, seed, count, seen):
         if len(drawn) == count:
             break
         entry = dataset[index]
-        text = entry["question"].strip()
+        text = _question(entry["question"])
         if text not in seen:
             seen.add(text)
             drawn.append(({"problem": text, "answer": str(entry["answer"])}, FACTS[name](entry["metadata"])))
     if len(drawn) < count:
         raise UserError(f"{name} has only {len(drawn)} different problems with {params}; {count} are needed")
     return drawn
+
+
+def _question(text):
+    """The question itself, without the general introduction that is the same for all problems of a task."""
+    text = text.strip().split("\n\n")[-1].removeprefix("Now, ")
+    return text[0].upper() + text[1:]
 
 
 def _id(kind, problem):
