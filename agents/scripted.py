@@ -1,7 +1,8 @@
-"""What the scripted teacher can do with an arithmetic chain: judge it, extend it, simplify it, corrupt it, verify it.
+"""What the scripted teacher can do with an arithmetic chain: judge it, extend it, simplify it, verify it.
 
 It stands in for a large model in the pocket run, so it works as one would have to: from the problem, the answer and the
 chain as text, whoever wrote them. Everything rests on one question: which of the equations lead to the answer?
+Corrupting a chain is in agents/corruption.py.
 """
 
 import functools
@@ -45,13 +46,16 @@ def read(problem, reasoning):
         num_algebra=sum(relation.algebra for relation in found),
         given=Counter(value for value, _, _ in numbers(problem)),
         items=[(int(count), noun) for count, noun in ITEM.findall(problem)],
-        facts=frozenset(leaf.value for leaf in _statements(reasoning, found)),
+        facts=frozenset(leaf.value for leaf in statements(reasoning, found)),
         final=None if said is None else parse_number(said),
     )
 
 
-def _statements(text, found):
-    """The numbers outside of calculations as Nodes: of sentences, and of assignments such as `x=58`."""
+def statements(text, found):
+    """The numbers outside of calculations as Nodes: of sentences, and of assignments such as `x=58`.
+
+    found: the text's relations.
+    """
     assigned = [relation.sides[0] for relation in found if len(relation.sides) == 1 and relation.sides[0].op is None]
     inside = [(relation.start, relation.end) for relation in found]
     plain = []
@@ -66,17 +70,27 @@ def _statements(text, found):
 
 
 def derive(reading, target, thorough=False):
-    """The best derivation of `target`: from as many of the problem's numbers as possible, then in the fewest operations
-    (thorough: in the most steps), then the last one, which the text settles on. None if there is none."""
+    """The best derivation of `target`: from as many of the problem's numbers as possible, then with the fewest products
+    of intermediate results and the fewest operations (thorough: in the most steps), then the last one, which the text
+    settles on. None if there is none."""
     ways = []
     for index in range(len(reading.equations)):
         used = set()
         tree = _trace(reading, index, used)
         if tree.value == target:
             ignored = (reading.given - Counter(abs(leaf.value) for leaf, _ in tree.leaves())).total()
-            rank = (ignored, -len(used) if thorough else tree.num_ops, -len(used), -index)
+            effort = (-len(used),) if thorough else (_num_nested(tree), tree.num_ops)
+            rank = (ignored, *effort, -len(used), -index)
             ways.append((rank, Derivation(tree, frozenset(used))))
     return min(ways, key=lambda way: way[0])[1] if ways else None
+
+
+def _num_nested(node):
+    """Number of products and quotients with a factor that has to be worked out first."""
+    if node.op is None:
+        return 0
+    nested = node.op in "*/" and bool(node.left.op or node.right.op)
+    return nested + _num_nested(node.left) + _num_nested(node.right)
 
 
 def _trace(reading, index, used):
@@ -249,159 +263,3 @@ def verify(reading, answer):
     """Whether every equation holds and the chain derives the answer and ends in it."""
     sound = all(side.value == equation.value for equation in reading.equations for side in equation.sides)
     return sound and reading.final == answer and derive(reading, answer) is not None
-
-
-# --- Rethinker (incorrect) ---
-
-
-def corrupt(problem, reasoning, answer, rng):
-    """The chain with one wrong fact or one slip, carried through to a wrong end; None if there is nothing to corrupt.
-
-    Nothing else changes, neither wording nor length: only the arithmetic tells it from the original.
-    """
-    reading = read(problem, reasoning)
-    slips = [("slip", index, None) for index in range(len(reading.equations))]
-    facts = [
-        ("fact", index, product)
-        for index, equation in enumerate(reading.equations)
-        for product in _products(equation.sides[0])
-        if product.left.value in reading.given or product.right.value in reading.given
-    ]
-    rng.shuffle(slips)
-    rng.shuffle(facts)
-    for kind, index, product in slips + facts if rng.random() < 0.5 else facts + slips:
-        wrong = _Corruption(reading, reasoning, answer, rng).apply(kind, index, product)
-        said = final_answer(wrong)
-        if said is not None and parse_number(said) not in (None, answer):
-            return wrong
-    return None
-
-
-def slip_only(reading, reasoning, rng):
-    """The chain with one wrong intermediate result and nothing else touched, so that it still ends right; or None."""
-    inner = [equation.sides[-1] for equation in reading.equations[:-1] if equation.value != reading.final]
-    if not inner:
-        return None
-    side = rng.choice(inner)
-    return _edited(reasoning, [(side, _near(side.value, rng))])
-
-
-def _products(node):
-    if node.op is None:
-        return []
-    mine = [node] if node.op == "*" and node.left.op is None and node.right.op is None else []
-    return mine + _products(node.left) + _products(node.right)
-
-
-def _near(value, rng, steps=(1, -1, 2, -2)):
-    """A plausible wrong number instead of `value`: near it, or a ten off if it is large, and with the same sign."""
-    steps = [*steps, 10, -10] if abs(value) >= 20 else steps
-    return rng.choice([value + step for step in steps if (value + step >= 0) == (value >= 0)])
-
-
-def _edited(text, changes):
-    """text with numbers replaced. changes: [(Node with its place, new value)]."""
-    for node, value in sorted(changes, key=lambda change: -change[0].start):
-        text = text[: node.start] + write_number(value) + text[node.end :]
-    return text
-
-
-class _Corruption:
-    """One pass through a chain that makes one error and lets everything after it follow from it."""
-
-    def __init__(self, reading, reasoning, answer, rng):
-        self.reading, self.reasoning, self.answer, self.rng = reading, reasoning, answer, rng
-        self.moved = {}  # old result -> new result
-        self.moved_sums = set()  # the old results that were sums
-        self.results = {}  # left-hand side as text -> new result, for a step that is done again
-        self.changes = []
-        self.fact = None  # (factor, old, new): that product is computed with the wrong number
-
-    def apply(self, kind, index, product):
-        if kind == "fact":
-            left, right = product.left.value, product.right.value
-            count, fact = (left, right) if left in self.reading.given else (right, left)
-            self.fact = (count, fact, _near(fact, self.rng, (1, -1, 2, -2, 4)))
-        for i, equation in enumerate(self.reading.equations):
-            self._follow(equation, slip=kind == "slip" and i == index)
-        for leaf in _statements(self.reasoning, relations(self.reasoning)):
-            started = self.changes and leaf.start > self.changes[0][0].start
-            if (
-                started
-                and leaf.value in self.moved
-                and (leaf.value not in self.reading.given or leaf.value == self.answer)
-            ):
-                self.changes.append((leaf, self.moved[leaf.value]))
-        return _edited(self.reasoning, self.changes)
-
-    def _follow(self, equation, slip):
-        first, *others = equation.sides
-        hit = self.fact is not None and any(self._has_fact(product) for product in _products(first))
-        previous, current = first, self._rebuilt(first, hit)
-        new_first = current
-        for side in others[:-1] if others[-1].op is None else others:
-            before, after = previous.terms(), current.terms()
-            rebuilt = self._rebuilt(side, hit, splitting=True)
-            if len(before) == len(side.terms()):  # 10*4+3*4 -> 40+12: term for term
-                changed = {
-                    term.start: new.value
-                    for (_, old), (_, new), (_, term) in zip(before, after, side.terms(), strict=True)
-                    if term.op is None and old.value != new.value
-                }
-                rebuilt = (
-                    _replace(side, lambda leaf, _, at=changed: at.get(leaf.start, leaf.value)) if changed else rebuilt
-                )
-            previous, current = side, rebuilt
-            self._note(side, rebuilt)
-        self._note(first, new_first)
-        if others[-1].op is not None:
-            return
-        last, key = others[-1], write(first)
-        if slip:
-            value = _near(last.value, self.rng)
-        elif new_first.value != first.value:
-            value = new_first.value
-        else:
-            value = self.results.get(
-                key, self.moved.get(last.value, last.value) if last.value == self.answer else last.value
-            )
-        if value != last.value:
-            self.changes.append((last, value))
-            self.moved[last.value] = self.results[key] = value
-            if first.op in ("+", "-"):
-                self.moved_sums.add(last.value)
-
-    def _has_fact(self, product):
-        return sorted((product.left.value, product.right.value)) == sorted(self.fact[:2])
-
-    def _rebuilt(self, side, hit, splitting=False):
-        """The side with what has changed so far. hit: the equation computes with the wrong fact."""
-
-        def change(leaf, parent):
-            if parent is not None and parent.op in "*/":
-                if hit and leaf.value == self.fact[1] and (splitting or self._is_fact_in(parent, leaf)):
-                    return self.fact[2]
-                return (
-                    self.moved[leaf.value]
-                    if leaf.value in self.moved_sums - self.reading.facts - set(self.reading.given)
-                    else leaf.value
-                )
-            return self.moved.get(leaf.value, leaf.value) if not splitting else leaf.value
-
-        return _replace(side, change)
-
-    def _is_fact_in(self, product, leaf):
-        """In 4*4 the second factor is the fact."""
-        return self._has_fact(product) and (product.left.value != product.right.value or leaf is product.right)
-
-    def _note(self, old, new):
-        for (before, _), (after, _) in zip(old.leaves(), new.leaves(), strict=True):
-            if before.value != after.value:
-                self.changes.append((before, after.value))
-
-
-def _replace(node, change, parent=None):
-    """The tree with the value change(leaf, parent node) at each leaf."""
-    if node.op is None:
-        return Node(change(node, parent), start=node.start, end=node.end)
-    return combine(node.op, _replace(node.left, change, node), _replace(node.right, change, node))

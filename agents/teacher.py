@@ -5,8 +5,9 @@
 It stands in for DeepSeek-R1-Distill-Qwen-32B where no large model can run; its model id, "scripted-teacher", says so.
 It is a separate process that knows only what the messages say: it tells its role by the prompt (Table 13), parses the
 problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds there
-(agents/scripted.py). It errs at a configured rate, so that every branch of the pipeline runs: a wrong level, a rewrite
-that loses the answer, a "corruption" that is still right, a verdict behind a thought and inside a sentence.
+(agents/scripted.py, agents/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs: a
+wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict behind a thought and inside a
+sentence.
 
 Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models, GET /health.
 The same request always gets the same reply, whatever the order of requests; another `seed` in it may get another.
@@ -24,6 +25,7 @@ from aiohttp import web
 
 from agents import scripted
 from agents.arithmetic import parse_number
+from agents.corruption import corrupt, slip_only
 
 MODEL = "scripted-teacher"
 
@@ -89,20 +91,16 @@ def reply(task, rng, error_rate):
 
 
 def _corrupted(task, rng, errs):
-    wrong = scripted.corrupt(task.problem, task.reasoning, task.answer, rng)
+    wrong = corrupt(task.problem, task.reasoning, task.answer, rng)
     if errs:  # as in the paper's own Table 12: an error in the middle, the right number in the end
         reading = scripted.read(task.problem, task.reasoning)
-        return (
-            scripted.slip_only(reading, task.reasoning, rng)
-            or scripted.simplify(reading, task.answer)
-            or task.reasoning
-        )
+        return slip_only(reading, task.reasoning, rng) or scripted.simplify(reading, task.answer) or task.reasoning
     return wrong or task.reasoning
 
 
 def _without_answer(task, rewritten, rng):
     lines = rewritten.splitlines()
-    wrong = scripted.corrupt(task.problem, rewritten, task.answer, rng)
+    wrong = corrupt(task.problem, rewritten, task.answer, rng)
     if len(lines) > 1 and (wrong is None or rng.random() < 0.5):
         return "\n".join(lines[:-1])
     return wrong or "It can be worked out step by step."
