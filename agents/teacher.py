@@ -6,8 +6,8 @@ It stands in for DeepSeek-R1-Distill-Qwen-32B where no large model can run; its 
 It is a separate process that knows only what the messages say: it tells its role by the prompt (Table 13), parses the
 problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds there
 (agents/scripted.py, agents/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs: a
-wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict behind a thought and inside a
-sentence.
+wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a thought and
+stands in a sentence.
 
 Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models, GET /health.
 The same request always gets the same reply, whatever the order of requests; another `seed` in it may get another.
