@@ -153,11 +153,10 @@ def model_folders(cfg, plan):
         path = cfg.models[name]
         if "{run}" in path and not cfg.runs:
             raise UserError(f"models.{name} is {path!r}, but runs names no folder for {{run}}")
-        places = (
-            {run: path.replace("{run}", place) for run, place in cfg.runs.items()} if "{run}" in path else {"": path}
-        )
+        runs = cfg.runs if "{run}" in path else {"": ""}
+        places = {run: path.replace("{run}", place) for run, place in runs.items()}
         for run, place in places.items():
-            folder = local_folder(place)
+            folder = local_folder(place, offline=cfg.render_only)
             if folder is None and not cfg.render_only:
                 absent.append(f"{name} ({place})")
             folders.setdefault(name, {})[run] = folder or place
@@ -166,18 +165,20 @@ def model_folders(cfg, plan):
     return folders
 
 
-def local_folder(path):
-    """A folder with a model in it, or None. A hub id (owner/name) is downloaded, or found in the hub's cache."""
+def local_folder(path, offline=False):
+    """A folder with a model in it, or None. A hub id (owner/name) is downloaded; offline: only looked up in its cache."""
     if (Path(path) / "config.json").is_file():
         return path
     owner, _, name = path.partition("/")
     if not name or "/" in name or Path(owner).exists():
         return None
     try:
-        return snapshot_download(path)
+        return snapshot_download(path, local_files_only=offline)
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors; ValueError: not a valid id
-        say(f"{path}: not a local folder, and the hub answers: {str(error).splitlines()[0]}")
-        return None
+        if offline:
+            return None
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no model folder {path}, and none from the hub ({reason}); give a local folder") from None
 
 
 def generation_key(cfg, problem, content):
@@ -192,7 +193,7 @@ def generation_key(cfg, problem, content):
 
 
 def read_facts(out):
-    """What is known of the models: {"folders": see evals.store.model_content, "speed": {content: [tokens, seconds]}}."""
+    """What is known of the models: {"folders": as evals.store keeps them, "speed": {content: [tokens, seconds]}}."""
     file = out / "models.json"
     return json.loads(file.read_text()) if file.exists() else {"folders": {}, "speed": {}}
 
@@ -235,6 +236,7 @@ def generate_missing(cfg, folder, problems, keys, generations, facts, device):
                     "text": tokenizer.decode(done.ids, skip_special_tokens=True),
                     "tokens": len(done.ids),
                     "finish_reason": done.finish_reason,
+                    "dtype": str(dtype).removeprefix("torch."),
                 }
             )
             tokens += len(done.ids)

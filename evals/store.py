@@ -1,6 +1,6 @@
 """What was generated and how it was graded: two append-only JSON Lines files, keyed by content.
 
-generations.jsonl   {"key", "folder", "benchmark", "problem_id", "text", "tokens", "finish_reason"}
+generations.jsonl   {"key", "folder", "benchmark", "problem_id", "text", "tokens", "finish_reason", "dtype"}
 grades.jsonl        {"key", "generation", "grader", "status", "extracted"}
 
 A generation's key covers everything that it depends on: prompt, sampling, the content of the model folder, sample

@@ -17,6 +17,9 @@ import matplotlib.pyplot as plt
 COLOURS = ["#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2"]
 
 
+PAIRED = "Paired differences on the same problems, in percentage points, with an exact test:"
+
+
 def percent(x):
     return f"{100 * x:.1f}"
 
@@ -38,7 +41,8 @@ def per_run_text(cell):
 
 def comparison_text(c):
     sign = "+" if c.difference >= 0 else "−"
-    return f"{c.column} − {c.reference}: {sign}{percent(abs(c.difference))} ({c.gained} gained, {c.lost} lost, {p_value(c.p)})"
+    change = f"{sign}{percent(abs(c.difference))}"
+    return f"{c.column} − {c.reference}: {change} ({c.gained} gained, {c.lost} lost, {p_value(c.p)})"
 
 
 def status_text(cell):
@@ -68,7 +72,7 @@ def _markdown_table(table):
         lines.append(_row([row, *texts]))
     comparisons = table.comparisons()
     if comparisons:
-        lines += ["", "Paired differences on the same problems (percentage points, exact test):", ""]
+        lines += ["", PAIRED, ""]
         lines += [f"- {c.row}: {comparison_text(c)}" for c in comparisons]
     lines += ["", _row(["", "column", "answers", "tokens a response"]), _row(["---"] * 4)]
     for row in table.rows:
@@ -97,7 +101,8 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e7eb; }
 thead th { border-bottom: 2px solid #1d2329; white-space: nowrap; }
-td .value { font-size: 1.15rem; white-space: nowrap; } .first { font-weight: 700; } .second { text-decoration: underline; }
+td .value { font-size: 1.15rem; white-space: nowrap; }
+.first { font-weight: 700; } .second { text-decoration: underline; }
 small { display: block; color: #5a6672; white-space: nowrap; }
 ul, table.details { font-size: .9rem; } table.details td, table.details th { padding: .25rem 1rem .25rem 0; }
 .sure { font-weight: 600; } .note { color: #5a6672; font-size: .9rem; margin: .35rem 0; }
@@ -132,16 +137,12 @@ def _html_table(table):
     ]
     if table.cells:
         image = base64.b64encode(chart(table)).decode()
-        parts.append(
-            f'<img alt="Accuracies with 95 % intervals: {e(table.title)}" src="data:image/png;base64,{image}">'
-        )
+        parts.append(f'<img alt="Chart: {e(table.title)}" src="data:image/png;base64,{image}">')
     if comparisons := table.comparisons():
         items = "".join(
             f'<li class="{"sure" if c.p < 0.05 else ""}">{e(c.row)}: {e(comparison_text(c))}</li>' for c in comparisons
         )
-        parts.append(
-            f"<p>Paired differences on the same problems, in percentage points; exact test:</p><ul>{items}</ul>"
-        )
+        parts.append(f"<p>{PAIRED}</p><ul>{items}</ul>")
     if table.cells:
         rows = "".join(
             f"<tr><td>{e(row)}</td><td>{e(column)}</td><td>{e(status_text(cell))}</td><td>{cell.mean_tokens:.0f}</td></tr>"
@@ -150,8 +151,9 @@ def _html_table(table):
             if (cell := table.cells.get((row, column)))
         )
         parts.append(
-            '<details open><summary>What became of the answers</summary><div class="scroll"><table class="details"><thead><tr>'
-            f"<th></th><th>column</th><th>answers</th><th>tokens a response</th></tr></thead>{rows}</table></div></details>"
+            '<details open><summary>What became of the answers</summary><div class="scroll"><table class="details">'
+            "<thead><tr><th></th><th>column</th><th>answers</th><th>tokens a response</th></tr></thead>"
+            f"<tbody>{rows}</tbody></table></div></details>"
         )
     parts += [f'<p class="note">{e(note)}</p>' for note in table.notes]
     return "\n".join([*parts, "</section>"])
@@ -180,9 +182,6 @@ def chart(table):
     # The bars of a single row are labelled below; several rows need a legend.
     single = len(rows) == 1
     figure, axes = plt.subplots(figsize=(max(5.0, 1.1 * len(rows) * len(columns) + 1.5), 3.8), layout="constrained")
-    colours = (
-        COLOURS if len(columns) <= len(COLOURS) else [plt.cm.viridis(i / len(columns)) for i in range(len(columns))]
-    )
     for place, column in enumerate(columns):
         spots, heights, spans = [], [], [[], []]
         for index, row in enumerate(rows):
@@ -192,7 +191,7 @@ def chart(table):
                 heights.append(100 * cell.accuracy)
                 spans[0].append(100 * max(0.0, cell.accuracy - low))
                 spans[1].append(100 * max(0.0, high - cell.accuracy))
-        bars = axes.bar(spots, heights, 0.9 * width, label=column, color=colours[place])
+        bars = axes.bar(spots, heights, 0.9 * width, label=column, color=COLOURS[place % len(COLOURS)])
         axes.errorbar(spots, heights, spans, fmt="none", ecolor="#333333", elinewidth=1, capsize=3)
         for bar, height, above in zip(bars, heights, spans[1], strict=True):
             label = (bar.get_x() + bar.get_width() / 2, height + above)
