@@ -52,9 +52,9 @@ class StyleShares:
 class PocketConfig:
     out: str = "out/pocket"
     """Folder of problems.jsonl and test.jsonl."""
-    train_problems: int = 240
+    train_problems: int = 192
     """Number of training problems, all tasks together."""
-    test_problems: int = 128
+    test_problems: int = 96
     """Number of test problems, all tasks together."""
     seed: int = 0
     """Which training problems, and the style of each one's reasoning."""

@@ -1,4 +1,4 @@
-"""The student's conversion from GGUF: the same logits, a chat template, the right end of turn; once and in one piece."""
+"""The student's conversion from GGUF: same logits, a chat template, the right end of turn; once and in one piece."""
 
 import importlib.util
 import subprocess
