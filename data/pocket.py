@@ -160,16 +160,18 @@ def _running(values):
 
 
 def _product(count, legs):
-    """13, 4 -> "13*4=10*4+3*4=40+12=52": the part beyond the tables in tens and ones, 12, 14 in two turns."""
-    plain, result, ones = f"{count}*{legs}", count * legs, (count if count > 10 else legs) % 10
-    if min(count, legs) < 2 or max(count, legs) < 11 or 10 in (count, legs):
+    """13, 4 -> "13*4=10*4+3*4=40+12=52": what is beyond the tables in tens and ones, 12, 14 in two turns."""
+    plain, result = f"{count}*{legs}", count * legs
+    if min(count, legs) < 2 or max(count, legs) < 11 or max(count, legs) % 10 == 0 or 10 in (count, legs):
         return f"{plain}={result}"
     if count <= 10:
-        return f"{plain}={count}*10+{count}*{ones}={count * 10}+{count * ones}={result}"
-    tens, split = 10 * legs, f"{plain}=10*{legs}+{ones}*{legs}="
+        return f"{plain}={count}*10+{count}*{legs - 10}={count * 10}+{count * (legs - 10)}={result}"
+    ones = count % 10
+    tens, rest = (count - ones) * legs, ones * legs
+    split = f"{plain}={count - ones}*{legs}+{ones}*{legs}={tens}+"
     if legs > 10 and ones > 1:
-        return f"{split}{tens}+{10 * ones}+{legs % 10 * ones}={tens + 10 * ones}+{legs % 10 * ones}={result}"
-    return f"{split}{tens}+{ones * legs}={result}"
+        return f"{split}{10 * ones}+{rest - 10 * ones}={tens + 10 * ones}+{rest - 10 * ones}={result}"
+    return f"{split}{rest}={result}"
 
 
 def legs_terse(animals, rng):

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
 from agents.arithmetic import equations, parse_number
 from data.answers import compare, final_answer
@@ -86,6 +87,15 @@ def test_every_style_is_right(style):
         assert all(side.value == equation.value for equation in found for side in equation.sides), row
         assert compare(final_answer(row["reasoning"]), row["answer"]) == "equal", row
         assert any(equation.value == parse_number(row["answer"]) for equation in found), row
+
+
+def test_products_are_right_for_large_herds():
+    """Every number of legs there is, times up to 60, is split into equations that hold."""
+    for count in range(1, 61):
+        for legs in sorted(set(ANIMALS.values())):
+            text = WRITERS["leg_counting"]["balanced"]([(count, "dog", legs), (1, "cat", 4)], None)
+            assert all(side.value == equation.value for equation in equations(text) for side in equation.sides), text
+            assert final_answer(text) == str(count * legs + 4)
 
 
 def test_styles_differ_in_length():
