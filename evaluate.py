@@ -166,7 +166,7 @@ def model_folders(cfg, plan):
 
 
 def local_folder(path, offline=False):
-    """A folder with a model in it, or None. A hub id (owner/name) is downloaded; offline: only looked up in its cache."""
+    """A folder with a model in it, or None. A hub id (owner/name) is downloaded; offline: taken from the cache."""
     if (Path(path) / "config.json").is_file():
         return path
     owner, _, name = path.partition("/")

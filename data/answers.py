@@ -133,14 +133,15 @@ FORMULA = re.compile(r"(?<!\\)\$([^$]*\w[^$]*)(?<!\\)\$")
 def _last_value(line, equation):
     line = re.sub(r"\s+\([a-z]+ [^()]*\)\W*$", "", _dollars(line))  # … = 20 (for 2 days).
     formulas = list(FORMULA.finditer(line))
-    tail = line[formulas[-1].start() :] if formulas else line
-    whole = bool(formulas) or not _is_prose(tail)
-    *before, tail = [tail] if equation and whole else EQUALS.split(tail)
-    if before:
-        return _value(tail, first=False)
-    if whole:
-        return _clean(formulas[-1][1] if formulas else tail)
-    numbers = NUMBER.findall(tail)
+    rest = line[formulas[-1].end() :] if formulas else line
+    if formulas and not EQUALS.search(rest):
+        formula = formulas[-1][1]
+        return _clean(formula if equation else EQUALS.split(formula)[-1])
+    if not formulas and not _is_prose(rest) and (equation or not EQUALS.search(rest)):
+        return _clean(rest)
+    if EQUALS.search(rest):
+        return _value(EQUALS.split(rest)[-1], first=False)
+    numbers = NUMBER.findall(rest)
     return numbers[-1] if numbers else None
 
 

@@ -37,11 +37,7 @@ class Published:
 
     def cells(self):
         """{(benchmark, model): value} with the names of SIZES."""
-        cells = {
-            (row, column): v
-            for row, values in self.rows.items()
-            for column, v in zip(self.columns, values, strict=True)
-        }
+        cells = {(row, self.columns[i]): value for row, values in self.rows.items() for i, value in enumerate(values)}
         if self.transposed:
             cells = {(column, row): value for (row, column), value in cells.items()}
         return {(ALIASES.get(benchmark, benchmark), model): value for (benchmark, model), value in cells.items()}

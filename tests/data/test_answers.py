@@ -1,0 +1,285 @@
+"""Grading: extraction, comparison, hangs, threads, and agreement with labelled corpora."""
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from data import answers
+from data.answers import compare, extract_boxed, final_answer, grade, is_equal, strip_thought
+
+CORPORA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def corpus(name):
+    file = CORPORA / name
+    if not file.exists():
+        pytest.skip(f"the labelled corpora are not here ({file})")
+    return [json.loads(line) for line in file.open(encoding="utf-8")]
+
+
+# --- extraction ---
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (r"so \boxed{12}.", "12"),
+        (r"\boxed{3}. Wait, no. So the answer is \boxed{4}.", "4"),
+        (r"\boxed{\frac{1}{\sqrt{2}}} done", r"\frac{1}{\sqrt{2}}"),
+        (r"\fbox{7}", "7"),
+        (r"\boxed {8}", "8"),
+        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
+        (r"\boxed{\left\{ x \right.}", r"\left\{ x \right."),
+        (r"first \boxed{5}, then \boxed{6", "5"),  # the last one is not closed
+        (r"put it in \boxed{}: \boxed{9} as \boxed{ }", "9"),
+        ("nothing", None),
+        (r"\boxed{", None),
+    ],
+)
+def test_extract_boxed(text, expected):
+    assert extract_boxed(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("<think>a</think>b", "b"),
+        ("a</think>b", "b"),  # R1's template opens the thought itself
+        ("<think>a</think>b<think>c</think>d", "d"),
+        ("<|begin_of_thought|>a<|end_of_thought|>b", "b"),
+        ("plain", "plain"),
+        ("<think>still thinking", None),
+        ("<|begin_of_thought|> still", None),
+    ],
+)
+def test_strip_thought(text, expected):
+    assert strip_thought(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("3 dogs: 3 × 4 = 12.\ntotal: 12 + 8 = 20.", "20"),
+        ("So in total = 20 legs.", "20"),
+        ("= 20 (for 2 days)", "20"),
+        ("So there are 3 dogs and 12 legs.", "12"),
+        ("The final answer is 42. I hope it is correct.", "42"),
+        ("The answer is 3.14.", "3.14"),
+        ("**Final Answer:** **73**", "73"),
+        ("Answer: B", "B"),
+        ("The answer is (C).", "(C)"),
+        ("Final answer: 1,234 dollars", "1,234"),
+        ("The answer is that she makes 18 dollars in 2 days", "18"),
+        ("A: 26", "26"),
+        ("she has 5\n#### 5", "5"),
+        ("Thus $x = \\frac{1}{2}$ holds.", "\\frac{1}{2}"),
+        ("\\[\nx = 7\n\\]", "7"),
+        ("-1 + sqrt(3)", "-1 + sqrt(3)"),
+        ("the temperature is -5", "-5"),
+        ("from 7-5", "5"),
+        ("Thus $x \\geq 5$", "x \\geq 5"),  # no equals sign
+        ("<|begin_of_solution|>\n\nThe answer is 6.\n\n<|end_of_solution|>", "6"),
+        (r"so the answer is \boxed{", None),
+        ("I give up.", None),
+        ("", None),
+    ],
+)
+def test_final_answer(text, expected):
+    assert final_answer(text) == expected
+
+
+def test_final_answer_can_keep_an_equation():
+    assert final_answer("so $y = 2x + 1$") == "2x + 1"
+    assert final_answer("so $y = 2x + 1$", equation=True) == "y = 2x + 1"
+
+
+@pytest.mark.parametrize(
+    ("text", "gold", "finished", "status"),
+    [
+        (r"\boxed{12}", "12", True, "correct"),
+        (r"\boxed{13}", "12", True, "wrong"),
+        ("no idea", "12", True, "no_answer"),
+        (r"<think>maybe \boxed{12}", "12", True, "truncated"),
+        (r"<think>maybe \boxed{12}", "12", False, "truncated"),
+        (r"<think>maybe \boxed{12}</think> I could not finish.", "12", True, "no_answer"),
+        (r"<think>maybe \boxed{12}</think> It is 12", "12", True, "correct"),
+        ("3 + 9 = 12", "12", False, "truncated"),  # cut: 12 may be the start of 123
+        (r"\boxed{12} and now let me", "12", False, "correct"),
+        (r"\boxed{12", "12", False, "truncated"),
+    ],
+)
+def test_status(text, gold, finished, status):
+    assert grade(text, gold, finished).status == status
+
+
+# --- comparison ---
+
+EQUAL = [
+    ("073", "73"), ("1,234", "1234"), ("10\\,000", "10000"), ("10 000", "10000"), ("5.0", "5"), ("$5$", "5"),
+    ("+5", "5"), ("½", "0.5"), ("2**10", "1024"), ("\\$18.90", "18.9"), ("−3", "-3"), ("0.1\\overline{6}", "1/6"),
+    ("74°", "74^\\circ"), ("\\varnothing", "\\emptyset"), ("0.\\overline{3}", "\\frac{1}{3}"),
+    ("\\fbox{5}", "5"), ("\\dfrac12", "0.5"), ("\\text{(C)}", "C"), ("\\textbf{Even}", "\\text{even}"), ("x=5", "5"),
+    ("2 \\le x < 5", "[2,5)"), ("[2,5)", "2 \\le x < 5"),
+    ("(3*sqrt(5))/7", "\\frac{3\\sqrt{5}}{7}"), ("\\ln 2", "\\log 2"), ("\\{3,2,1\\}", "\\{1,2,3\\}"),
+    ("6.17\\%", "6.17"),
+    ("\\begin{pmatrix}-2\\\\-14\\end{pmatrix}", "\\begin{pmatrix} -2 \\\\ -14 \\end{pmatrix}"), ("5 \\text{ cm}", "5"),
+    ("\\frac{q}{\\sqrt{2CL}}", "I_{\\max }=\\frac{q}{\\sqrt{2 L C}}"), ("\\text{No solution}", "\\emptyset"),
+]  # fmt: skip
+DIFFERENT = [
+    ("2500", "25"), ("1", "100"), ("120006", "120000"), ("1/2006!", "1/2004!"), ("(2,5)", "[2,5)"), ("0.333", "1/3"),
+    ("\\text{March}", "\\text{August}"), ("x", "y"), ("A", "B"), ("5", "5,6"), ("1.414", "\\sqrt{2}"), ("25", "0.25"),
+    ("2^{2008}-1", "2^{2008}-2"), ("\\frac{4}{5}", "1\\frac{4}{5}"), ("", "5"), ("120,006", "120,000"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pred", "gold"), EQUAL)
+def test_equal(pred, gold):
+    assert compare(pred, gold) == "equal"
+
+
+@pytest.mark.parametrize(("pred", "gold"), DIFFERENT)
+def test_different(pred, gold):
+    assert compare(pred, gold) == "different"
+
+
+def test_tolerance_is_absolute_per_value_and_in_any_order():
+    assert is_equal("0.6054", "\\cos^{10}(\\frac{\\pi}{10})", tolerance=1e-4)
+    assert not is_equal("0.6064", "\\cos^{10}(\\frac{\\pi}{10})", tolerance=1e-4)
+    assert is_equal("0.001, 7.1 \\cdot 10^{35}", "7 \\times 10^{35}, 0.002", tolerance=[1e34, 1e-3])
+    assert not is_equal("0.001, 7.3 \\cdot 10^{35}", "7 \\times 10^{35}, 0.002", tolerance=[1e34, 1e-3])
+
+
+@pytest.mark.parametrize("tower", ["10^{10^{10}}", "9^{9^{9}}", "3^{10^8}", "(10^8)!"])
+def test_a_hanging_comparison_is_a_timeout_and_the_next_one_works(tower, monkeypatch):
+    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    start = time.monotonic()
+    assert grade(f"\\boxed{{{tower}}}", "42").status == "timeout"
+    assert not is_equal(tower, "42")
+    assert time.monotonic() - start < 30  # twice half a second of processor time, and two starts of a worker
+    monkeypatch.undo()
+    assert compare("\\sqrt{8}", "2\\sqrt{2}") == "equal"
+
+
+def test_from_threads_and_from_asyncio():
+    pairs = [(f"\\sqrt{{{n * n * 2}}}", f"{n}\\sqrt{{2}}") for n in range(2, 12)]
+    wrong = [(f"\\sqrt{{{n * n * 2}}}", f"{n + 1}\\sqrt{{2}}") for n in range(2, 12)]
+
+    async def all_of_them():
+        return await asyncio.gather(*(asyncio.to_thread(is_equal, *pair) for pair in pairs + wrong))
+
+    assert asyncio.run(all_of_them()) == [True] * 10 + [False] * 10
+    assert threading.active_count() < 50
+
+
+def test_a_killed_caller_leaves_no_worker(tmp_path):
+    code = (
+        "import os, signal\nfrom data import answers\nassert answers.is_equal('\\\\sqrt{8}', '2\\\\sqrt{2}')\n"
+        "print(answers._WORKERS.idle[0].pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert done.returncode == -9
+    worker = Path("/proc") / done.stdout.strip()
+    for _ in range(100):
+        if not worker.exists() or "Z" in (worker / "stat").read_text().split()[2]:
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("the worker process outlived its caller")
+
+
+# --- labelled corpora: (false negatives, false positives) allowed; the best other grader's errors in comments ---
+
+
+def errors(items):
+    """(false negatives, false positives) of (verdict, label) pairs; a timeout counts as not accepted."""
+    items = list(items)
+    return sum(label and not said for said, label in items), sum(said and not label for said, label in items)
+
+
+def by_text(rows):
+    return errors((grade(row["pred_text"], row["gold"]).status == "correct", row["equal"]) for row in rows)
+
+
+def by_pair(rows):
+    return errors((is_equal(row["pred"], row["gold"]), row["equal"]) for row in rows)
+
+
+def test_gsm8k_solutions():
+    items = [
+        (grade(solution["solution"], row["ground_truth"].rpartition("A:")[2].strip()).status == "correct", solution)
+        for row in corpus("gsm8k/example_model_solutions.jsonl")
+        for solution in row.values()
+        if isinstance(solution, dict)
+    ]
+    assert len(items) > 2000
+    assert errors((said, solution["is_correct"]) for said, solution in items) == (0, 0)
+
+
+def test_math500_accepts_its_own_answers_and_solutions():
+    for row in corpus("math500/test.jsonl"):
+        assert is_equal(row["answer"], row["answer"])
+        assert grade(row["solution"], row["answer"]).status == "correct"
+
+
+@pytest.mark.slow
+def test_math500_rejects_the_next_problems_answer():
+    rows = [row["answer"] for row in corpus("math500/test.jsonl")]
+    accepted = [(a, b) for a, b in itertools.pairwise(rows) if a != b and is_equal(b, a)]
+    assert accepted == [("5", "x=5")]  # which is right
+
+
+def test_olympiadbench_accepts_its_own_answers():
+    for row in corpus("olympiadbench_math_en/OE_TO_maths_en_COMP.jsonl"):
+        assert is_equal(row["final_answer"][0], row["final_answer"][0])
+
+
+def test_olympiadbench_pairs_with_their_tolerances():
+    rows = corpus("grader_pairs/olympiadbench_scoring_examples.jsonl")  # best other: 4
+    tolerances = [json.loads(p) if isinstance(p := row["precision"], str) else p for row in rows]
+    said = [is_equal(row["pred"], row["gold"], t) for row, t in zip(rows, tolerances, strict=True)]
+    assert errors(zip(said, (row["equal"] for row in rows), strict=True)) == (0, 0)
+
+
+def test_several_answers():
+    assert by_pair(corpus("grader_pairs/olympiadbench_multi_answer_derived.jsonl")) == (0, 0)  # best other: 1
+
+
+def test_nemo_pairs():
+    assert by_pair(corpus("grader_pairs/nemo_skills_test_math_equal.jsonl")) == (0, 0)  # best other: 2
+
+
+def test_r1_distill_answers():
+    rows = corpus("grader_pairs/thought_anchors_r1distill_answers.jsonl")
+    assert by_pair(rows) == (0, 1)  # `y = x^2/4 - 1` for `x^2/4 - 1`: their checker says no; best other: 1 / 1
+
+
+def test_handmade_nasty_cases():
+    assert by_text(corpus("grader_pairs/handmade_nasty.jsonl")) == (0, 0)  # best other: 11 of 96
+
+
+def test_inspect_cases():
+    assert by_text(corpus("grader_pairs/inspect_ai_math_cases.jsonl")) == (0, 0)
+
+
+def test_qwen_solutions():
+    rows = corpus("qwen25math_rm_maj_example/math_cot_100.jsonl")
+    items = [
+        (grade(code, str(row["gt"])).status == "correct", bool(score))
+        for row in rows
+        for code, score in zip(row["code"], row["score"], strict=True)
+    ]
+    assert errors(items) == (0, 1)  # 10000 for 10{,}000: their label is wrong
+
+
+@pytest.mark.slow
+def test_handmade_hangs(monkeypatch):
+    monkeypatch.setattr(answers, "SECONDS", 1.0)
+    for row in corpus("grader_pairs/handmade_hang.jsonl"):
+        assert grade(row["pred_text"], row["gold"]).status in ("timeout", "wrong")
