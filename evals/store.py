@@ -33,9 +33,7 @@ class Ledger:
         self.records = {}
         for number, record in iter_jsonl(self.path):
             if "key" not in record:
-                raise UserError(
-                    f"{self.path}:{number}: a record without a key; this file was not written by evaluate.py"
-                )
+                raise UserError(f"{self.path}:{number}: no key in this record; evaluate.py did not write this file")
             self.records[record["key"]] = record
         self.file = self.path.open("a", encoding="utf-8")
 

@@ -1,0 +1,143 @@
+"""Generation: batched with refilled slots = one at a time = the library's own loop; stops, limits, sampling."""
+
+from collections import Counter
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from data.errors import UserError
+from data.render import Renderer, prompt_messages
+from evals import generate as gen
+from evals.generate import Request, Sampling, generate, pick
+
+CPU = torch.device("cpu")
+
+
+def load(folder, dtype=torch.float32):
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    renderer = Renderer(tokenizer)
+    model = gen.load_model(folder, CPU, dtype)
+    return model, renderer, gen.stop_ids(model, tokenizer, renderer)
+
+
+def some_requests(renderer, n=9):
+    texts = [f"What is {7 * i} + {i}?" + " Think." * (3 * i % 7) for i in range(n)]
+    return [Request(f"r{i}", renderer.prompt_ids(prompt_messages(text))) for i, text in enumerate(texts)]
+
+
+def run(model, requests, stop_ids, sampling, batch_size):
+    done = list(generate(model, requests, stop_ids, sampling, batch_size))
+    assert Counter(c.key for c in done) == Counter(r.key for r in requests)
+    return {c.key: (c.ids, c.finish_reason) for c in done}
+
+
+def frequent_stops(model, requests):
+    """Stop tokens that make the rows of a random model end at different times: the most frequent of its outputs."""
+    free = run(model, requests, set(), Sampling(max_new_tokens=40), 4)
+    counts = Counter(token for ids, _ in free.values() for token in set(ids))
+    return {token for token, _ in counts.most_common(3)}
+
+
+@pytest.mark.parametrize("batch_size", [2, 4, 16])
+def test_batched_equals_one_at_a_time_and_the_librarys_loop(tiny, batch_size, monkeypatch):
+    monkeypatch.setattr(gen, "GROW", 8)  # so that the slots grow several times
+    monkeypatch.setattr(gen, "PREFILL_TOKENS", 150)  # and prompts enter in several passes
+    model, renderer, _ = load(tiny)
+    requests = some_requests(renderer)
+    stops = frequent_stops(model, requests)
+    sampling = Sampling(max_new_tokens=40)
+    batched = run(model, requests, stops, sampling, batch_size)
+    assert len({len(ids) for ids, _ in batched.values()}) > 2, "the rows must end at different times"
+
+    library = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
+    for request in requests:
+        assert run(model, [request], stops, sampling, 1)[request.key] == batched[request.key]
+        ids = torch.tensor([request.ids])
+        settings = {"do_sample": False, "max_new_tokens": 40, "eos_token_id": list(stops), "pad_token_id": 0}
+        theirs = library.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(request.ids) :].tolist()
+        reason = "stop" if theirs[-1] in stops else "length"
+        assert batched[request.key] == (theirs[:-1] if reason == "stop" else theirs, reason)
+
+
+def test_a_wrong_mask_would_show(tiny_qwen, monkeypatch):
+    """The negative control of the test above: rows that see one column too many give other tokens."""
+    model, renderer, _ = load(tiny_qwen)
+    requests, sampling = some_requests(renderer), Sampling(max_new_tokens=20)
+    right = run(model, requests, set(), sampling, 4)
+    step = gen.Slots.step
+
+    def leaky(self, lengths_B):
+        step(self, lengths_B)
+        self.visible = torch.ones_like(self.visible)
+
+    monkeypatch.setattr(gen.Slots, "step", leaky)
+    assert run(model, requests, set(), sampling, 4) != right
+
+
+def test_length_limit_counts_new_tokens(tiny_qwen):
+    model, renderer, _ = load(tiny_qwen)
+    done = run(model, some_requests(renderer, 3), set(), Sampling(max_new_tokens=5), 2)
+    assert all(len(ids) == 5 and reason == "length" for ids, reason in done.values())
+    assert run(model, [], set(), Sampling(), 2) == {}
+
+
+def test_sampling_depends_on_key_and_seed_not_on_the_batch(tiny_qwen):
+    model, renderer, _ = load(tiny_qwen)
+    requests = some_requests(renderer)
+    sampling = Sampling(temperature=1.0, top_p=0.9, top_k=50, max_new_tokens=12, seed=3)
+    first = run(model, requests, set(), sampling, 4)
+    assert run(model, requests[::-1], set(), sampling, 7) == first
+    assert run(model, requests, set(), Sampling(1.0, 0.9, 50, 12, seed=4), 4) != first
+    same_prompt = [Request("a", requests[0].ids), Request("b", requests[0].ids)]
+    done = run(model, same_prompt, set(), sampling, 2)
+    assert done["a"] != done["b"]
+
+
+def test_pick_follows_the_distribution():
+    probs = torch.tensor([[0.1, 0.5, 0.15, 0.25]])
+    logits = probs.log()
+
+    def at(u, **settings):
+        return pick(logits, Sampling(temperature=1.0, **settings), [u])[0]
+
+    # likeliest first: 1 up to .5, 3 up to .75, 2 up to .9, 0 to the end
+    assert [at(u) for u in (0.0, 0.49, 0.51, 0.74, 0.76, 0.89, 0.91, 0.999)] == [1, 1, 3, 3, 2, 2, 0, 0]
+    assert at(0.99, top_k=1) == 1
+    assert [at(u, top_k=2) for u in (0.66, 0.67)] == [1, 3]  # 2/3 and 1/3
+    assert [at(u, top_p=0.6) for u in (0.66, 0.67)] == [1, 3]  # the token that crosses top_p is kept
+    assert at(0.99, top_p=0.5) == 1
+    assert pick(logits, Sampling(), [0.99]) == [1]
+    assert pick(logits, Sampling(temperature=0.01), [0.99]) == [1]
+
+
+def test_stop_ids_hold_the_end_of_a_turn(tiny):
+    _, renderer, stops = load(tiny)
+    assert renderer.turn_end[-1] in stops
+    assert renderer.tokenizer.eos_token_id in stops
+    assert None not in stops
+
+
+def test_a_sliding_window_is_refused(tiny_qwen, tmp_path):
+    model = AutoModelForCausalLM.from_pretrained(tiny_qwen)
+    model.config.use_sliding_window, model.config.sliding_window = True, 16
+    model.config.layer_types = ["sliding_attention"] * model.config.num_hidden_layers
+    model.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match="sliding"):
+        gen.load_model(str(tmp_path), CPU, torch.float32)
+
+
+def test_auto_dtype():
+    assert gen.choose_dtype("auto", CPU) == torch.float32
+    assert gen.choose_dtype("auto", torch.device("cuda")) == torch.bfloat16
+    assert gen.choose_dtype("bfloat16", CPU) == torch.bfloat16
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_equals_cpu_in_float32(tiny_qwen):
+    model, renderer, _ = load(tiny_qwen)
+    requests, sampling = some_requests(renderer), Sampling(max_new_tokens=20)
+    here = run(model, requests, set(), sampling, 4)
+    there = gen.load_model(tiny_qwen, torch.device("cuda"), torch.float32)
+    assert run(there, requests, set(), sampling, 4) == here

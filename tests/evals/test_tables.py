@@ -1,0 +1,127 @@
+"""Cells, comparisons and what the reader sees of them."""
+
+import html.parser
+import random
+
+import pytest
+
+from evals.results import Answer, Cell, Table
+from evals.stats import bootstrap, mcnemar, wilson
+from evals.tables import cell_text, chart, markdown, p_value, page
+
+
+def cell(*runs):
+    """Each run a string with one letter a problem: c correct, w wrong, n no answer, t truncated."""
+    status = {"c": "correct", "w": "wrong", "n": "no_answer", "t": "truncated"}
+    return Cell(
+        {f"seed {i}": {f"p{j}": Answer(status[x], 10 * j) for j, x in enumerate(run)} for i, run in enumerate(runs)}
+    )
+
+
+def table(cells, columns, rows=("legs",), against=None, **kwargs):
+    return Table("table2", "A title", list(rows), list(columns), cells, against or {}, ["a note"], **kwargs)
+
+
+def test_cell_of_one_run():
+    one = cell("c" * 60 + "w" * 30 + "t" * 6)
+    assert (one.k, one.n) == (60, 96)
+    assert one.interval == wilson(60, 96)
+    assert cell_text(one) == "62.5 % (60/96) [52.5, 71.5]"
+    assert one.statuses == {"correct": 60, "wrong": 30, "truncated": 6}
+    assert one.mean_tokens == pytest.approx(10 * 95 / 2)
+
+
+def test_cell_of_three_seeds_bootstraps_over_problems():
+    seeds = cell("ccww", "cwww", "cccw")
+    assert (seeds.k, seeds.n) == (6, 12)
+    assert seeds.per_run == [0.5, 0.25, 0.75]
+    assert seeds.interval == bootstrap([1, 2 / 3, 1 / 3, 0])
+
+
+def test_comparison_is_mcnemar_on_the_same_problems():
+    cells = {("legs", "a"): cell("cccwwwww"), ("legs", "b"): cell("wccccccc")}
+    (c,) = table(cells, ["a", "b"]).comparisons()
+    assert (c.column, c.reference, c.gained, c.lost) == ("b", "a", 5, 1)
+    assert c.difference == pytest.approx(4 / 8)
+    assert c.p == mcnemar(1, 5)
+
+
+def test_comparison_of_three_seeds_with_one():
+    cells = {("legs", "base"): cell("wwwwwwww"), ("legs", "sft"): cell("ccccccww", "ccccccww", "ccccccww")}
+    (c,) = table(cells, ["base", "sft"]).comparisons()
+    assert c.difference == pytest.approx(6 / 8)
+    assert c.p == mcnemar(0, 6)  # three equal seeds are no more evidence than one
+    assert (c.gained, c.lost) == (6, 0)
+
+
+def test_against_replaces_the_previous_column_and_gaps_are_left_out():
+    cells = {("legs", x): cell("cw") for x in ("a", "b", "d")}
+    pairs = [(c.column, c.reference) for c in table(cells, "abcd", against={"d": "a"}).comparisons()]
+    assert pairs == [("b", "a"), ("d", "a")]
+
+
+def test_best_and_second_of_a_row():
+    cells = {("legs", x): cell(run) for x, run in zip("abcd", ("cccw", "ccww", "cccw", "cwww"), strict=True)}
+    assert table(cells, "abcd").ranks("legs") == {"a": 1, "c": 1, "b": 2}
+    assert table({("legs", x): cell("cw") for x in "ab"}, "ab").ranks("legs") == {}
+
+
+@pytest.mark.parametrize(("p", "text"), [(1 / 32, "p = .031"), (1.0, "p = 1"), (0.0002, "p < .001"), (0.5, "p = .500")])
+def test_p_value(p, text):
+    assert p_value(p) == text
+
+
+def example(rows=("legs", "sums"), columns=("base", "SFT", "CRV+SFT", "CogPO"), seeds=1):
+    rng = random.Random(0)
+    cells = {
+        (row, column): cell(*("".join(rng.choice("cwwt"[: 4 - place % 3]) for _ in range(96)) for _ in range(seeds)))
+        for row in rows
+        for place, column in enumerate(columns)
+    }
+    return table(cells, columns, rows)
+
+
+def test_markdown():
+    text = markdown([example()], {"out/sft": "220 tokens/s"})
+    lines = text.splitlines()
+    assert lines[0] == "## A title"
+    assert lines[2] == "|  | base | SFT | CRV+SFT | CogPO |"
+    assert lines[4].startswith("| legs | ") and lines[4].count("%") == 4 and lines[4].count("**") == 2
+    assert sum(line.startswith("- legs: CogPO − CRV+SFT: ") for line in lines) == 1
+    assert "> a note  " in lines
+    assert "220 tokens/s" in text
+    assert "seeds " in markdown([example(seeds=3)], {})
+
+
+def test_an_empty_table_says_so():
+    empty = table({}, ["a", "b"])
+    assert "| legs | – | – |" in markdown([empty], {})
+    assert page("t", [empty], {}).count("<td>–</td>") == 2
+
+
+def test_html_is_well_formed_escaped_and_self_contained():
+    shown = example(columns=("<base>", "A&B"))
+    text = page("a < b", [shown], {"m": "1 tokens/s"})
+    assert "<base>" not in text and "&lt;base&gt;" in text and "A&amp;B" in text
+
+    class Check(html.parser.HTMLParser):
+        open, links = [], []
+
+        def handle_starttag(self, tag, attrs):
+            if tag not in ("meta", "img"):
+                self.open.append(tag)
+            self.links += [value for name, value in attrs if name in ("src", "href")]
+
+        def handle_endtag(self, tag):
+            assert self.open.pop() == tag
+
+    check = Check()
+    check.feed(text)
+    assert check.open == []
+    assert all(link.startswith("data:image/png;base64,") for link in check.links) and check.links
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_chart_is_a_png(seeds):
+    for rows in (("legs",), ("legs", "sums")):
+        assert chart(example(rows, seeds=seeds)).startswith(b"\x89PNG")

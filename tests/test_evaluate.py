@@ -1,0 +1,202 @@
+"""evaluate.py through its command line, on tiny models."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from data.errors import UserError
+from evals.benchmarks import local
+from tests.tiny import make_model, sums
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return [make_model(folder / f"m{seed}", seed=seed) for seed in range(3)]
+
+
+@pytest.fixture(scope="module")
+def problems(tmp_path_factory):
+    file = tmp_path_factory.mktemp("problems") / "test.jsonl"
+    rows = [
+        {"id": pid, "problem": prompt[0]["content"], "answer": answer, "task": "even" if i % 2 == 0 else "odd"}
+        for i, (pid, prompt, _, _, _, answer) in enumerate(sums(10))
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+def words(out, models, problems, *more):
+    named = [f"models.{name}={path}" for name, path in zip(("base", "sft"), models, strict=False)]
+    fixed = ["max_new_tokens=24", "batch_size=4", f"benchmarks.sums.file={problems}"]
+    return [sys.executable, "evaluate.py", f"out={out}", *named, *fixed, *more]
+
+
+def run(*command, **kwargs):
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def lines(file):
+    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+
+
+def error_line(done):
+    """The one line of a failed run. No traceback, exit status not 0."""
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    return line
+
+
+def test_whole_run_then_nothing_to_do_then_render_only(tmp_path, models, problems):
+    out = tmp_path / "eval"
+    done = run(*words(out, models, problems, "benchmarks.sums.split=task", "notes=[scripted teacher]"))
+    assert done.returncode == 0, done.stderr
+    assert len(lines(out / "generations.jsonl")) == len(lines(out / "grades.jsonl")) == 20
+    assert "|  | base | sft |" in done.stdout
+    for row in ("sums", "sums: even", "sums: odd"):
+        assert f"| {row} | " in done.stdout
+    assert "(0/10) [0.0, 27.8]" in done.stdout or "/10)" in done.stdout
+    assert "> scripted teacher" in done.stdout
+    assert {"table.md", "table.html", "table.png", "config.yaml"} <= {file.name for file in out.iterdir()}
+
+    before = (out / "generations.jsonl").stat().st_mtime_ns, (out / "table.md").read_text()
+    again = run(*words(out, models, problems, "benchmarks.sums.split=task", "notes=[scripted teacher]"))
+    assert again.returncode == 0
+    assert "to generate" not in again.stderr
+    assert (out / "table.md").read_text() == before[1]
+    assert len(lines(out / "generations.jsonl")) == 20
+
+    (out / "table.md").unlink()
+    gone = [path + "-moved-away" for path in models]
+    for path, moved in zip(models, gone, strict=True):
+        os.rename(path, moved)
+    try:
+        rendered = run(
+            *words(out, models, problems, "benchmarks.sums.split=task", "notes=[scripted teacher]", "--render-only")
+        )
+    finally:
+        for path, moved in zip(models, gone, strict=True):
+            os.rename(moved, path)
+    assert rendered.returncode == 0, rendered.stderr
+    assert (out / "table.md").read_text() == before[1]
+
+
+def test_killed_and_run_again_equals_never_killed(tmp_path, models, problems):
+    whole = tmp_path / "whole"
+    assert run(*words(whole, models, problems, "max_new_tokens=400")).returncode == 0
+
+    out = tmp_path / "killed"
+    command = words(out, models, problems, "max_new_tokens=400")
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    file, deadline = out / "generations.jsonl", time.monotonic() + 200
+    while process.poll() is None and time.monotonic() < deadline:
+        if file.exists() and file.read_bytes().count(b"\n") >= 2:
+            process.send_signal(signal.SIGKILL)
+            break
+        time.sleep(0.01)
+    assert process.wait() == -signal.SIGKILL, "it must be killed in the middle"
+    with file.open("ab") as torn:
+        torn.write(b'{"key": "cut in the mid')  # what a kill in the middle of a write leaves
+    kept = file.read_bytes().count(b"\n")
+    assert 2 <= kept < 20
+
+    done = run(*command)
+    assert done.returncode == 0, done.stderr
+    assert len(lines(file)) == 20
+    texts = [{row["key"]: row["text"] for row in lines(folder / "generations.jsonl")} for folder in (whole, out)]
+    assert texts[0] == texts[1]
+    grades = [{row["key"]: row["status"] for row in lines(folder / "grades.jsonl")} for folder in (whole, out)]
+    assert grades[0] == grades[1]
+
+
+def test_seeds_and_several_tables(tmp_path, models, problems):
+    for seed in range(3):
+        (tmp_path / f"seed{seed}").mkdir()
+        os.symlink(models[seed], tmp_path / f"seed{seed}" / "sft")
+    config = tmp_path / "eval.yaml"
+    config.write_text(
+        f"""
+out: {tmp_path}/eval
+report: {tmp_path}/report
+models: {{base: {models[0]}, sft: "{{run}}/sft"}}
+runs: {{"0": {tmp_path}/seed0, "1": {tmp_path}/seed1, "2": {tmp_path}/seed2}}
+benchmarks: {{sums: {{file: {problems}, limit: 6}}}}
+max_new_tokens: 8
+tables:
+  table2: {{title: Methods, columns: {{base: base, SFT: sft}}}}
+  table6: {{title: Ablation, columns: {{SFT: sft}}}}
+"""
+    )
+    done = run(sys.executable, "evaluate.py", "--config", str(config))
+    assert done.returncode == 0, done.stderr
+    assert "## Methods" in done.stdout and "## Ablation" in done.stdout
+    assert "/6)" in done.stdout and "/18)" in done.stdout and "seeds " in done.stdout
+    assert len(lines(tmp_path / "eval" / "generations.jsonl")) == 18  # base is seed 0's model: not generated twice
+    assert {file.name for file in (tmp_path / "report").iterdir()} == {
+        "table.md",
+        "table.html",
+        "table.png",
+        "table-table6.png",
+    }
+
+
+def test_the_gold_answer_and_the_grader_are_not_part_of_a_generation(tmp_path, models, problems):
+    out = tmp_path / "eval"
+    rows = lines(problems)
+    file = tmp_path / "test.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(*words(out, models[:1], file)).returncode == 0
+    file.write_text("".join(json.dumps(row | {"answer": "7"}) + "\n" for row in rows))
+    done = run(*words(out, models[:1], file))
+    assert done.returncode == 0 and "to generate" not in done.stderr
+    assert len(lines(out / "generations.jsonl")) == 10 and len(lines(out / "grades.jsonl")) == 20
+
+
+def test_help_explains_every_key():
+    done = run(sys.executable, "evaluate.py", "--help")
+    assert done.returncode == 0
+    for key in ("max_new_tokens", "benchmarks.NAME.file", "tables.NAME.against", "runs", "instruction", "render_only"):
+        assert key in done.stdout
+
+
+def test_bad_input(tmp_path, models, problems):
+    out = tmp_path / "eval"
+    absent = error_line(run(*words(out, ["/no/such/model"], problems)))
+    assert "no such model folder: base (/no/such/model)" in absent
+    assert "no model folder no/hub" in error_line(run(*words(out, ["no/hub"], problems)))
+    assert "no such file" in error_line(run(*words(out, models, tmp_path / "nothing.jsonl")))
+    assert "did you mean max_new_tokens" in error_line(run(*words(out, models, problems, "max_new_token=3")))
+    unknown = error_line(run(*words(out, models, problems, "tables.t.title=x", "tables.t.columns.A=nobody")))
+    assert "'nobody'" in unknown
+    assert not out.exists(), "bad input must leave no folder that refuses the corrected command"
+
+    assert run(*words(out, models[:1], problems, "max_new_tokens=4")).returncode == 0
+    other = error_line(run(*words(out, models[:1], problems, "max_new_tokens=5")))
+    assert "another configuration (max_new_tokens: 4 there, 5 now)" in other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('{"id": "a", "problem": "1+1?", "answer": ""}', ":1: a test problem needs answer"),
+        ('{"id": "a", "problem": "1+1?"}', ":1: a test problem needs answer"),
+        ('{"id": "a", "problem": "1+1?", "answer": 2}', ":1: a test problem needs answer"),
+        ('{"id": "a", "problem": "1+1?", "answer": "2"}', ":1: a test problem needs task"),
+        ('{"id": "a", "problem": "p", "answer": "1", "task": "t"}\n' * 2, ":2: duplicate id 'a'"),
+        ("", "holds no problems"),
+    ],
+)
+def test_bad_problem_files(tmp_path, text, message):
+    file = tmp_path / "bad.jsonl"
+    file.write_text(text)
+    with pytest.raises(UserError, match=message):
+        local.load("sums", str(file), split="task")
