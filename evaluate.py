@@ -322,7 +322,7 @@ def notes(cfg, cells):
     several = any(len(cell.runs) > 1 for cell in cells.values())
     how = "greedy" if cfg.sampling.temperature == 0 else f"temperature {cfg.sampling.temperature:g}"
     text = f"One response a problem, {how}, at most {cfg.max_new_tokens} tokens. Brackets: 95 % Wilson interval"
-    text += "; with several seeds the mean over them and a bootstrap over problems." if several else "."
+    text += "; several seeds: the mean over them, each seed below, a bootstrap over problems." if several else "."
     return [*cfg.notes, text, "Bold: best of the row; underlined: second."]
 
 

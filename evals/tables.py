@@ -95,11 +95,11 @@ def _markdown_speeds(speeds):
 
 STYLE = """
 body { font: 16px/1.5 system-ui, "Segoe UI", sans-serif; color: #1d2329; background: #fff; margin: 2.5rem auto;
-       max-width: 72rem; padding: 0 1.5rem; }
+       max-width: 80rem; padding: 0 1.5rem; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin: 2.5rem 0 .75rem; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem 1rem .5rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e7eb; }
+th, td { padding: .5rem .9rem .5rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid #e3e7eb; }
 thead th { border-bottom: 2px solid #1d2329; white-space: nowrap; }
 td .value { font-size: 1.15rem; white-space: nowrap; }
 .first { font-weight: 700; } .second { text-decoration: underline; }
@@ -165,7 +165,7 @@ def _html_cell(table, row, column):
         return "<td>–</td>"
     low, high = cell.interval
     rank = {1: " first", 2: " second"}.get(table.ranks(row).get(column), "")
-    seeds = f"<small>{html.escape(per_run_text(cell))}</small>" if len(cell.runs) > 1 else ""
+    seeds = f"<small>{html.escape(per_run_text(cell).removeprefix('seeds '))}</small>" if len(cell.runs) > 1 else ""
     return (
         f'<td><span class="value{rank}">{percent(cell.accuracy)} %</span><small>{cell.k}/{cell.n}</small>'
         f"<small>[{percent(low)}, {percent(high)}]</small>{seeds}</td>"
