@@ -16,6 +16,7 @@ import itertools
 import os
 import sys
 import textwrap
+import time
 import types
 import typing
 from pathlib import Path
@@ -41,14 +42,25 @@ def run_cli(main, schema, doc):
     try:
         status = main(load(schema, argv))
     except UserError as error:
-        if speaks:
-            print(f"error: {error}", file=sys.stderr, flush=True)
+        _speak_in_turn(error)
         sys.exit(2)
     except KeyboardInterrupt:
         if speaks:
             print("\nstopped; run the same command again to go on from here", file=sys.stderr, flush=True)
         sys.exit(130)
     sys.exit(status or 0)
+
+
+def _speak_in_turn(error, patience=15.0):
+    """Print the error once, whichever ranks met it.
+
+    torchrun ends all ranks as soon as one exits, so the others wait for rank 0 to say what they most often have in
+    common. Who still lives after `patience` seconds is alone with its error.
+    """
+    rank = int(os.environ.get("RANK", "0"))
+    if rank > 0:
+        time.sleep(patience)
+    print(f"error: {error}" + f" (on rank {rank})" * (rank > 0), file=sys.stderr, flush=True)
 
 
 def load(schema, argv):
@@ -84,7 +96,10 @@ def read_yaml(path):
     if not isinstance(raw, dict):
         raise UserError(f"{path} must hold key: value lines")
     base = raw.pop("extends", None)
-    return _merge(read_yaml(path.parent / base), raw) if base else raw
+    nested = read_yaml(path.parent / base) if base else {}
+    for key, value in raw.items():  # dotted keys too, so that a resolved config can be given to --config again
+        _set(nested, str(key), value)
+    return nested
 
 
 def build(schema, raw, where="", base=None):
@@ -238,7 +253,7 @@ def check_output(cfg, folder, free=()):
     """
     folder, mine = Path(folder), flat(cfg)
     if not (folder / RESOLVED).exists():
-        if folder.exists() and any(folder.iterdir()):
+        if folder.exists() and any(path.name != RESOLVED + ".tmp" for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
         return
     known = yaml.safe_load((folder / RESOLVED).read_text()) or {}

@@ -5,7 +5,7 @@ from typing import Literal
 
 import pytest
 
-from config import claim_output, help_text, load
+from config import claim_output, help_text, load, run_cli
 from data.errors import UserError
 
 
@@ -108,3 +108,28 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):
         claim_output(load(Config, ["out=o"]), tmp_path)
+
+
+def test_a_resolved_config_can_be_given_again(tmp_path):
+    cfg = load(Config, ["out=o", "optim.lr=3e-6", "endpoints.a.base_url=http://x"])
+    claim_output(cfg, tmp_path / "o")
+    assert load(Config, ["--config", str(tmp_path / "o" / "config.yaml")]) == cfg
+
+
+def test_a_kill_while_claiming_does_not_spoil_the_folder(tmp_path):
+    (tmp_path / "config.yaml.tmp").write_text("out: ")
+    claim_output(load(Config, ["out=o"]), tmp_path)
+
+
+def test_an_error_of_all_ranks_is_said_by_rank_0_and_an_error_of_one_by_itself(monkeypatch, capsys):
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr("sys.argv", ["script", "modus=1"])
+    for rank in ("0", "3"):
+        monkeypatch.setenv("RANK", rank)
+        with pytest.raises(SystemExit) as stop:
+            run_cli(print, Config, "")
+        assert stop.value.code == 2
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("error: unknown config key modus") and second == first.replace("mode?", "mode? (on rank 3)")
+    assert len(waited) == 1 and waited[0] > 1  # torchrun ends rank 3 in that time if rank 0 stops too
