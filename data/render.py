@@ -61,6 +61,8 @@ class Renderer:
             )
         self.tokenizer = tokenizer
         self.turn_end = self._turn_end()
+        question = [{"role": "user", "content": "."}]
+        self.opens_thought = self._template(question, add_generation_prompt=True).endswith("<think>\n")
 
     def prompt_ids(self, messages):
         """Token ids up to where the assistant's text starts: list[int] with at most one BOS."""
@@ -74,8 +76,11 @@ class Renderer:
         """messages: the prompt, response: the assistant's text. Returns a Sequence whose last token ends the turn.
 
         The response is tokenized on its own: the prompt's tokens never depend on what follows, and the first token of
-        the response is supervised in the very context that generation starts from.
+        the response is supervised in the very context that generation starts from. Where the prompt itself ends in
+        <think> (DeepSeek-R1's templates), the response does not repeat it.
         """
+        if self.opens_thought:
+            response = response.removeprefix("<think>\n")
         head = self.prompt_ids(messages)
         return Sequence(np.asarray(head + self._encode(response) + self.turn_end, dtype=np.int32), len(head))
 
@@ -84,7 +89,8 @@ class Renderer:
 
     def _template(self, messages, **kwargs):
         try:
-            return self.tokenizer.apply_chat_template(messages, tokenize=False, **kwargs)
+            # Llama 3.x writes the date into its system prompt; a fixed one (3.1's own), or tokens change overnight
+            return self.tokenizer.apply_chat_template(messages, tokenize=False, date_string="26 Jul 2024", **kwargs)
         except jinja2.TemplateError as error:
             roles = ", ".join(m["role"] for m in messages)
             raise UserError(

@@ -70,3 +70,18 @@ def test_response_styles():
 def test_instruction_and_system():
     messages = prompt_messages("1+1?", system="Think.", instruction="Box it. {problem}")
     assert messages == [{"role": "system", "content": "Think."}, {"role": "user", "content": "Box it. 1+1?"}]
+
+
+def test_a_prompt_that_opens_the_thought_is_not_repeated():
+    tokenizer = make_tokenizer("qwen2")
+    tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>assistant\n{% endif", "<think>\n{% endif")
+    renderer = Renderer(tokenizer)
+    sequence = renderer.sequence(prompt_messages("2 birds?"), response_text("2 × 2 = 4", "4", "think"))
+    text = tokenizer.decode(sequence.ids)
+    assert text.endswith("<think>\n2 × 2 = 4\n</think>\n\n4<|im_end|>") and text.count("<think>") == 1
+
+
+def test_the_date_in_a_template_is_fixed():
+    tokenizer = make_tokenizer("llama")
+    tokenizer.chat_template = "{{ date_string or strftime_now('%d %b %Y') }} " + tokenizer.chat_template
+    assert tokenizer.decode(Renderer(tokenizer).prompt_ids(prompt_messages("?"))).startswith("26 Jul 2024")
