@@ -22,7 +22,7 @@ from typing import Literal
 
 from data.answers import extract_boxed
 from data.errors import UserError
-from data.records import write_jsonl
+from data.records import check_record, write_jsonl
 
 HUB = {
     "bespoke": ("bespokelabs/Bespoke-Stratos-17k", None),
@@ -58,6 +58,8 @@ def main(cfg):
         record = problem(row)
         if isinstance(record, str):
             reasons[record] += 1
+        elif not _is_valid(record):
+            reasons["with an empty text or damaged LaTeX"] += 1
         elif record["id"] in problems:
             reasons["duplicate"] += 1
         else:
@@ -122,6 +124,15 @@ def problem_from_metadata(row):
         tests = row["test_cases"]
         record["tests"] = json.loads(tests) if isinstance(tests, str) else tests
     return record
+
+
+def _is_valid(record):
+    """Whether build_crv.py will take the record: it refuses a whole file for one bad line."""
+    try:
+        check_record(record, "problem", "row")
+    except UserError:
+        return False
+    return True
 
 
 def _record(problem, answer, reasoning, solution, domain):

@@ -38,6 +38,8 @@ def test_bespoke(tmp_path, capsys):
         code,
         conversation("Why?", "Because.", "No box."),
         {"conversations": []} | code | {"conversations": maths["conversations"][:1]},
+        conversation("What is 1/2 of 5?", "Half is 5/2.", "So \\boxed{\frac{5}{2}}."),  # a form feed
+        conversation("What is 1/2 of 7?", " ", "So \\boxed{3.5}."),
     ]
     problems = run(tmp_path, "bespoke", rows)
     assert [(p["problem"], p["answer"], p["reasoning"], p["domain"]) for p in problems] == [
@@ -45,7 +47,12 @@ def test_bespoke(tmp_path, capsys):
         (code["conversations"][0]["value"], "def f(): 1", "Plus.", "code"),
     ]
     printed = capsys.readouterr().out
-    for reason in ("1 duplicate", "1 without a box in the solution", "1 without a tagged thought and solution"):
+    for reason in (
+        "1 duplicate",
+        "1 without a box in the solution",
+        "1 without a tagged thought and solution",
+        "2 with an empty",
+    ):
         assert reason in printed
 
 
