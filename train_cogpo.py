@@ -104,25 +104,27 @@ def main(cfg):
         claim_output(cfg, cfg.out, FREE)
     compute_dtype = resolve_dtype(cfg.model.compute_dtype, ranks.device)
     model = shard(LogProbModel(lm), ranks, compute_dtype)
+    weights = ranks.broadcast(weights_id(cfg.model.path) if ranks.is_main else None)
     ref_logps = None
     if cfg.loss.name != "simpo":
-        ref_logps = reference(cfg, ranks, examples, plan, model, compute_dtype)
+        ref_logps = reference(cfg, ranks, examples, model, cache_key(weights, compute_dtype, lm.config.packed_backend))
 
     optimizer = make_optimizer(cfg.optim, model)
-    resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer)
-    train(cfg, ranks, examples, plan, model, optimizer, ref_logps, resumed or {"step": 0, "beta_state": {}})
+    inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
+    resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer, inputs)
+    resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
+    train(cfg, ranks, examples, plan, model, optimizer, ref_logps, resumed)
     ckpt.export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{ckpt.FINAL}, metrics in {cfg.out}/metrics.jsonl")
 
 
-def reference(cfg, ranks, examples, plan, model, compute_dtype):
+def reference(cfg, ranks, examples, model, key):
     """log π_ref of every unique response, float32 [R], in the micro-batches of the first epoch (model/reference.py)."""
-    key = ranks.broadcast(weights_id(cfg.model.path) if ranks.is_main else None)
-    folder = Path(cfg.reference_cache) / cache_key(key, compute_dtype, model.lm.config.packed_backend)
-    first_epoch = plan[: len(plan) // cfg.epochs]
+    first_epoch = plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch=0)
     micro_batches = [
         unique_seqs(micro, examples.units) for step in first_epoch for micro in mine(cfg, ranks, examples, step)
     ]
+    folder = Path(cfg.reference_cache) / key
     return reference_logps(model, examples.sequences, micro_batches, folder, ranks).to(ranks.device)
 
 
@@ -214,7 +216,7 @@ def train(cfg, ranks, examples, plan, model, optimizer, ref_logps, resumed):
             )
             bar.update(loss=total, tok_s=round(rate))
             if (step + 1) % cfg.checkpoint.every_steps == 0 and step + 1 < len(plan):
-                ckpt.save(cfg, step + 1, model, optimizer, {"beta_state": asdict(beta_state)}, ranks)
+                ckpt.save(cfg, step + 1, model, optimizer, resumed | {"beta_state": asdict(beta_state)}, ranks)
     metrics.close()
 
 

@@ -63,13 +63,14 @@ def main(cfg):
         claim_output(cfg, cfg.out, FREE)
     model = shard(LogProbModel(lm), ranks, resolve_dtype(cfg.model.compute_dtype, ranks.device))
     optimizer = make_optimizer(cfg.optim, model)
-    resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer)
-    train(cfg, ranks, examples, plan, model, optimizer, start=resumed["step"] if resumed else 0)
+    inputs = {"data.file": examples.digest()}
+    resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer, inputs)
+    train(cfg, ranks, examples, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
     ckpt.export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{ckpt.FINAL}, metrics in {cfg.out}/metrics.jsonl")
 
 
-def train(cfg, ranks, examples, plan, model, optimizer, start):
+def train(cfg, ranks, examples, plan, model, optimizer, start, inputs):
     sequences, units = examples.sequences, examples.units
     metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
     with Progress(len(plan), "sft", initial=start, unit="step") as bar:
@@ -95,7 +96,7 @@ def train(cfg, ranks, examples, plan, model, optimizer, start):
             metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=num_tokens, tokens_per_second=rate)
             bar.update(loss=total, tok_s=round(rate))
             if (step + 1) % cfg.checkpoint.every_steps == 0 and step + 1 < len(plan):
-                ckpt.save(cfg, step + 1, model, optimizer, {}, ranks)
+                ckpt.save(cfg, step + 1, model, optimizer, {"inputs": inputs}, ranks)
     metrics.close()
 
 

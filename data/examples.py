@@ -1,5 +1,6 @@
 """From record files to what training walks over: sequences, and the units that travel together."""
 
+import hashlib
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -52,6 +53,14 @@ class Examples:
     @property
     def lengths(self):
         return [len(s) for s in self.sequences]
+
+    def digest(self):
+        """A short hex string that changes with anything the batch plan and the losses read."""
+        digest = hashlib.sha256(repr(self.units).encode())
+        for sequence in self.sequences:
+            digest.update(sequence.ids.tobytes())
+            digest.update(sequence.prompt_len.to_bytes(4, "little"))
+        return digest.hexdigest()[:20]
 
 
 def load_sft(cfg, renderer):

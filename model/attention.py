@@ -23,6 +23,7 @@ BACKENDS = ("auto", "flash", "varlen", "sdpa")
 def packed_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, dropout=0.0, **kwargs):
     """The function that transformers calls. Returns ([B, T, N, H], None)."""
     assert attention_mask is None and dropout == 0.0 and q_BNTH.shape[0] == 1
+    assert not any(kwargs.get(k) is not None for k in ("softcap", "s_aux")), "plain attention only"
     q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q_BNTH, k_BKTH, v_BKTH))
     attend = ATTEND[module.config.packed_backend]
     out_TNH = attend(q_TNH, k_TKH, v_TKH, kwargs["cu_seqlens"], kwargs["max_seqlen"], scaling)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -20,6 +21,8 @@ from torch.distributed.checkpoint.state_dict import (
     get_state_dict,
     set_state_dict,
 )
+
+from data.errors import UserError
 
 FINAL = "model"
 
@@ -45,7 +48,8 @@ def save(cfg, step, model, optimizer, extra, ranks):
         partial.mkdir(parents=True)
     ranks.barrier()
     weights, moments = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optim": moments}, checkpoint_id=str(partial))
+    alone = not dist.is_initialized()  # said outright, or it warns at every checkpoint
+    dcp.save({"model": weights, "optim": moments}, checkpoint_id=str(partial), no_dist=alone)
     if ranks.is_main:
         (partial / "extra.json").write_text(json.dumps(extra | {"step": step}))
         _sync(partial)
@@ -55,16 +59,27 @@ def save(cfg, step, model, optimizer, extra, ranks):
     ranks.barrier()
 
 
-def load_latest(folder, model, optimizer):
-    """Restore the newest whole checkpoint in place. Returns its extra JSON, or None if there is none."""
+def load_latest(folder, model, optimizer, inputs):
+    """Restore the newest whole checkpoint in place. Returns its extra JSON, or None if there is none.
+
+    inputs: {config key: digest of what it points at}; a run does not go on from other inputs than it began with.
+    Raises UserError if one differs from the checkpoint's own `inputs`.
+    """
     found = _steps(Path(folder))
     if not found:
         return None
+    extra = json.loads((found[-1] / "extra.json").read_text())
+    changed = [key for key, digest in inputs.items() if extra["inputs"][key] != digest]
+    if changed:
+        raise UserError(
+            f"the content of {' and '.join(changed)} has changed since {found[-1]} was written; "
+            f"set another output folder, or delete this one"
+        )
     weights, moments = get_state_dict(model, optimizer)
     state = {"model": weights, "optim": moments}
-    dcp.load(state, checkpoint_id=str(found[-1]))
+    dcp.load(state, checkpoint_id=str(found[-1]), no_dist=not dist.is_initialized())
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"])
-    return json.loads((found[-1] / "extra.json").read_text())
+    return extra
 
 
 def export(cfg, model, tokenizer, ranks):
@@ -77,8 +92,10 @@ def export(cfg, model, tokenizer, ranks):
         lm = model.lm
         names = {id(p): n for n, p in lm.named_parameters()}  # tied weights appear once
         weights = {n: weights[f"lm.{n}"].to(dtype) for n in names.values()}
-        config, lm.config = lm.config, _clean(lm.config, dtype)
+        config, lm.config = lm.config, _clean(lm.config)
         lm.save_pretrained(partial, state_dict=weights)
+        lm.config.dtype = dtype
+        lm.config.save_pretrained(partial)  # once more: the model's own save wrote the dtype of the master weights
         lm.config = config
         tokenizer.save_pretrained(partial)
         _sync(partial)
@@ -88,11 +105,10 @@ def export(cfg, model, tokenizer, ranks):
     ranks.barrier()
 
 
-def _clean(config, dtype):
+def _clean(config):
     """The config as it is exported: without what belongs to this project's training."""
     config = type(config).from_dict(config.to_dict())
     config.__dict__.pop("packed_backend", None)
-    config.dtype = dtype
     return config
 
 

@@ -78,6 +78,9 @@ def load_model(cfg, device, tokenizer):
         raise UserError(f"{cfg.path} attends through a sliding window ({window} tokens), which is not supported")
     if not isinstance(getattr(lm, "lm_head", None), torch.nn.Linear) or lm.lm_head.bias is not None:
         raise UserError(f"{cfg.path} ({type(lm).__name__}) has no plain linear lm_head; only such models are supported")
+    scaled = [k for k in ("final_logit_softcapping", "logits_scaling", "logit_scale") if getattr(lm.config, k, None)]
+    if scaled:  # Gemma 2, Granite, Cohere; model/logprobs.py would leave it out, in policy and reference alike
+        raise UserError(f"{cfg.path} transforms its logits ({', '.join(scaled)}), which is not supported")
     if cfg.activation_checkpointing:
         lm.gradient_checkpointing_enable({"use_reentrant": False})
     lm.train()
@@ -97,9 +100,9 @@ def weights_id(path):
 def _weight_files(path):
     folder = Path(path)
     if not folder.is_dir():
-        from huggingface_hub import snapshot_download  # only a hub id needs it; load_model has filled the cache by now
+        from huggingface_hub import snapshot_download  # only a hub id needs it; load_model has filled the cache
 
-        folder = Path(snapshot_download(path, allow_patterns=["*.safetensors", "*.bin"]))
+        folder = Path(snapshot_download(path, local_files_only=True))
     files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
     if not files:
         raise UserError(f"{path} holds no weight files (*.safetensors or *.bin)")

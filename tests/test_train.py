@@ -7,6 +7,7 @@ compared by their exported weights and their metrics.
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -126,6 +127,21 @@ def test_sft_accumulation_does_not_matter(sft_run, tiny_qwen, files, tmp_path, m
     assert_same_run(sft_run, tmp_path / "o")
 
 
+@pytest.mark.parametrize("ranks", [1, 2])
+def test_activation_checkpointing_does_not_matter(sft_run, tiny_qwen, files, tmp_path, ranks):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", model__activation_checkpointing="true")
+    run("train_sft.py", *words, ranks=ranks)
+    assert_same_run(sft_run, tmp_path / "o")
+
+
+def test_the_export_says_its_dtype(tiny_qwen, files, tmp_path):
+    run("train_sft.py", *sft_words(tiny_qwen, files, tmp_path / "o", model__export_dtype="bfloat16", epochs=1))
+    assert {w.dtype for w in weights(tmp_path / "o").values()} == {torch.bfloat16}
+    config = json.loads((tmp_path / "o" / "model" / "config.json").read_text())
+    before = json.loads((Path(tiny_qwen) / "config.json").read_text())
+    assert config == before | {"dtype": "bfloat16"}
+
+
 def test_sft_two_ranks_equal_one(sft_run, tiny_qwen, files, tmp_path):
     run("train_sft.py", *sft_words(tiny_qwen, files, tmp_path / "o"), ranks=2)
     assert_same_run(sft_run, tmp_path / "o")
@@ -173,6 +189,14 @@ def test_baselines_train_on_the_same_pairs(tiny_qwen, files, tmp_path, loss):
     assert rows[-1]["loss"] < rows[0]["loss"]
     if loss != "simpo":
         assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_epochs_of_different_numbers_of_steps(tiny_qwen, files, tmp_path):
+    """Whole triads fill a step differently in every order: here 5 steps, then 4."""
+    words = cogpo_words(tiny_qwen, files, tmp_path / "o", batch__size=12)
+    run("train_cogpo.py", *words)
+    rows = metrics(tmp_path / "o")
+    assert len(rows) == 9 and rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
 def test_batch_level_beta_does_not_depend_on_ranks_or_packing(tiny_qwen, files, tmp_path):
@@ -246,6 +270,18 @@ def test_killed_and_resumed_is_bit_identical(tiny_qwen, files, tmp_path, script,
     assert same == [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(out)]
 
 
+@pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
+def test_a_run_does_not_go_on_from_other_data(tiny_qwen, files, tmp_path, script, words):
+    data = tmp_path / "data.jsonl"
+    write_jsonl(data, (sft_rows if words is sft_words else pair_rows)(20))
+    words = words(tiny_qwen, files, tmp_path / "o", checkpoint__every_steps=1, checkpoint__keep_after_export="true")
+    words.append(f"data.file={data}")
+    run(script, *words)
+    shutil.rmtree(tmp_path / "o" / "model")  # as if killed before the export
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
+    assert "the content of data.file has changed" in fails(script, *words)
+
+
 def safe_lines(out):
     return (out / "metrics.jsonl").read_text().splitlines()
 
@@ -291,6 +327,14 @@ def test_a_model_without_chat_template_is_one_line(tiny_qwen, files, tmp_path):
     tokenizer.chat_template = None
     tokenizer.save_pretrained(bare)
     assert "has no chat template" in fails("train_sft.py", *sft_words(bare, files, tmp_path / "o"))
+
+
+def test_logits_that_the_loss_would_get_wrong_are_refused(tiny_qwen, files, tmp_path):
+    folder = tmp_path / "scaled"
+    shutil.copytree(tiny_qwen, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"logit_scale": 0.0625}))
+    assert "transforms its logits (logit_scale)" in fails("train_sft.py", *sft_words(folder, files, tmp_path / "o"))
 
 
 def test_a_stale_reference_is_caught_before_any_step(tiny_qwen, files, tmp_path):
