@@ -245,6 +245,13 @@ def flat(cfg):
     return out
 
 
+def at_least_one(cfg, *keys):
+    """Raises UserError if a count among these dotted keys is below 1."""
+    for key in keys:
+        if flat(cfg)[key] < 1:
+            raise UserError(f"config key {key} must be at least 1, not {flat(cfg)[key]}")
+
+
 def check_output(cfg, folder, free=()):
     """Refuse an output folder that holds the results of another config; writes nothing.
 

@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from config import check_output, claim_output, run_cli
+from config import at_least_one, check_output, claim_output, run_cli
 from data.errors import UserError
 from data.examples import BatchConfig, DataConfig, load_pairs
 from data.packing import pack, plan_epoch, plan_micro_batches
@@ -84,6 +84,7 @@ FREE = ("checkpoint", "reference_cache")  # keys that may change when a run is r
 
 
 def main(cfg):
+    at_least_one(cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep")
     ranks = Ranks()
     check_output(cfg, cfg.out, FREE)
     if ckpt.is_done(cfg.out):

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from config import check_output, claim_output, run_cli
+from config import at_least_one, check_output, claim_output, run_cli
 from data.examples import BatchConfig, DataConfig, load_sft
 from data.packing import pack, plan_epoch, plan_micro_batches
 from data.render import Renderer
@@ -44,6 +44,7 @@ FREE = ("checkpoint",)  # keys that may change when a run is resumed
 
 
 def main(cfg):
+    at_least_one(cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep")
     ranks = Ranks()
     check_output(cfg, cfg.out, FREE)
     if ckpt.is_done(cfg.out):
