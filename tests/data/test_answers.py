@@ -167,6 +167,39 @@ def test_a_hanging_comparison_is_a_timeout_and_the_next_one_works(tower, monkeyp
     assert compare("\\sqrt{8}", "2\\sqrt{2}") == "equal"
 
 
+@pytest.mark.parametrize(
+    "piece",
+    [
+        "\\boxed{",
+        "\\boxed{1",
+        "\\boxed{1} ",
+        "{",
+        "}",
+        "$",
+        "$ a",
+        "\n",
+        " ",
+        "\\",
+        "answer is ",
+        "A:\n",
+        "= ",
+        "(a ",
+        "9",
+        "**",
+        "<|a",
+    ],
+)
+def test_endless_repetition_is_graded_quickly(piece, monkeypatch):
+    monkeypatch.setattr(
+        answers, "SECONDS", 0.5
+    )  # of one symbolic comparison; extraction has no limit but its own speed
+    start = time.monotonic()
+    for finished in (True, False):
+        grade(piece * 30_000, "12", finished)
+    grade(f"\\boxed{{{piece * 30_000}}}", "12")
+    assert time.monotonic() - start < 5
+
+
 def test_from_threads_and_from_asyncio():
     pairs = [(f"\\sqrt{{{n * n * 2}}}", f"{n}\\sqrt{{2}}") for n in range(2, 12)]
     wrong = [(f"\\sqrt{{{n * n * 2}}}", f"{n + 1}\\sqrt{{2}}") for n in range(2, 12)]
