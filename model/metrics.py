@@ -13,7 +13,9 @@ class Metrics:
         path = Path(path)
         lines = path.read_text().splitlines(keepends=True) if path.exists() else []
         kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < next_step]
-        path.write_text("".join(kept))
+        partial = path.with_name(path.name + ".tmp")
+        partial.write_text("".join(kept))
+        partial.replace(path)  # a kill here must not cost the history
         self.file = path.open("a", buffering=1)
 
     def log(self, **values):
