@@ -90,23 +90,7 @@ EXPLICIT = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 NUMBER = re.compile(r"(?<![\w.)])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
-NAMES = {
-    "sqrt",
-    "sin",
-    "cos",
-    "tan",
-    "cot",
-    "sec",
-    "csc",
-    "log",
-    "ln",
-    "exp",
-    "pi",
-    "inf",
-    "arcsin",
-    "arccos",
-    "arctan",
-}
+NAMES = set(re.findall(r"\w+", "sqrt sin cos tan cot sec csc log ln exp pi inf arcsin arccos arctan"))  # are no prose
 
 
 def final_answer(text, equation=False):
