@@ -113,7 +113,8 @@ def problem_from_metadata(row):
     """A problem record from a row of OpenThoughts-114k's metadata configuration, or why there is none (str)."""
     reasoning, solution = row["deepseek_reasoning"] or "", row["deepseek_solution"] or ""
     domain = row["domain"]
-    answer = solution if domain == "code" else extract_boxed(solution) or row["ground_truth_solution"]
+    truth = row["ground_truth_solution"] or ""
+    answer = solution if domain == "code" else extract_boxed(truth) or extract_boxed(solution) or truth
     if not answer or not reasoning:
         return "without an answer or reasoning"
     problem = row["problem"]

@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from data.errors import UserError
+from data.render import Renderer
 from model.attention import NAME, choose_backend
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
@@ -67,6 +68,10 @@ def load_model(cfg, device, tokenizer):
             raise
         raise UserError(f"cannot load a model from {cfg.path}: {_first_line(error)}") from None
     lm.config.packed_backend = backend
+    # the token that ends a turn in training must end one in any server that reads the export, base models included
+    listed = lm.generation_config.eos_token_id
+    listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    lm.generation_config.eos_token_id = list(dict.fromkeys([Renderer(tokenizer).turn_end[-1], *listed]))
     vocab = lm.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocab:
         raise UserError(

@@ -100,6 +100,19 @@ def test_sft_learns_and_exports(sft_run):
     assert sorted(p.name for p in sft_run.iterdir()) == ["config.yaml", "metrics.jsonl", "model"]
 
 
+def test_the_export_stops_where_training_stopped(files, tmp_path):
+    """A base model's own end-of-text token stays, the end of a turn joins it."""
+    base = make_model(tmp_path / "base", "qwen2")
+    lm = AutoModelForCausalLM.from_pretrained(base)
+    tokenizer = AutoTokenizer.from_pretrained(base)
+    end_of_text, turn_end = tokenizer.convert_tokens_to_ids(["<|endoftext|>", "<|im_end|>"])
+    lm.generation_config.eos_token_id = end_of_text
+    lm.save_pretrained(base)
+    run("train_sft.py", *sft_words(base, files, tmp_path / "o", epochs=1))
+    exported = AutoModelForCausalLM.from_pretrained(tmp_path / "o" / "model")
+    assert exported.generation_config.eos_token_id == [turn_end, end_of_text]
+
+
 def test_first_sft_loss_is_the_models_own(sft_run, tiny_qwen, files):
     """The logged loss of step 0 against transformers' unpacked forward pass over the same 8 examples."""
     from data.examples import DataConfig, load_sft
