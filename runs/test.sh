@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# Linters, then all tests. Extra words go to pytest:  bash runs/test.sh -k cogpo
+# Linters, then all tests, on two processes. Extra words go to pytest:  bash runs/test.sh -k cogpo
 set -euo pipefail
 source "$(dirname "$0")/setup.sh"
+export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 ruff check .
 ruff format --check .
-exec python -m pytest "$@"
+exec python -m pytest -n 2 --dist loadscope "$@"
