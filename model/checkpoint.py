@@ -9,11 +9,11 @@ import json
 import os
 import re
 import shutil
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -25,6 +25,9 @@ from torch.distributed.checkpoint.state_dict import (
 from data.errors import UserError
 
 FINAL = "model"
+
+# a single process is meant, not an accident to warn of at every checkpoint
+warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
 
 
 @dataclass
@@ -48,8 +51,7 @@ def save(cfg, step, model, optimizer, extra, ranks):
         partial.mkdir(parents=True)
     ranks.barrier()
     weights, moments = get_state_dict(model, optimizer)
-    alone = not dist.is_initialized()  # said outright, or it warns at every checkpoint
-    dcp.save({"model": weights, "optim": moments}, checkpoint_id=str(partial), no_dist=alone)
+    dcp.save({"model": weights, "optim": moments}, checkpoint_id=str(partial))
     if ranks.is_main:
         (partial / "extra.json").write_text(json.dumps(extra | {"step": step}))
         _sync(partial)
@@ -77,7 +79,7 @@ def load_latest(folder, model, optimizer, inputs):
         )
     weights, moments = get_state_dict(model, optimizer)
     state = {"model": weights, "optim": moments}
-    dcp.load(state, checkpoint_id=str(found[-1]), no_dist=not dist.is_initialized())
+    dcp.load(state, checkpoint_id=str(found[-1]))
     set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"])
     return extra
 
