@@ -3,7 +3,7 @@
 import asyncio
 import re
 
-from data.answers import compare, final_answer
+from data.answers import compare, extract_boxed, final_answer
 
 TAGS = re.compile(r"</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>")
 LEAD_IN = re.compile(
@@ -32,4 +32,14 @@ async def answer_check(chain, problem):
     if answer is None:
         return "none"
     verdict = await asyncio.to_thread(compare, answer, problem["answer"])  # may run for seconds, in its own process
+    if verdict == "different" and _named_in_closing_prose(chain, problem["answer"]):
+        return "agrees"
     return {"equal": "agrees", "different": "differs"}.get(verdict, verdict)
+
+
+def _named_in_closing_prose(chain, answer):
+    """Whether a chain without a box closes with a sentence that names y among other numbers ("so 12 in all, as step 2
+    shows"). Which of them it means cannot be told, so no rewrite is thrown away for it, and no r~ counts as wrong."""
+    closing = next(line for line in reversed(chain.splitlines()) if line.strip())
+    named = re.search(rf"(?<![\w.]){re.escape(answer)}(?!\w|\.\d)", closing)
+    return extract_boxed(chain) is None and "=" not in closing and named is not None
