@@ -5,4 +5,4 @@ source "$(dirname "$0")/setup.sh"
 export HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1
 ruff check .
 ruff format --check .
-exec python -m pytest -n 2 --dist loadscope "$@"
+exec python -m pytest -n 2 --dist worksteal "$@"

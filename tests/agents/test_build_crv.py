@@ -253,8 +253,9 @@ def test_ctrl_c_says_how_to_go_on(whole, tmp_path):
     out, problems, _ = whole
     with Server(slowly) as server:
         process = subprocess.Popen(
-            command(problems, tmp_path / "out", server.url), cwd=ROOT, stderr=subprocess.PIPE, text=True
-        )
+            command(problems, tmp_path / "out", server.url), cwd=ROOT, stderr=subprocess.PIPE, text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell leaves it ignored
+        )  # fmt: skip
         wait_for(server, 60, process)
         process.send_signal(signal.SIGINT)
         stderr = process.communicate(timeout=30)[1]
