@@ -49,7 +49,10 @@ class Cell:
         """95 %: Wilson for one run, a bootstrap over problems for several."""
         if len(self.runs) == 1:
             return wilson(self.k, self.n)
-        return bootstrap([count / len(self.runs) for count in self.right.values()])
+        scores = [count / len(self.runs) for count in self.right.values()]
+        if set(scores) in ({0.0}, {1.0}):  # nothing to resample, and no certainty either: as if there were one seed
+            return wilson(round(sum(scores)), len(scores))
+        return bootstrap(scores)
 
     @property
     def per_run(self):

@@ -36,6 +36,8 @@ def test_cell_of_three_seeds_bootstraps_over_problems():
     assert (seeds.k, seeds.n) == (6, 12)
     assert seeds.per_run == [0.5, 0.25, 0.75]
     assert seeds.interval == bootstrap([1, 2 / 3, 1 / 3, 0])
+    assert cell("wwww", "wwww").interval == wilson(0, 4)  # all wrong is not certainly zero
+    assert cell("cccc", "cccc").interval == wilson(4, 4)
 
 
 def test_comparison_is_mcnemar_on_the_same_problems():
