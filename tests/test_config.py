@@ -118,7 +118,9 @@ def test_a_resolved_config_can_be_given_again(tmp_path):
 
 def test_a_kill_while_claiming_does_not_spoil_the_folder(tmp_path):
     (tmp_path / "config.yaml.tmp").write_text("out: ")
-    claim_output(load(Config, ["out=o"]), tmp_path)
+    cfg = load(Config, ["out=o"])
+    claim_output(cfg, tmp_path)
+    assert load(Config, ["--config", str(tmp_path / "config.yaml")]) == cfg
 
 
 def test_an_error_of_all_ranks_is_said_by_rank_0_and_an_error_of_one_by_itself(monkeypatch, capsys):
