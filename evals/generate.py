@@ -114,11 +114,7 @@ AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the slots
 
 
 def choose_dtype(wanted, device):
-    """Resolve "auto": bfloat16 on CUDA, float32 on a CPU.
-
-    SmolLM2-135M on an AVX512-BF16 Xeon, batch 48, one core: decoding 235 tokens/s in float32, 185 in bfloat16; prompts
-    530 and 330.
-    """
+    """Resolve "auto": bfloat16 on CUDA; float32 on a CPU, where it decoded faster (docs/LOG.md, 2026-11-21)."""
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]

@@ -9,19 +9,17 @@ import re
 import resource
 import signal
 import subprocess
-import sys
 import threading
 import time
-from pathlib import Path
 
 import pytest
+from crv_cli import ROOT, check_refused, command, run, write_problems
 from scripted_endpoint import Server, error, reply
 
 import build_crv
-from config import load, run_cli
+from config import load
 from data.records import read_records
 
-ROOT = Path(__file__).parents[2]
 OUTPUTS = (
     "sft",
     "pairs",
@@ -34,20 +32,6 @@ OUTPUTS = (
     "sft_medium",
     "sft_hard",
 )
-
-
-def write_problems(path, count):
-    rows = [
-        {
-            "id": f"p{n}",
-            "problem": f"What is {n} plus {n}?",
-            "answer": str(2 * n),
-            "reasoning": f"chain{n}: {n} + {n} = {2 * n}",
-        }
-        for n in range(1, count + 1)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
 
 
 def moody(asked):
@@ -71,18 +55,6 @@ def moody(asked):
 async def slowly(asked):
     await asyncio.sleep(random.random() * 0.03)
     return moody(asked)
-
-
-def command(problems, out, url, *words):
-    return [
-        sys.executable, "build_crv.py", f"problems={problems}", f"out={out}", f"endpoints.teacher.base_url={url}",
-        "endpoints.teacher.model=m", "endpoints.teacher.retries=2", "endpoints.teacher.backoff=0.01",
-        "endpoints.teacher.concurrency=8", "response_style=plain", *words,
-    ]  # fmt: skip
-
-
-def run(*args, **kwargs):
-    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=120, **kwargs)
 
 
 def wait_for(server, count, process):
@@ -422,87 +394,6 @@ def test_configs_are_complete(name):
     assert cfg.critic_votes == (3 if name == "paper/crv_table1" else 1)
 
 
-# --- bad input: one line, no traceback, exit status 2 ---
-
-GOOD = {"id": "a", "problem": "1 + 1?", "answer": "2", "reasoning": "1 + 1 = 2"}
-
-
-@pytest.fixture
-def cli(monkeypatch, capsys):
-    """The command line as `run` has it, in this process: starting Python for each case would take a minute."""
-
-    def call(*args):
-        monkeypatch.setattr(sys, "argv", command(*args)[1:])
-        with pytest.raises(SystemExit) as end:
-            run_cli(build_crv.main, build_crv.Config, build_crv.__doc__)
-        return subprocess.CompletedProcess(args, end.value.code, *capsys.readouterr())
-
-    return call
-
-
-def jsonl(*objects):
-    return "".join(json.dumps(o) + "\n" for o in objects)
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (jsonl(GOOD) + '{"id": "b", \n', r"problems\.jsonl:2: not valid JSON"),
-        (jsonl(GOOD, [1]), r"problems\.jsonl:2: a record must be a JSON object"),
-        (jsonl({k: v for k, v in GOOD.items() if k != "reasoning"}), r"problems\.jsonl:1: .*needs the key reasoning"),
-        (jsonl(GOOD, GOOD), r"problems\.jsonl:2: duplicate id 'a', first seen on line 1"),
-        (jsonl(GOOD | {"answer": "  "}), r"problems\.jsonl:1: answer must be a string that is not empty"),
-        (jsonl(GOOD | {"answer": 2}), r"problems\.jsonl:1: answer must be a string"),
-        (jsonl(GOOD | {"solution": ["so 2"]}), r"problems\.jsonl:1: solution must be a string, not list"),
-        ('{"id": "a", "problem": "x", "answer": "2", "reasoning": "so \\boxed{2}"}\n', r"backspace .*'oxed"),
-        ('{"id": "a", "problem": "x", "answer": "\\frac12", "reasoning": "so"}\n', r"form feed .*'rac12"),
-        ("", r"holds no records"),
-        (None, r"no such file: .*problems\.jsonl"),
-    ],
-)
-def test_bad_problems(tmp_path, cli, text, message):
-    path = tmp_path / "problems.jsonl"
-    if text is not None:
-        path.write_text(text)
-    check_refused(cli(path, tmp_path / "out", "http://127.0.0.1:9/v1"), message)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (["recritiqe=retry"], r"unknown config key recritiqe; did you mean recritique\?"),
-        (
-            ["endpoints.teacher.base_urll=x"],
-            r"unknown config key endpoints\.teacher\.base_urll; did you mean .*base_url",
-        ),
-        (["max_rounds=three"], r"max_rounds must be int"),
-        (["max_rounds=0"], r"max_rounds must be at least 1"),
-        (["stages=rc"], r"stages is 'rc'; it must be one of crv, cr, c"),
-        (["check_incorrect=perhaps"], r"check_incorrect must be bool"),
-        (
-            ["agents.verifier=small"],
-            r"agents\.verifier is small, but there is no endpoints\.small \(there is: teacher\)",
-        ),
-        (["endpoints.teacher.base_url=localhost:8000"], r"base_url must be an http\(s\) address"),
-        (["endpoints.teacher.concurrency=0"], r"concurrency must be at least 1"),
-        (["endpoints.teacher.api_key_env=NO_SUCH_KEY"], r"\$NO_SUCH_KEY, which is not set"),
-        (["prompts_dir=/nowhere"], r"/nowhere/critic\.txt"),
-        (["instruction=Solve it"], r"instruction must contain \{problem\}"),
-    ],
-)
-def test_bad_configuration(tmp_path, cli, words, message):
-    problems = write_problems(tmp_path / "problems.jsonl", 1)
-    check_refused(cli(problems, tmp_path / "out", "http://127.0.0.1:9/v1", *words), message)
-
-
-def test_nobody_at_the_address(tmp_path):
-    problems = write_problems(tmp_path / "problems.jsonl", 30)
-    check_refused(
-        run(problems, tmp_path / "out", "http://127.0.0.1:9/v1"), r"http://127\.0\.0\.1:9/v1 .*3 tries", lines=3
-    )
-
-
 def test_the_folder_of_another_configuration(whole):
     out, problems, _ = whole
     done = run(problems, out, "http://127.0.0.1:9/v1", "max_rounds=2")
@@ -511,10 +402,3 @@ def test_the_folder_of_another_configuration(whole):
     notes.mkdir()
     (notes / "mine.txt").write_text("mine")
     check_refused(run(problems, notes, "http://127.0.0.1:9/v1"), r"is not empty and was not made by this script")
-
-
-def check_refused(done, message, lines=1):
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= lines, done.stderr
-    assert re.search(message, done.stderr.strip().splitlines()[-1]), done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith("error: ")

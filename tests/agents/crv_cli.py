@@ -1,0 +1,42 @@
+"""Calling `python build_crv.py` in tests: its command line, a small problem file, and what a refusal looks like."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+
+def write_problems(path, count):
+    rows = [
+        {
+            "id": f"p{n}",
+            "problem": f"What is {n} plus {n}?",
+            "answer": str(2 * n),
+            "reasoning": f"chain{n}: {n} + {n} = {2 * n}",
+        }
+        for n in range(1, count + 1)
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def command(problems, out, url, *words):
+    return [
+        sys.executable, "build_crv.py", f"problems={problems}", f"out={out}", f"endpoints.teacher.base_url={url}",
+        "endpoints.teacher.model=m", "endpoints.teacher.retries=2", "endpoints.teacher.backoff=0.01",
+        "endpoints.teacher.concurrency=8", "response_style=plain", *words,
+    ]  # fmt: skip
+
+
+def run(*args, **kwargs):
+    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=120, **kwargs)
+
+
+def check_refused(done, message, lines=1):
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr and len(done.stderr.strip().splitlines()) <= lines, done.stderr
+    assert re.search(message, done.stderr.strip().splitlines()[-1]), done.stderr
+    assert done.stderr.strip().splitlines()[-1].startswith("error: ")
