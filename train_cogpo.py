@@ -12,7 +12,7 @@ in. Run the same command again to go on after a stop, of whatever kind.
 
 import math
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -20,19 +20,21 @@ import torch
 
 from config import at_least_one, check_output, claim_output, run_cli
 from data.errors import UserError
-from data.examples import BatchConfig, DataConfig, load_pairs
+from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_pairs
 from data.packing import pack, plan_epoch, plan_micro_batches
 from data.records import GAPS
 from data.render import Renderer
-from losses import BatchBetaState, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
+from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from losses.beta_dpo import differential
 from model import checkpoint as ckpt
-from model.load import ModelConfig, load_model, load_tokenizer, resolve_dtype, weights_id
-from model.logprobs import LogProbModel, response_sums
+from model.load import ModelConfig, load_policy, load_tokenizer, resolve_dtype
+from model.logprobs import response_sums
+from model.lora import LoraConfig
 from model.metrics import Metrics
 from model.optim import OptimConfig, apply_step, lr_at, make_optimizer
-from model.parallel import Ranks, reshard, shard
+from model.parallel import ParallelConfig, Ranks, reshard
 from model.reference import cache_key, reference_logps
+from model.stream import WeightFiles
 from progress import Progress, say
 
 
@@ -60,6 +62,8 @@ class LossConfig:
     """beta_dpo*, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
     drop: float = 0.2
     """beta_dpo_batch: share of a batch's pairs that its filter drops"""
+    nll_weight: float = 0.0
+    """any loss: weight of an added −log π(y_w)/|y_w|, the chosen response's mean NLL, averaged over pairs"""
 
 
 @dataclass
@@ -71,20 +75,27 @@ class Config:
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-7))
     batch: BatchConfig = field(default_factory=BatchConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
     checkpoint: ckpt.CheckpointConfig = field(default_factory=ckpt.CheckpointConfig)
     reference_cache: str = "out/reference"
     """folder of reference log-probs, shared by all runs that start from the same weights"""
     epochs: int = 1
     """passes over the pairs (Table 8)"""
     seed: int = 0
-    """order of the pairs"""
+    """order of the pairs, and LoRA's initial values"""
 
 
-FREE = ("checkpoint", "reference_cache")  # keys that may change when a run is resumed
+# keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
+FREE = ("checkpoint", "reference_cache", "heldout", "parallel")
 
 
 def main(cfg):
-    at_least_one(cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep")
+    at_least_one(
+        cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
+        "heldout.every_steps", "parallel.replicate",
+    )  # fmt: skip
     ranks = Ranks()
     check_output(cfg, cfg.out, FREE)
     if ckpt.is_done(cfg.out):
@@ -92,7 +103,10 @@ def main(cfg):
         return
 
     tokenizer = load_tokenizer(cfg.model.path)
-    examples = load_pairs(cfg.data, Renderer(tokenizer), cfg.batch.group_by_problem)
+    renderer = Renderer(tokenizer)
+    examples, heldout = load_pairs(cfg.data, renderer, cfg.batch.group_by_problem), None
+    if cfg.heldout.file:
+        heldout = load_pairs(replace(cfg.data, file=cfg.heldout.file), renderer, cfg.batch.group_by_problem)
     num_pairs = sum(u.items for u in examples.units)
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(
@@ -100,33 +114,36 @@ def main(cfg):
         f"{examples.dropped} pairs dropped as too long; {len(plan)} steps on {ranks.count} x {ranks.device.type}"
     )
 
-    lm = load_model(cfg.model, ranks.device, tokenizer)
+    model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
     if ranks.is_main:
         claim_output(cfg, cfg.out, FREE)
-    compute_dtype = resolve_dtype(cfg.model.compute_dtype, ranks.device)
-    model = shard(LogProbModel(lm), ranks, compute_dtype)
-    weights = ranks.broadcast(weights_id(cfg.model.path) if ranks.is_main else None)
-    ref_logps = None
-    if cfg.loss.name != "simpo":
-        ref_logps = reference(cfg, ranks, examples, model, cache_key(weights, compute_dtype, lm.config.packed_backend))
+    weights = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
+    if cfg.loss.name != "simpo":  # before anything is trained or resumed: the model still is the reference
+        compute_dtype = resolve_dtype(cfg.model.compute_dtype, ranks.device)
+        cache = Path(cfg.reference_cache) / cache_key(weights, compute_dtype, model.lm.config.packed_backend)
+        first_epoch = plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch=0)
+        examples.ref_logps = reference(cfg, ranks, examples, first_epoch, model, cache)
+        if heldout:
+            heldout.ref_logps = reference(cfg, ranks, heldout, [everything(heldout)], model, cache)
 
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
     resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer, inputs)
     resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
-    train(cfg, ranks, examples, plan, model, optimizer, ref_logps, resumed)
+    train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed)
     ckpt.export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{ckpt.FINAL}, metrics in {cfg.out}/metrics.jsonl")
 
 
-def reference(cfg, ranks, examples, model, key):
-    """log π_ref of every unique response, float32 [R], in the micro-batches of the first epoch (model/reference.py)."""
-    first_epoch = plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch=0)
-    micro_batches = [
-        unique_seqs(micro, examples.units) for step in first_epoch for micro in mine(cfg, ranks, examples, step)
-    ]
-    folder = Path(cfg.reference_cache) / key
+def reference(cfg, ranks, examples, steps, model, folder):
+    """log π_ref of every unique response, float32 [R], in the micro-batches of `steps` (model/reference.py)."""
+    micro_batches = [unique_seqs(micro, examples.units) for step in steps for micro in mine(cfg, ranks, examples, step)]
     return reference_logps(model, examples.sequences, micro_batches, folder, ranks).to(ranks.device)
+
+
+def everything(examples):
+    """All units, as one step."""
+    return list(range(len(examples.units)))
 
 
 def mine(cfg, ranks, examples, step):
@@ -152,13 +169,39 @@ def local_batch(micro, examples, device):
     return pack([examples.sequences[s] for s in seqs]).to(device), seqs, chosen, rejected, gap
 
 
-def pair_losses(cfg, logps, ref_logps, lengths, chosen, rejected, gap, beta):
+@dataclass
+class MicroResult:
+    """What a micro-batch of pairs gives. loss: [], a sum over pairs, not divided; preference: the same without NLL."""
+
+    loss: torch.Tensor
+    preference: torch.Tensor
+    pairs: PairLoss
+    gap: torch.Tensor
+    chosen_logps: torch.Tensor
+    rejected_logps: torch.Tensor
+
+
+def run_micro_batch(cfg, examples, micro, model, device, beta, keep=None):
+    """Forward pass and loss of one micro-batch. keep: {unit: bool [pairs of the unit]}, of β-DPO's filter."""
+    batch, seqs, chosen, rejected, gap = local_batch(micro, examples, device)
+    logps = response_sums(model(batch), batch)
+    refs = None if examples.ref_logps is None else examples.ref_logps[seqs]
+    mean_logps = logps / torch.tensor(batch.response_lens, device=device)
+    pairs = pair_losses(cfg.loss, logps, mean_logps, refs, chosen, rejected, gap, beta)
+    nll = -mean_logps[chosen]
+    weight = torch.cat([keep[u] for u in micro]).to(device) if keep is not None and micro else 1.0
+    # an empty micro-batch has no pairs; the zero keeps it part of the graph, and of the collectives
+    preference = (pairs.loss * weight).sum() + 0.0 * logps.sum()
+    loss = preference + cfg.loss.nll_weight * (nll * weight).sum() if cfg.loss.nll_weight else preference
+    return MicroResult(loss, preference.detach(), pairs, gap, logps.detach()[chosen], logps.detach()[rejected])
+
+
+def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap, beta):
     """The loss of the config on the pairs of one micro-batch: a PairLoss. logps: float32 [S], summed, nats."""
-    loss = cfg.loss
     if loss.name == "cogpo":
         return cogpo_loss(logps, ref_logps, chosen, rejected, gap, betas=loss.betas)
     if loss.name == "simpo":
-        return simpo_loss(logps / lengths, chosen, rejected, beta=loss.simpo_beta, gamma=loss.simpo_gamma)
+        return simpo_loss(mean_logps, chosen, rejected, beta=loss.simpo_beta, gamma=loss.simpo_gamma)
     if loss.name in ("dpo", "beta_dpo_batch"):
         return dpo_loss(logps, ref_logps, chosen, rejected, beta=beta)
     per_gap = loss.name == "beta_cogpo"
@@ -168,78 +211,100 @@ def pair_losses(cfg, logps, ref_logps, lengths, chosen, rejected, gap, beta):
     )  # fmt: skip
 
 
-def train(cfg, ranks, examples, plan, model, optimizer, ref_logps, resumed):
-    units, device = examples.units, ranks.device
+def train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed):
     start, beta_state = resumed["step"], BatchBetaState(**resumed["beta_state"])
     metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
     with Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
+            # the held-out values of a line belong to the same weights as its training loss: those before the update
+            watched = step % cfg.heldout.every_steps == 0
+            held = evaluate(cfg, ranks, heldout, model, beta_state) if heldout and watched else {}
             began = time.perf_counter()
-            num_pairs = sum(units[u].items for u in plan[step])
+            num_pairs = sum(examples.units[u].items for u in plan[step])
             micro_batches = mine(cfg, ranks, examples, plan[step])
             beta, keep = cfg.loss.beta, None
             if cfg.loss.name == "beta_dpo_batch":
-                beta, keep, beta_state = whole_batch_beta(
-                    cfg, ranks, examples, plan[step], micro_batches, model, ref_logps, step, beta_state
-                )
+                gaps = differentials(ranks, examples, plan[step], micro_batches, model)
+                beta, keep, beta_state = whole_batch_beta(cfg, examples, plan[step], gaps, step, beta_state)
                 num_pairs = sum(int(k.sum()) for k in keep.values())
 
-            stats = GapStats(device)
-            total = 0.0
-            num_tokens = 0
+            stats = GapStats(ranks.device)
+            sums = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # loss, its preference part, tokens
             for micro in micro_batches:
-                batch, seqs, chosen, rejected, gap = local_batch(micro, examples, device)
-                logps = response_sums(model(batch), batch)
-                refs = None if ref_logps is None else ref_logps[seqs]
-                lengths = torch.tensor(batch.response_lens, device=device)
-                pairs = pair_losses(cfg, logps, refs, lengths, chosen, rejected, gap, beta)
-                losses = pairs.loss
-                if keep is not None and micro:
-                    losses = losses * torch.cat([keep[u] for u in micro]).to(device)
-                # an empty micro-batch has no pairs; the zero keeps it part of the graph, and of the collectives
-                loss = losses.sum() / num_pairs + 0.0 * logps.sum()
+                done = run_micro_batch(cfg, examples, micro, model, ranks.device, beta, keep)
+                loss = done.loss / num_pairs
                 loss.backward()
-                total = total + loss.detach()
-                num_tokens += batch.input_ids.numel() if micro else 0
-                stats.add(pairs, gap, logps.detach(), chosen, rejected)
-            total = ranks.sum(total).item()
-            if step == 0 and cfg.loss.name != "simpo" and abs(total - math.log(2)) > 1e-3:
+                num_tokens = sum(len(examples.sequences[s]) for s in unique_seqs(micro, examples.units))
+                sums += torch.stack(
+                    [loss.detach().double(), done.preference.double() / num_pairs, sums.new_tensor(num_tokens)]
+                )
+                stats.add(done)
+            total, preference, num_tokens = ranks.sum(sums).tolist()
+            if step == 0 and cfg.loss.name != "simpo" and abs(preference - math.log(2)) > 1e-3:
                 raise UserError(
-                    f"the first loss is {total:.4f}, not ln 2 = 0.6931: policy and reference log-probs differ before "
-                    f"any training; delete {cfg.reference_cache} if it was written by another version"
+                    f"the first loss is {preference:.4f}, not ln 2 = 0.6931: policy and reference log-probs differ "
+                    f"before any training; delete {cfg.reference_cache} if it was written by another version"
                 )
             lr = lr_at(cfg.optim, step, len(plan))
             norm = apply_step(cfg.optim, model, optimizer, lr, total, step)
-            tokens = int(ranks.sum(torch.tensor(num_tokens, device=device)).item())
-            rate = tokens / (time.perf_counter() - began)
+            rate = num_tokens / (time.perf_counter() - began)
             metrics.log(
-                step=step, loss=total, lr=lr, grad_norm=norm, tokens=tokens, tokens_per_second=rate, **stats.read(ranks)
-            )
+                step=step, loss=total, lr=lr, grad_norm=norm, tokens=int(num_tokens), tokens_per_second=rate,
+                **stats.read(ranks), **held,
+            )  # fmt: skip
             bar.update(loss=total, tok_s=round(rate))
             if (step + 1) % cfg.checkpoint.every_steps == 0 and step + 1 < len(plan):
                 ckpt.save(cfg, step + 1, model, optimizer, resumed | {"beta_state": asdict(beta_state)}, ranks)
+    if heldout:
+        metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model, beta_state))
     metrics.close()
 
 
-def whole_batch_beta(cfg, ranks, examples, step_units, micro_batches, model, ref_logps, step, state):
-    """β-DPO's batch-level β: a forward pass over the whole step first, so that β does not depend on the packing.
+def evaluate(cfg, ranks, heldout, model, beta_state):
+    """{"eval/loss": …, "eval/small/margin": …}: the same numbers on the held-out pairs, all of them one batch."""
+    step = everything(heldout)
+    micro_batches, beta = mine(cfg, ranks, heldout, step), cfg.loss.beta
+    if cfg.loss.name == "beta_dpo_batch":
+        gaps = differentials(ranks, heldout, step, micro_batches, model)
+        beta, _, _ = whole_batch_beta(cfg, heldout, step, gaps, 0, beta_state, training=False)
+    stats = GapStats(ranks.device)
+    total = torch.zeros((), device=ranks.device)
+    with torch.no_grad():
+        for micro in micro_batches:
+            done = run_micro_batch(cfg, heldout, micro, model, ranks.device, beta)
+            total += done.loss
+            stats.add(done)
+    reshard(model)
+    num_pairs = sum(unit.items for unit in heldout.units)
+    values = {"loss": ranks.sum(total).item() / num_pairs, **stats.read(ranks)}
+    return {f"eval/{name}": value for name, value in values.items()}
 
-    Returns (β, keep, new state); keep: {unit index: bool tensor, one entry a pair of the unit}.
-    """
+
+def differentials(ranks, examples, step, micro_batches, model):
+    """{unit index: Δ_w − Δ_l of its pairs, nats} of a whole step, on every rank; a forward pass, so that β-DPO's
+    batch-level β does not depend on the packing."""
     found = {}
     for micro in micro_batches:
         batch, seqs, chosen, rejected, _ = local_batch(micro, examples, ranks.device)
         with torch.no_grad():
             logps = response_sums(model(batch), batch)
-        gaps = differential(logps, ref_logps[seqs], chosen, rejected).cpu()
+        gaps = differential(logps, examples.ref_logps[seqs], chosen, rejected).cpu()
         found |= dict(zip(micro, gaps.split([examples.units[u].items for u in micro]), strict=True))
     reshard(model)
-    everywhere = {u: gaps for on_rank in ranks.gather(found) for u, gaps in on_rank.items()}
+    return {u: gaps for on_rank in ranks.gather(found) for u, gaps in on_rank.items()}
+
+
+def whole_batch_beta(cfg, examples, step_units, gaps, step, state, training=True):
+    """β-DPO's batch-level β of a step. Returns (β, keep, new state); keep: {unit index: bool, one entry a pair}.
+
+    Outside training nothing is filtered, and the moving averages stand still.
+    """
     generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
     loss = cfg.loss
     beta, keep, state = batch_beta(
-        torch.cat([everywhere[u] for u in step_units]), state, generator, beta=loss.beta, alpha=loss.alpha,
-        drop=loss.drop, floor=loss.beta_floor, ceiling=loss.beta_ceiling,
+        torch.cat([gaps[u] for u in step_units]), state, generator, beta=loss.beta, alpha=loss.alpha,
+        drop=loss.drop if training else 0.0, momentum=0.9 if training else 1.0, floor=loss.beta_floor,
+        ceiling=loss.beta_ceiling,
     )  # fmt: skip
     kept = keep.split([examples.units[u].items for u in step_units])
     return beta, dict(zip(step_units, kept, strict=True)), state
@@ -263,12 +328,14 @@ class GapStats:
     def __init__(self, device):
         self.sums = torch.zeros(len(GAPS), len(self.NAMES), dtype=torch.float64, device=device)
 
-    def add(self, pairs, gap, logps, chosen, rejected):
+    def add(self, done):
+        """done: a MicroResult."""
+        pairs = done.pairs
         columns = (
-            torch.ones_like(pairs.margin), pairs.loss.detach(), pairs.margin, (pairs.margin > 0).float(), logps[chosen],
-            logps[rejected], pairs.chosen_reward, pairs.rejected_reward, pairs.beta,
+            torch.ones_like(pairs.margin), pairs.loss.detach(), pairs.margin, (pairs.margin > 0).float(),
+            done.chosen_logps, done.rejected_logps, pairs.chosen_reward, pairs.rejected_reward, pairs.beta,
         )  # fmt: skip
-        self.sums.index_add_(0, gap, torch.stack(columns, dim=1).double())
+        self.sums.index_add_(0, done.gap, torch.stack(columns, dim=1).double())
 
     def read(self, ranks):
         """{"small/loss": mean, …} over all ranks; a gap without pairs is left out."""

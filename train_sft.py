@@ -8,20 +8,22 @@ number of micro-batches or of ranks. Run the same command again to go on after a
 """
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import torch
+
 from config import at_least_one, check_output, claim_output, run_cli
-from data.examples import BatchConfig, DataConfig, load_sft
+from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_sft
 from data.packing import pack, plan_epoch, plan_micro_batches
 from data.render import Renderer
 from losses import sft_loss
 from model import checkpoint as ckpt
-from model.load import ModelConfig, load_model, load_tokenizer, resolve_dtype
-from model.logprobs import LogProbModel
+from model.load import ModelConfig, load_policy, load_tokenizer
+from model.lora import LoraConfig
 from model.metrics import Metrics
 from model.optim import OptimConfig, apply_step, lr_at, make_optimizer
-from model.parallel import Ranks, shard
+from model.parallel import ParallelConfig, Ranks, reshard
 from progress import Progress, say
 
 
@@ -33,18 +35,25 @@ class Config:
     data: DataConfig
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
     batch: BatchConfig = field(default_factory=BatchConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
     checkpoint: ckpt.CheckpointConfig = field(default_factory=ckpt.CheckpointConfig)
     epochs: int = 3
     """passes over the data (Table 8)"""
     seed: int = 0
-    """order of the examples"""
+    """order of the examples, and LoRA's initial values"""
 
 
-FREE = ("checkpoint",)  # keys that may change when a run is resumed
+# keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
+FREE = ("checkpoint", "heldout", "parallel")
 
 
 def main(cfg):
-    at_least_one(cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep")
+    at_least_one(
+        cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
+        "heldout.every_steps", "parallel.replicate",
+    )  # fmt: skip
     ranks = Ranks()
     check_output(cfg, cfg.out, FREE)
     if ckpt.is_done(cfg.out):
@@ -52,53 +61,80 @@ def main(cfg):
         return
 
     tokenizer = load_tokenizer(cfg.model.path)
-    examples = load_sft(cfg.data, Renderer(tokenizer))
+    renderer = Renderer(tokenizer)
+    examples = load_sft(cfg.data, renderer)
+    heldout = load_sft(replace(cfg.data, file=cfg.heldout.file), renderer) if cfg.heldout.file else None
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(
         f"{len(examples.units)} examples, {sum(examples.lengths)} tokens, {examples.dropped} dropped as too long; "
         f"{len(plan)} steps on {ranks.count} x {ranks.device.type}"
     )
 
-    lm = load_model(cfg.model, ranks.device, tokenizer)
+    model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
     if ranks.is_main:
         claim_output(cfg, cfg.out, FREE)
-    model = shard(LogProbModel(lm), ranks, resolve_dtype(cfg.model.compute_dtype, ranks.device))
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest()}
     resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer, inputs)
-    train(cfg, ranks, examples, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
+    train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
     ckpt.export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{ckpt.FINAL}, metrics in {cfg.out}/metrics.jsonl")
 
 
-def train(cfg, ranks, examples, plan, model, optimizer, start, inputs):
-    sequences, units = examples.sequences, examples.units
+def mine(cfg, ranks, examples, step):
+    """This rank's micro-batches of a step: lists of unit indices."""
+    return plan_micro_batches(step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count)[ranks.rank]
+
+
+def micro_loss(model, examples, micro, device):
+    """Loss of a micro-batch, summed over its supervised tokens. An empty one runs a sequence that weighs nothing."""
+    picked = [s for u in micro for s in examples.units[u].seqs]
+    batch = pack([examples.sequences[s] for s in picked or [0]]).to(device)
+    return sft_loss(model(batch), float(bool(picked)))
+
+
+def train(cfg, ranks, examples, heldout, plan, model, optimizer, start, inputs):
     metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
     with Progress(len(plan), "sft", initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
+            # the held-out loss of a line belongs to the same weights as its training loss: those before the update
+            watched = step % cfg.heldout.every_steps == 0
+            held = evaluate(cfg, ranks, heldout, model) if heldout and watched else {}
             began = time.perf_counter()
-            num_tokens = sum(len(sequences[s]) for u in plan[step] for s in units[u].seqs)
-            num_supervised = num_tokens - sum(sequences[s].prompt_len for u in plan[step] for s in units[u].seqs)
+            num_tokens, num_supervised = count_tokens(examples, plan[step])
             total = 0.0
-            micro_batches = plan_micro_batches(plan[step], units, examples.lengths, cfg.batch.max_tokens, ranks.count)[
-                ranks.rank
-            ]
-            for micro in micro_batches:
-                picked = [s for u in micro for s in units[u].seqs]
-                batch = pack([sequences[s] for s in picked or [0]]).to(ranks.device)
-                logps = model(batch)
-                loss = sft_loss(logps, float(bool(picked))) / num_supervised  # an empty micro-batch weighs nothing
+            for micro in mine(cfg, ranks, examples, plan[step]):
+                loss = micro_loss(model, examples, micro, ranks.device) / num_supervised
                 loss.backward()
                 total = total + loss.detach()
             total = ranks.sum(total).item()
             lr = lr_at(cfg.optim, step, len(plan))
             norm = apply_step(cfg.optim, model, optimizer, lr, total, step)
             rate = num_tokens / (time.perf_counter() - began)
-            metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=num_tokens, tokens_per_second=rate)
+            metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=num_tokens, tokens_per_second=rate, **held)
             bar.update(loss=total, tok_s=round(rate))
             if (step + 1) % cfg.checkpoint.every_steps == 0 and step + 1 < len(plan):
                 ckpt.save(cfg, step + 1, model, optimizer, {"inputs": inputs}, ranks)
+    if heldout:
+        metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model))
     metrics.close()
+
+
+def count_tokens(examples, step):
+    """(all tokens, supervised tokens) of a step, over all ranks."""
+    sequences = [examples.sequences[s] for u in step for s in examples.units[u].seqs]
+    return sum(map(len, sequences)), sum(len(s) - s.prompt_len for s in sequences)
+
+
+def evaluate(cfg, ranks, heldout, model):
+    """{"eval/loss": mean over the supervised tokens of the held-out examples}."""
+    everything = list(range(len(heldout.units)))
+    total = torch.zeros((), device=ranks.device)
+    with torch.no_grad():
+        for micro in mine(cfg, ranks, heldout, everything):
+            total += micro_loss(model, heldout, micro, ranks.device)
+    reshard(model)
+    return {"eval/loss": ranks.sum(total).item() / count_tokens(heldout, everything)[1]}
 
 
 if __name__ == "__main__":

@@ -22,6 +22,16 @@ class DataConfig:
 
 
 @dataclass
+class HeldOutConfig:
+    """Loss and margins on data that is not trained on."""
+
+    file: str = ""
+    """a file like data.file; empty for none"""
+    every_steps: int = 50
+    """steps between two looks at it; one more follows the last step"""
+
+
+@dataclass
 class BatchConfig:
     """How much goes into a step and into a row."""
 
@@ -44,11 +54,13 @@ class Pair:
 
 @dataclass
 class Examples:
-    """sequences: list of data.render.Sequence. units: list of data.packing.Unit; for pairs the payload is the Pairs."""
+    """sequences: list of R data.render.Sequence. units: list of data.packing.Unit; for pairs the payload is the Pairs.
+    ref_logps: float32 [R], log π_ref of each sequence's response, once it is known."""
 
     sequences: list = field(default_factory=list)
     units: list = field(default_factory=list)
     dropped: int = 0
+    ref_logps: object = None
 
     @property
     def lengths(self):

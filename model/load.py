@@ -1,18 +1,25 @@
-"""From a folder or hub id to a tokenizer and a model ready for packed training."""
+"""From a folder or hub id to a tokenizer and a model ready for packed training.
 
-import hashlib
+No rank ever holds the whole model: it is built without storage (on the meta device), sharded, and each rank then reads
+its own rows of every weight from the safetensors files (model/stream.py).
+"""
+
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
 from data.errors import UserError
 from data.render import Renderer
 from model.attention import NAME, choose_backend
+from model.logprobs import LogProbModel
+from model.lora import add_adapters
+from model.parallel import ParallelConfig, shard
+from model.stream import WeightFiles, fill
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
@@ -31,8 +38,6 @@ class ModelConfig:
     auto: bfloat16 on CUDA, float32 on CPU"""
     export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     """dtype of the exported Hugging Face folder"""
-    activation_checkpointing: bool = False
-    """recompute each layer in the backward pass instead of keeping its activations"""
 
 
 def resolve_dtype(name, device):
@@ -50,24 +55,39 @@ def load_tokenizer(path):
         raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from None
 
 
-def load_model(cfg, device, tokenizer):
-    """The float32 master model on the CPU, with packed attention. Raises UserError for a model that cannot be trained.
+def load_policy(cfg, ranks, tokenizer, parallel=None, lora=None, seed=0):
+    """The model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
 
-    It is moved or sharded afterwards, by model.parallel.shard.
+    cfg: ModelConfig. parallel: ParallelConfig. lora: LoraConfig; with adapters only they are float32 and trainable, and
+    the frozen weights lie in the compute dtype. seed: of the adapters. Raises UserError for a model that cannot be
+    trained.
+    """
+    dtype = resolve_dtype(cfg.compute_dtype, ranks.device)
+    model = LogProbModel(build(cfg, ranks.device, tokenizer))
+    files = WeightFiles(cfg.path)
+    if lora and lora.rank:
+        add_adapters(model.lm, lora, dtype)
+    shard(model, parallel or ParallelConfig(), ranks, dtype)
+    fill(model.lm, files, seed, ranks.device)
+    return model.train()
+
+
+def build(cfg, device, tokenizer):
+    """The causal language model of `cfg` on the meta device, with packed attention. Raises UserError if unsupported.
+
+    device: where it is going to compute.
     """
     _check_folder(cfg.path)
-    dtype = resolve_dtype(cfg.compute_dtype, device)
+    backend = choose_backend(cfg.attention, device, resolve_dtype(cfg.compute_dtype, device))
     try:
         config = AutoConfig.from_pretrained(cfg.path)
-        backend = choose_backend(cfg.attention, device, dtype)
-        lm = AutoModelForCausalLM.from_pretrained(
-            cfg.path, config=config, dtype=torch.float32, attn_implementation=NAME
-        )
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
     except (OSError, ValueError) as error:
-        if isinstance(error, UserError):
-            raise
         raise UserError(f"cannot load a model from {cfg.path}: {_first_line(error)}") from None
     lm.config.packed_backend = backend
+    if os.path.isfile(os.path.join(cfg.path, "generation_config.json")) or not os.path.isdir(cfg.path):
+        lm.generation_config = _generation_config(cfg.path)
     # the token that ends a turn in training must end one in any server that reads the export, base models included
     listed = lm.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
@@ -86,32 +106,14 @@ def load_model(cfg, device, tokenizer):
     scaled = [k for k in ("final_logit_softcapping", "logits_scaling", "logit_scale") if getattr(lm.config, k, None)]
     if scaled:  # Gemma 2, Granite, Cohere; model/logprobs.py would leave it out, in policy and reference alike
         raise UserError(f"{cfg.path} transforms its logits ({', '.join(scaled)}), which is not supported")
-    if cfg.activation_checkpointing:
-        lm.gradient_checkpointing_enable({"use_reentrant": False})
-    lm.train()
     return lm
 
 
-def weights_id(path):
-    """sha256 over the weight files' contents of a model folder or cached hub id: changes when any weight changes."""
-    digest = hashlib.sha256()
-    for file in _weight_files(path):
-        digest.update(file.name.encode())
-        with file.open("rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()
-
-
-def _weight_files(path):
-    folder = Path(path)
-    if not folder.is_dir():
-        from huggingface_hub import snapshot_download  # only a hub id needs it; load_model has filled the cache
-
-        folder = Path(snapshot_download(path, local_files_only=True))
-    files = sorted(folder.glob("*.safetensors")) or sorted(folder.glob("*.bin"))
-    if not files:
-        raise UserError(f"{path} holds no weight files (*.safetensors or *.bin)")
-    return files
+def _generation_config(path):
+    try:
+        return GenerationConfig.from_pretrained(path)
+    except OSError:  # a hub id without one
+        return GenerationConfig()
 
 
 def _check_folder(path):

@@ -65,6 +65,8 @@ class LogProbModel(nn.Module):
     def __init__(self, lm):
         super().__init__()
         self.lm = lm
+        # the head is called as a module, so that FSDP's hooks gather its weight, but answers with log-probs
+        lm.lm_head.forward = lambda h_ND, labels_N: linear_logps(h_ND, lm.lm_head.weight, labels_N)
 
     def forward(self, batch):
         """batch: data.packing.PackedBatch on the model's device. Returns float32 [N], in the order of the batch."""
@@ -75,7 +77,7 @@ class LogProbModel(nn.Module):
             max_seqlen=batch.max_seqlen,
             use_cache=False,
         ).last_hidden_state
-        return linear_logps(hidden_BTD[0, batch.predict_from], self.lm.lm_head.weight, batch.labels)
+        return self.lm.lm_head(hidden_BTD[0, batch.predict_from], batch.labels)
 
 
 def response_sums(logps_N, batch):

@@ -1,7 +1,9 @@
 """AdamW, the learning-rate schedule, and the one place where a step is applied or refused."""
 
+import importlib.util
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -22,15 +24,28 @@ class OptimConfig:
     eps: float = 1e-8
     """AdamW's epsilon"""
     weight_decay: float = 0.0
-    """decoupled weight decay"""
+    """decoupled weight decay, of matrices only"""
     max_grad_norm: float = 1.0
     """gradients are scaled down to this global norm"""
+    state: Literal["float32", "8bit"] = "float32"
+    """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
 
 
 def make_optimizer(cfg, model):
-    return torch.optim.AdamW(
-        model.parameters(), lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, weight_decay=cfg.weight_decay, fused=True
-    )
+    """AdamW over the trainable parameters. Raises UserError if the package for `cfg.state` is missing."""
+    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trainable if p.ndim > 1], "weight_decay": cfg.weight_decay},
+        {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases
+    ]
+    groups = [group for group in groups if group["params"]]
+    if cfg.state == "float32":
+        return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, fused=True)
+    if importlib.util.find_spec("torchao") is None:
+        raise UserError("optim.state: 8bit needs the torchao package (pip install torchao)")
+    from torchao.optim import AdamW8bit
+
+    return AdamW8bit(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
 
 
 def lr_at(cfg, step, num_steps):
@@ -55,7 +70,10 @@ def apply_step(cfg, model, optimizer, lr, loss, step):
             f"(a lower optim.lr or a look at this step's data may help)"
         )
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], torch.Tensor):  # torchao's: a number would be compiled in
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return norm

@@ -1,16 +1,43 @@
 """Ranks and sharding: one process, or many under torchrun, with the same loop.
 
-Parameters are sharded with FSDP2 (`fully_shard`), one unit a decoder layer and one for the rest. Each unit computes in
-`compute_dtype` from float32 shards and reduces its gradients in float32, as a plain sum: the losses are divided by
-global counts, so the sharding must not divide again.
+Parameters are sharded with FSDP2 (`fully_shard`): one unit a decoder layer, one for the embedding, one for the final
+norm and the head. Each unit computes in `compute_dtype` from float32 shards and reduces its gradients in float32, as a
+plain sum: the losses are divided by global counts, so the sharding must not divide again.
 """
 
 import atexit
 import os
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Literal
 
 import torch
 import torch.distributed as dist
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.tensor import DTensor
+
+from data.errors import UserError
+from model.recompute import checkpointed
+
+PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others: the slowest checkpoint, not the slowest step
+
+
+@dataclass
+class ParallelConfig:
+    """How the model is spread over the ranks, and what it saves memory with."""
+
+    replicate: int = 1
+    """HSDP: so many copies of the model, each sharded over count/replicate ranks (one copy a node keeps the gathering
+    of weights inside the node). 1 shards over all ranks"""
+    prefetch: int = 1
+    """layers whose weights are gathered ahead of the one that computes"""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """full recomputes each layer in the backward pass; selective keeps attention's and every second matrix product's
+    output and recomputes the rest"""
+    compile: bool = False
+    """torch.compile each decoder layer (needs a C++ compiler on CPU, Triton on CUDA)"""
+    offload: bool = False
+    """keep parameters, gradients and optimizer state in CPU memory; AdamW then runs there (CUDA)"""
 
 
 class Ranks:
@@ -56,35 +83,78 @@ class Ranks:
 
 def _join(**kwargs):
     if not dist.is_initialized():
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo", **kwargs)
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE, **kwargs)
         atexit.register(dist.destroy_process_group)
 
 
-def shard(model, ranks, compute_dtype):
-    """Put a model.logprobs.LogProbModel where it computes. Alone in float32 it stays a plain module."""
-    if ranks.count == 1 and compute_dtype == torch.float32:
-        return model.to(ranks.device)
+def shard(model, cfg, ranks, compute_dtype):
+    """Spread a model.logprobs.LogProbModel, still on the meta device, over the ranks. Returns it, without values.
+
+    Alone in float32 it stays a plain module. Raises UserError if the ranks cannot be divided as `cfg` asks.
+    """
+    if ranks.count % cfg.replicate:
+        raise UserError(f"parallel.replicate={cfg.replicate} does not divide the {ranks.count} ranks")
+    if cfg.offload and ranks.device.type != "cuda":
+        raise UserError("parallel.offload moves the optimizer from the GPU to the CPU; there is no GPU here")
+    for layer in model.lm.model.layers:
+        layer.forward = checkpointed(layer.forward, cfg.activation_checkpointing)
+        if cfg.compile:
+            layer.forward = torch.compile(layer.forward)
+    lm = model.lm
+    tied = lm.lm_head.weight is lm.model.embed_tokens.weight
+    if ranks.count > 1 or compute_dtype != torch.float32:
+        _fully_shard(model, cfg, ranks, compute_dtype, tied)
+    model.to_empty(device="cpu" if cfg.offload else ranks.device)
+    if tied:  # to_empty makes two of them
+        lm.lm_head.weight = lm.model.embed_tokens.weight
+    return model
+
+
+def _fully_shard(model, cfg, ranks, compute_dtype, tied):
     if ranks.count == 1:
         _join(store=dist.HashStore(), rank=0, world_size=1)
-    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False)
-    mesh = dist.init_device_mesh(ranks.device.type, (ranks.count,))
-    for layer in model.lm.model.layers:
-        fully_shard(layer, mesh=mesh, mp_policy=policy)
-    # embedding, final norm and head share the root unit: with tied weights they are one parameter
-    fully_shard(model, mesh=mesh, mp_policy=policy, reshard_after_forward=False)
+    shards = ranks.count // cfg.replicate
+    shape, names = ((shards,), ("shard",)) if cfg.replicate == 1 else ((cfg.replicate, shards), ("replicate", "shard"))
+    options = {
+        "mesh": dist.init_device_mesh(ranks.device.type, shape, mesh_dim_names=names),
+        "mp_policy": MixedPrecisionPolicy(compute_dtype, reduce_dtype=torch.float32, cast_forward_inputs=False),
+    }
+    if cfg.offload:
+        options["offload_policy"] = CPUOffloadPolicy()
+    lm, layers = model.lm, model.lm.model.layers
+    for layer in layers:
+        fully_shard(layer, **options)
+    if not tied:
+        fully_shard(lm.model.embed_tokens, **options)
+        # used last in the forward pass and first in the backward one: not worth giving back in between
+        fully_shard([lm.model.norm, lm.lm_head], **options, reshard_after_forward=False)
+    fully_shard(model, **options, reshard_after_forward=False)  # with tied weights, the unit of all three
+    for i, layer in enumerate(layers):
+        layer.set_modules_to_forward_prefetch(list(layers[i + 1 : i + 1 + cfg.prefetch]))
+        layer.set_modules_to_backward_prefetch(list(reversed(layers[max(0, i - cfg.prefetch) : i])))
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
             if ranks.device.type == "cpu":
                 module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
-    return model
+
+
+def own_rows(parameter):
+    """(local tensor, first row): the part of a parameter that lies on this rank, rows first:first+len(local)."""
+    if not isinstance(parameter, DTensor):
+        return parameter.data, 0
+    rows = -(-parameter.shape[0] // parameter.device_mesh.size(-1))  # FSDP2 shards the first dimension, in such pieces
+    local = parameter.to_local()
+    return local, min(parameter.device_mesh.get_local_rank(-1) * rows, parameter.shape[0])
 
 
 def reshard(model):
-    """After forward passes without a backward one: free the root unit's gathered weights.
+    """After forward passes without a backward one: free the head's gathered weights.
 
-    It keeps them for a backward pass otherwise, and an optimizer or a checkpoint made meanwhile would take hold of the
+    They are kept for a backward pass otherwise, and an optimizer or a checkpoint made meanwhile would take hold of the
     gathered copies instead of the shards.
     """
-    if isinstance(model, FSDPModule):
-        model.reshard()
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()

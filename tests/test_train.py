@@ -140,9 +140,9 @@ def test_sft_accumulation_does_not_matter(sft_run, tiny_qwen, files, tmp_path, m
     assert_same_run(sft_run, tmp_path / "o")
 
 
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_activation_checkpointing_does_not_matter(sft_run, tiny_qwen, files, tmp_path, ranks):
-    words = sft_words(tiny_qwen, files, tmp_path / "o", model__activation_checkpointing="true")
+@pytest.mark.parametrize("mode, ranks", [("full", 1), ("selective", 1), ("selective", 2)])
+def test_activation_checkpointing_does_not_matter(sft_run, tiny_qwen, files, tmp_path, mode, ranks):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", parallel__activation_checkpointing=mode)
     run("train_sft.py", *words, ranks=ranks)
     assert_same_run(sft_run, tmp_path / "o")
 
@@ -225,14 +225,15 @@ def test_three_unique_responses_equal_six_separate(tiny_qwen, files):
     from data.packing import pack
     from data.render import Renderer
     from losses import cogpo_loss
-    from model.load import ModelConfig, load_model, load_tokenizer
-    from model.logprobs import LogProbModel, response_sums
+    from model.load import ModelConfig, load_policy, load_tokenizer
+    from model.logprobs import response_sums
+    from model.parallel import Ranks
     from train_cogpo import local_batch
 
     tokenizer = load_tokenizer(tiny_qwen)
     examples = load_pairs(DataConfig(str(files / "pairs.jsonl")), Renderer(tokenizer), group_by_problem=True)
     device = torch.device("cpu")
-    model = LogProbModel(load_model(ModelConfig(tiny_qwen), device, tokenizer))
+    model = load_policy(ModelConfig(tiny_qwen), Ranks(), tokenizer)
     micro = [u for u, unit in enumerate(examples.units) if unit.items == 3][:3]
 
     batch, seqs, chosen, rejected, gap = local_batch(micro, examples, device)

@@ -8,15 +8,16 @@ from transformers import AutoModelForCausalLM
 from data.packing import pack
 from data.render import Sequence
 from model.attention import ATTEND, choose_backend
-from model.load import ModelConfig, load_model, load_tokenizer
-from model.logprobs import LogProbModel, response_sums
+from model.load import ModelConfig, load_policy, load_tokenizer
+from model.logprobs import response_sums
+from model.parallel import Ranks
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
 def model(tiny):
-    return LogProbModel(load_model(ModelConfig(tiny), CPU, load_tokenizer(tiny)))
+    return load_policy(ModelConfig(tiny), Ranks(), load_tokenizer(tiny))
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,95 @@
+"""LoRA through the peft library: small trainable matrices beside frozen weights.
+
+The reference policy is the same model without its adapters: log π_ref is computed before the first step, when B = 0
+makes every adapter an exact zero.
+"""
+
+import math
+import zlib
+from dataclasses import dataclass
+
+import torch
+
+ADAPTER = "default"
+
+
+@dataclass
+class LoraConfig:
+    """Train low-rank adapters instead of all weights."""
+
+    rank: int = 0
+    """rank of the adapters; 0 trains all weights"""
+    alpha: float = 32.0
+    """their scale is alpha / rank"""
+    targets: list[str] | str = "all-linear"
+    """names of the linear layers that get one, e.g. [q_proj, v_proj]; all-linear: every one but the head"""
+
+
+def peft_config(cfg):
+    import peft
+
+    return peft.LoraConfig(
+        r=cfg.rank, lora_alpha=cfg.alpha, target_modules=cfg.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
+    )
+
+
+def add_adapters(lm, cfg, frozen_dtype):
+    """Put float32 adapters beside the linear layers of a model on the meta device; the rest becomes `frozen_dtype`.
+
+    Raises UserError if no layer bears one of the names in cfg.targets.
+    """
+    import peft
+
+    from data.errors import UserError
+
+    for parameter in lm.parameters():
+        parameter.requires_grad_(False)
+    lm.to(frozen_dtype)
+    try:
+        peft.inject_adapter_in_model(peft_config(cfg), lm, adapter_name=ADAPTER)
+    except ValueError as error:
+        raise UserError(f"lora.targets={cfg.targets}: {' '.join(str(error).split())[:200]}") from None
+    for name, parameter in lm.named_parameters():
+        if is_adapter(name):
+            parameter.data = parameter.data.float()
+
+
+def is_adapter(name):
+    """Whether a parameter belongs to an adapter."""
+    return ".lora_" in name
+
+
+def plain_name(name):
+    """The name that a parameter has in the model without adapters."""
+    return name.replace(".base_layer.", ".")
+
+
+def initial_value(name, shape, seed):
+    """float32: A as kaiming-uniform noise that depends on the seed and the name alone, B as zero."""
+    if ".lora_B." in name:
+        return torch.zeros(shape)
+    generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
+    value = torch.empty(shape)
+    return torch.nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator)
+
+
+def merged_value(lm):
+    """A function (name, parameter) -> full tensor on every rank, in which W has become W + (α/r) B A.
+
+    For model.checkpoint.export. It is a collective under sharding: all ranks call it for the same names in one order.
+    """
+    modules = dict(lm.named_modules())
+
+    def value(name, parameter):
+        full = _full(parameter)
+        layer = modules.get(name.removesuffix(".base_layer.weight"))
+        if not name.endswith(".base_layer.weight"):
+            return full
+        a, b = (_full(getattr(layer, part)[ADAPTER].weight) for part in ("lora_A", "lora_B"))
+        return full.float() + layer.scaling[ADAPTER] * (b @ a)
+
+    return value
+
+
+def _full(parameter):
+    return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.data
