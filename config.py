@@ -32,7 +32,8 @@ def run_cli(main, schema, doc):
     """Entry point of a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
 
     `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2; Ctrl-C says
-    how to go on and exits with 130. Everything else keeps its traceback: it is a defect of this project.
+    how to go on and exits with 130; so do, with 2, the ranks that another one has left alone. Everything else keeps its
+    traceback: it is a defect of this project.
     """
     argv = sys.argv[1:]
     speaks = int(os.environ.get("RANK", "0")) == 0  # one voice under torchrun
@@ -48,6 +49,12 @@ def run_cli(main, schema, doc):
         if speaks:
             print("\nstopped; run the same command again to go on from here", file=sys.stderr, flush=True)
         sys.exit(130)
+    except RuntimeError as error:
+        if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
+            raise
+        first = str(error).splitlines()[0]
+        print(f"error: lost a rank ({first}); run the same command again to go on", file=sys.stderr, flush=True)
+        sys.exit(2)
     sys.exit(status or 0)
 
 

@@ -26,13 +26,15 @@ from data.records import GAPS
 from data.render import Renderer
 from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from losses.beta_dpo import differential
-from model import checkpoint as ckpt
+from model.checkpoint import CheckpointConfig, Saver
+from model.export import FOLDER, export, is_done
 from model.load import ModelConfig, load_policy, load_tokenizer, resolve_dtype
 from model.logprobs import response_sums
 from model.lora import LoraConfig
 from model.metrics import Metrics
-from model.optim import OptimConfig, apply_step, lr_at, make_optimizer
+from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
+from model.preempt import Preemption
 from model.reference import cache_key, reference_logps
 from model.stream import WeightFiles
 from progress import Progress, say
@@ -78,7 +80,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
-    checkpoint: ckpt.CheckpointConfig = field(default_factory=ckpt.CheckpointConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     reference_cache: str = "out/reference"
     """folder of reference log-probs, shared by all runs that start from the same weights"""
     epochs: int = 1
@@ -96,10 +98,11 @@ def main(cfg):
         cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
         "heldout.every_steps", "parallel.replicate",
     )  # fmt: skip
-    ranks = Ranks()
+    check_optim(cfg.optim)
+    stop, ranks = Preemption(), Ranks()
     check_output(cfg, cfg.out, FREE)
-    if ckpt.is_done(cfg.out):
-        say(f"already done: {cfg.out}/{ckpt.FINAL}")
+    if is_done(cfg.out):
+        say(f"already done: {cfg.out}/{FOLDER}")
         return
 
     tokenizer = load_tokenizer(cfg.model.path)
@@ -128,11 +131,12 @@ def main(cfg):
 
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
-    resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer, inputs)
+    saver = Saver(cfg, ranks, stop)
+    resumed = saver.load_latest(model, optimizer, inputs)
     resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
-    train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed)
-    ckpt.export(cfg, model, tokenizer, ranks)
-    say(f"model in {cfg.out}/{ckpt.FINAL}, metrics in {cfg.out}/metrics.jsonl")
+    train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
+    export(cfg, model, tokenizer, ranks)
+    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl")
 
 
 def reference(cfg, ranks, examples, steps, model, folder):
@@ -211,10 +215,10 @@ def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap, beta)
     )  # fmt: skip
 
 
-def train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed):
+def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed):
     start, beta_state = resumed["step"], BatchBetaState(**resumed["beta_state"])
     metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
-    with Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
+    with saver, Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out values of a line belong to the same weights as its training loss: those before the update
             watched = step % cfg.heldout.every_steps == 0
@@ -253,8 +257,7 @@ def train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed):
                 **stats.read(ranks), **held,
             )  # fmt: skip
             bar.update(loss=total, tok_s=round(rate))
-            if (step + 1) % cfg.checkpoint.every_steps == 0 and step + 1 < len(plan):
-                ckpt.save(cfg, step + 1, model, optimizer, resumed | {"beta_state": asdict(beta_state)}, ranks)
+            saver.after_step(step + 1, len(plan), model, optimizer, resumed | {"beta_state": asdict(beta_state)})
     if heldout:
         metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model, beta_state))
     metrics.close()

@@ -18,12 +18,14 @@ from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_sft
 from data.packing import pack, plan_epoch, plan_micro_batches
 from data.render import Renderer
 from losses import sft_loss
-from model import checkpoint as ckpt
+from model.checkpoint import CheckpointConfig, Saver
+from model.export import FOLDER, export, is_done
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.lora import LoraConfig
 from model.metrics import Metrics
-from model.optim import OptimConfig, apply_step, lr_at, make_optimizer
+from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
+from model.preempt import Preemption
 from progress import Progress, say
 
 
@@ -38,7 +40,7 @@ class Config:
     parallel: ParallelConfig = field(default_factory=ParallelConfig)
     lora: LoraConfig = field(default_factory=LoraConfig)
     heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
-    checkpoint: ckpt.CheckpointConfig = field(default_factory=ckpt.CheckpointConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     epochs: int = 3
     """passes over the data (Table 8)"""
     seed: int = 0
@@ -54,10 +56,11 @@ def main(cfg):
         cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
         "heldout.every_steps", "parallel.replicate",
     )  # fmt: skip
-    ranks = Ranks()
+    check_optim(cfg.optim)
+    stop, ranks = Preemption(), Ranks()
     check_output(cfg, cfg.out, FREE)
-    if ckpt.is_done(cfg.out):
-        say(f"already done: {cfg.out}/{ckpt.FINAL}")
+    if is_done(cfg.out):
+        say(f"already done: {cfg.out}/{FOLDER}")
         return
 
     tokenizer = load_tokenizer(cfg.model.path)
@@ -75,10 +78,11 @@ def main(cfg):
         claim_output(cfg, cfg.out, FREE)
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest()}
-    resumed = ckpt.load_latest(Path(cfg.out) / "checkpoints", model, optimizer, inputs)
-    train(cfg, ranks, examples, heldout, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
-    ckpt.export(cfg, model, tokenizer, ranks)
-    say(f"model in {cfg.out}/{ckpt.FINAL}, metrics in {cfg.out}/metrics.jsonl")
+    saver = Saver(cfg, ranks, stop)
+    resumed = saver.load_latest(model, optimizer, inputs)
+    train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
+    export(cfg, model, tokenizer, ranks)
+    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl")
 
 
 def mine(cfg, ranks, examples, step):
@@ -93,9 +97,9 @@ def micro_loss(model, examples, micro, device):
     return sft_loss(model(batch), float(bool(picked)))
 
 
-def train(cfg, ranks, examples, heldout, plan, model, optimizer, start, inputs):
+def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, start, inputs):
     metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
-    with Progress(len(plan), "sft", initial=start, unit="step") as bar:
+    with saver, Progress(len(plan), "sft", initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out loss of a line belongs to the same weights as its training loss: those before the update
             watched = step % cfg.heldout.every_steps == 0
@@ -113,8 +117,7 @@ def train(cfg, ranks, examples, heldout, plan, model, optimizer, start, inputs):
             rate = num_tokens / (time.perf_counter() - began)
             metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=num_tokens, tokens_per_second=rate, **held)
             bar.update(loss=total, tok_s=round(rate))
-            if (step + 1) % cfg.checkpoint.every_steps == 0 and step + 1 < len(plan):
-                ckpt.save(cfg, step + 1, model, optimizer, {"inputs": inputs}, ranks)
+            saver.after_step(step + 1, len(plan), model, optimizer, {"inputs": inputs})
     if heldout:
         metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model))
     metrics.close()

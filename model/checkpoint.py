@@ -1,8 +1,8 @@
-"""Checkpoints of a run that can be killed at any moment, and the export to a Hugging Face folder.
+"""Checkpoints of a run that can be killed at any moment.
 
 A checkpoint is written under a temporary name and renamed when it is whole; a reader sees a complete one or none. It
-holds the sharded weights, the optimizer state and a small JSON of the caller's. The data position needs no state: the
-plan is a pure function of the step.
+holds the sharded trainable weights, the optimizer state and a small JSON of the caller's, and is loaded on any number
+of ranks. The data position needs no state: the plan is a pure function of the step.
 """
 
 import json
@@ -10,21 +10,23 @@ import os
 import re
 import shutil
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
-from torch.distributed.checkpoint.state_dict import (
-    StateDictOptions,
-    get_model_state_dict,
-    get_state_dict,
-    set_state_dict,
-)
+from safetensors import SafetensorError
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.utils._python_dispatch import is_traceable_wrapper_subclass
+from torch.utils._pytree import tree_map
 
 from data.errors import UserError
+from model.preempt import on_any_rank
 
-FINAL = "model"
+TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)  # what is frozen is read from model.path again
 
 # a single process is meant, not an accident to warn of at every checkpoint
 warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
@@ -35,83 +37,169 @@ class CheckpointConfig:
     """When to save, what to keep."""
 
     every_steps: int = 50
-    """optimizer steps between checkpoints"""
+    """optimizer steps between checkpoints; the last step always makes one"""
     keep: int = 2
-    """how many of the newest checkpoints stay while the run goes on"""
+    """how many of the newest checkpoints stay while the run goes on; the disk must hold one more"""
     keep_after_export: bool = False
     """keep the last checkpoint after the model was exported"""
 
 
-def save(cfg, step, model, optimizer, extra, ranks):
-    """Write <cfg.out>/checkpoints/step-NNNNNN, after `step` steps, and drop all but the newest. extra: JSON-able."""
-    folder = Path(cfg.out) / "checkpoints"
-    final, partial = folder / f"step-{step:06d}", folder / f"step-{step:06d}.partial"
-    if ranks.is_main:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-    ranks.barrier()
-    weights, moments = get_state_dict(model, optimizer)
-    dcp.save({"model": weights, "optim": moments}, checkpoint_id=str(partial))
-    if ranks.is_main:
-        (partial / "extra.json").write_text(json.dumps(extra | {"step": step}))
-        _sync(partial)
-        partial.rename(final)
-        for old in _steps(folder)[: -cfg.checkpoint.keep]:
-            shutil.rmtree(old)
-    ranks.barrier()
+class Saver:
+    """Reads and writes <out>/checkpoints/step-NNNNNN. `save` returns once the state is copied; a thread writes it.
 
+    The copy takes as much CPU memory as this rank's weights and moments, from `save` until the file is written; at most
+    one save is in flight. Every rank calls every method, in the same order. The thread's collectives run in a process
+    group of their own, so that they never mix with those of training.
 
-def load_latest(folder, model, optimizer, inputs):
-    """Restore the newest whole checkpoint in place. Returns its extra JSON, or None if there is none.
-
-    inputs: {config key: digest of what it points at}; a run does not go on from other inputs than it began with.
-    Raises UserError if one differs from the checkpoint's own `inputs`.
+        with saver:                          # SIGTERM no longer ends the process in the midst of a step
+            for step in range(start, last):
+                …
+                saver.after_step(step + 1, last, model, optimizer, extra)
     """
-    found = _steps(Path(folder))
-    if not found:
-        return None
-    extra = json.loads((found[-1] / "extra.json").read_text())
-    changed = [key for key, digest in inputs.items() if extra["inputs"][key] != digest]
-    if changed:
-        raise UserError(
-            f"the content of {' and '.join(changed)} has changed since {found[-1]} was written; "
-            f"set another output folder, or delete this one"
-        )
-    weights, moments = get_state_dict(model, optimizer)
-    state = {"model": weights, "optim": moments}
-    dcp.load(state, checkpoint_id=str(found[-1]))
-    set_state_dict(model, optimizer, model_state_dict=state["model"], optim_state_dict=state["optim"])
-    return extra
+
+    def __init__(self, cfg, ranks, stop):
+        """cfg: a script's config, with .out and .checkpoint. stop: a Preemption. Removes what a killed save left."""
+        self.every, self.keep = cfg.checkpoint.every_steps, cfg.checkpoint.keep
+        self.ranks, self.stop = ranks, stop
+        self.folder = Path(cfg.out) / "checkpoints"
+        self.group = dist.new_group(backend="gloo") if ranks.count > 1 else None
+        self.thread, self.pending = ThreadPoolExecutor(1), None
+        if ranks.is_main:
+            for partial in self.folder.glob("*.partial"):
+                shutil.rmtree(partial)
+        ranks.barrier()
+
+    def __enter__(self):
+        self.stop.__enter__()
+        return self
+
+    def __exit__(self, *exc):
+        if exc[0] is None:
+            self.wait()
+        self.stop.__exit__(*exc)
+
+    def after_step(self, step, num_steps, model, optimizer, extra):
+        """Save if it is time, or the last step. If a rank was told to stop: save, wait, and exit with PREEMPTED.
+
+        Raises as `wait` does, one step after a write has failed.
+        """
+        leaving = on_any_rank(self.stop.asked or self.failed, self.ranks)
+        if leaving or step == num_steps or step % self.every == 0:
+            self.save(step, model, optimizer, extra)
+        if leaving:
+            self.wait()
+            self.stop.leave(step)
+
+    def save(self, step, model, optimizer, extra):
+        """Begin to write the state after `step` steps; all but the newest checkpoints go once it stands.
+
+        extra: JSON-able dict, for `load_latest` to return. Waits for the save before this one, and raises as `wait`.
+        """
+        self.wait()
+        state = tree_map(_copy, _state(model, optimizer))
+        self.pending = self.thread.submit(self._write, step, state, json.dumps(extra | {"step": step}))
+
+    def wait(self):
+        """Until the save in flight is on disk. Raises UserError on every rank if one of them could not write."""
+        if self.pending is not None:
+            pending, self.pending = self.pending, None
+            pending.result()
+
+    @property
+    def failed(self):
+        """The save in flight has come to an end that `wait` will raise."""
+        return self.pending is not None and self.pending.done() and self.pending.exception() is not None
+
+    def _write(self, step, state, extra):
+        final = self.folder / f"step-{step:06d}"
+        partial = final.with_name(final.name + ".partial")
+        writer = _Writer(partial, per_thread_copy_ahead=0)  # the copy is on the CPU: no CUDA stream is needed
+        try:
+            dcp.save(state, storage_writer=writer, process_group=self.group, no_dist=self.group is None)
+        except CheckpointException as error:
+            reasons = [e for e, _ in error.failures.values() if isinstance(e, OSError)]
+            if not reasons:
+                raise
+            if self.ranks.is_main:
+                shutil.rmtree(partial, ignore_errors=True)  # leave the room on a full disk to others
+            raise _cannot_write(final, reasons[0]) from None
+
+        def finish():
+            (partial / "extra.json").write_text(extra)
+            sync(partial)
+            partial.rename(final)
+            sync(self.folder)
+            for old in _steps(self.folder)[: -self.keep]:
+                shutil.rmtree(old)
+
+        on_main(self.ranks, final, finish, self.group)
+
+    def load_latest(self, model, optimizer, inputs):
+        """Restore the newest whole checkpoint in place. Returns its extra JSON, or None if there is none.
+
+        inputs: {config key: digest of what it points at}; a run does not go on from other inputs than it began with.
+        Raises UserError if one differs from the checkpoint's own `inputs`.
+        """
+        found = _steps(self.folder)
+        if not found:
+            return None
+        extra = json.loads((found[-1] / "extra.json").read_text())
+        changed = [key for key, digest in inputs.items() if extra["inputs"][key] != digest]
+        if changed:
+            raise UserError(
+                f"the content of {' and '.join(changed)} has changed since {found[-1]} was written; "
+                f"set another output folder, or delete this one"
+            )
+        state = _state(model, optimizer)
+        dcp.load(state, checkpoint_id=str(found[-1]), process_group=self.group, no_dist=self.group is None)
+        weights, moments = state["model"], state["optim"]
+        set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=TRAINABLE)
+        return extra
 
 
-def export(cfg, model, tokenizer, ranks):
-    """Write <cfg.out>/model, which AutoModelForCausalLM.from_pretrained opens. Its rename is the sign of a run done."""
-    folder, dtype = Path(cfg.out), getattr(torch, cfg.model.export_dtype)
-    weights = get_model_state_dict(model, options=StateDictOptions(full_state_dict=True, cpu_offload=True))
+def _state(model, optimizer):
+    weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
+    return {"model": weights, "optim": moments}
+
+
+def _copy(leaf):
+    """A tensor's copy on the CPU, which later steps do not touch; a sharded or quantised one keeps its wrapping."""
+    if not isinstance(leaf, torch.Tensor):
+        return leaf
+    if not is_traceable_wrapper_subclass(leaf):
+        return leaf.detach().to("cpu", copy=True)
+    names, context = leaf.__tensor_flatten__()
+    inner = {name: _copy(getattr(leaf, name)) for name in names}
+    return type(leaf).__tensor_unflatten__(inner, context, leaf.size(), leaf.stride())
+
+
+class _Writer(dcp.FileSystemWriter):
+    def write_data(self, plan, planner):
+        try:
+            return super().write_data(plan, planner)
+        except RuntimeError as error:  # torch.save, cut short by a full disk, complains of its own bookkeeping
+            raise error.__context__ if isinstance(error.__context__, OSError) else error from None
+
+
+def on_main(ranks, target, write, group=None):
+    """Run write() on rank 0. Raises UserError on every rank if the disk refuses. target: what is being written."""
+    problem = None
     if ranks.is_main:
-        partial = folder / f"{FINAL}.partial"
-        shutil.rmtree(partial, ignore_errors=True)
-        lm = model.lm
-        names = {id(p): n for n, p in lm.named_parameters()}  # tied weights appear once
-        weights = {n: weights[f"lm.{n}"].to(dtype) for n in names.values()}
-        config, lm.config = lm.config, _clean(lm.config)
-        lm.save_pretrained(partial, state_dict=weights)
-        lm.config.dtype = dtype
-        lm.config.save_pretrained(partial)  # once more: the model's own save wrote the dtype of the master weights
-        lm.config = config
-        tokenizer.save_pretrained(partial)
-        _sync(partial)
-        partial.rename(folder / FINAL)
-        if not cfg.checkpoint.keep_after_export:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
-    ranks.barrier()
+        try:
+            write()
+        except (OSError, SafetensorError) as error:
+            problem = _cannot_write(target, error)
+    if ranks.count > 1:
+        box = [problem]
+        dist.broadcast_object_list(box, src=0, group=group)
+        problem = box[0]
+    if problem is not None:
+        raise problem
 
 
-def _clean(config):
-    """The config as it is exported: without what belongs to this project's training."""
-    config = type(config).from_dict(config.to_dict())
-    config.__dict__.pop("packed_backend", None)
-    return config
+def _cannot_write(target, error):
+    reason = getattr(error, "strerror", None) or error
+    return UserError(f"cannot write {target}: {reason}; once there is room, run the same command again to go on")
 
 
 def _steps(folder):
@@ -120,13 +208,9 @@ def _steps(folder):
     return sorted(names, key=lambda p: int(p.name[5:]))
 
 
-def _sync(folder):
+def sync(folder):
     """Flush the files of a folder to disk, so that a rename that survives a crash names files that did too."""
     for path in [*folder.iterdir(), folder]:
         handle = os.open(path, os.O_RDONLY)
         os.fsync(handle)
         os.close(handle)
-
-
-def is_done(folder):
-    return (Path(folder) / FINAL / "config.json").exists()

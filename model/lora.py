@@ -76,7 +76,7 @@ def initial_value(name, shape, seed):
 def merged_value(lm):
     """A function (name, parameter) -> full tensor on every rank, in which W has become W + (α/r) B A.
 
-    For model.checkpoint.export. It is a collective under sharding: all ranks call it for the same names in one order.
+    For model.export.export. It is a collective under sharding: all ranks call it for the same names in one order.
     """
     modules = dict(lm.named_modules())
 

@@ -31,6 +31,12 @@ class OptimConfig:
     """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
 
 
+def check_optim(cfg):
+    """Raises UserError for a learning rate that would spoil the weights."""
+    if not (math.isfinite(cfg.lr) and cfg.lr > 0):
+        raise UserError(f"config key optim.lr must be a finite number above 0, not {cfg.lr}")
+
+
 def make_optimizer(cfg, model):
     """AdamW over the trainable parameters. Raises UserError if the package for `cfg.state` is missing."""
     trainable = [p for p in model.parameters() if p.requires_grad]
