@@ -22,7 +22,6 @@ from config import at_least_one, check_output, claim_output, run_cli
 from data.errors import UserError
 from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_pairs
 from data.packing import pack, plan_epoch, plan_micro_batches
-from data.records import GAPS
 from data.render import Renderer
 from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from losses.beta_dpo import differential
@@ -31,7 +30,7 @@ from model.export import FOLDER, export, is_done
 from model.load import ModelConfig, load_policy, load_tokenizer, resolve_dtype
 from model.logprobs import response_sums
 from model.lora import LoraConfig
-from model.metrics import Metrics
+from model.metrics import GapStats, Metrics
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
 from model.preempt import Preemption
@@ -242,7 +241,7 @@ def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
                 sums += torch.stack(
                     [loss.detach().double(), done.preference.double() / num_pairs, sums.new_tensor(num_tokens)]
                 )
-                stats.add(done)
+                stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
             total, preference, num_tokens = ranks.sum(sums).tolist()
             if step == 0 and cfg.loss.name != "simpo" and abs(preference - math.log(2)) > 1e-3:
                 raise UserError(
@@ -276,7 +275,7 @@ def evaluate(cfg, ranks, heldout, model, beta_state):
         for micro in micro_batches:
             done = run_micro_batch(cfg, heldout, micro, model, ranks.device, beta)
             total += done.loss
-            stats.add(done)
+            stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
     reshard(model)
     num_pairs = sum(unit.items for unit in heldout.units)
     values = {"loss": ranks.sum(total).item() / num_pairs, **stats.read(ranks)}
@@ -311,43 +310,6 @@ def whole_batch_beta(cfg, examples, step_units, gaps, step, state, training=True
     )  # fmt: skip
     kept = keep.split([examples.units[u].items for u in step_units])
     return beta, dict(zip(step_units, kept, strict=True)), state
-
-
-class GapStats:
-    """Per gap: pairs, loss, margin, accuracy, chosen and rejected log-prob and reward, β. Stays on the device."""
-
-    NAMES = (
-        "pairs",
-        "loss",
-        "margin",
-        "accuracy",
-        "chosen_logp",
-        "rejected_logp",
-        "chosen_reward",
-        "rejected_reward",
-        "beta",
-    )
-
-    def __init__(self, device):
-        self.sums = torch.zeros(len(GAPS), len(self.NAMES), dtype=torch.float64, device=device)
-
-    def add(self, done):
-        """done: a MicroResult."""
-        pairs = done.pairs
-        columns = (
-            torch.ones_like(pairs.margin), pairs.loss.detach(), pairs.margin, (pairs.margin > 0).float(),
-            done.chosen_logps, done.rejected_logps, pairs.chosen_reward, pairs.rejected_reward, pairs.beta,
-        )  # fmt: skip
-        self.sums.index_add_(0, done.gap, torch.stack(columns, dim=1).double())
-
-    def read(self, ranks):
-        """{"small/loss": mean, …} over all ranks; a gap without pairs is left out."""
-        out = {}
-        for name, row in zip(GAPS, ranks.sum(self.sums).tolist(), strict=True):
-            if row[0]:
-                out[f"{name}/pairs"] = int(row[0])
-                out |= {f"{name}/{k}": v / row[0] for k, v in zip(self.NAMES[1:], row[1:], strict=True)}
-        return out
 
 
 if __name__ == "__main__":

@@ -1,27 +1,177 @@
-"""metrics.jsonl: one line a step, on rank 0, cut back to the checkpoint when a run resumes."""
+"""What a run says about itself: metrics.jsonl, TensorBoard and Weights & Biases; per-gap statistics; speed and memory.
 
+A line of metrics.jsonl is one step: `{"step": 7, "loss": 0.61, "small/margin": 0.2, …}`; its values are those of the
+weights after `step` updates. Held-out values (`eval/…`) stand on the line of their step, or, after training, on a line
+of their own whose step is the number of steps. A value that is not finite is null: JSON has no NaN.
+"""
+
+import importlib.util
 import json
+import math
+import resource
+import secrets
+import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
+
+import torch
+
+from data.errors import UserError
+from data.records import GAPS
+
+
+@dataclass
+class WatchConfig:
+    """Where metrics go besides <out>/metrics.jsonl and <out>/tensorboard, which are always written."""
+
+    wandb: str = ""
+    """Weights & Biases project (needs `pip install wandb`; WANDB_MODE=offline works); empty: off"""
+
+    def __post_init__(self):
+        if self.wandb and importlib.util.find_spec("wandb") is None:  # said before anything is loaded
+            raise UserError("watch.wandb is set, but the package is missing: pip install wandb, or leave the key empty")
 
 
 class Metrics:
-    def __init__(self, path, next_step, ranks):
-        """Keep the lines of steps before `next_step`, drop what a killed run wrote beyond its last checkpoint."""
-        self.file = None
+    """The sinks of a run, on rank 0; on other ranks every method does nothing.
+
+    Metrics(out, cfg.watch, next_step, ranks, flat(cfg)): lines of steps before `next_step` stay, what a killed run
+    wrote beyond its last checkpoint goes, in metrics.jsonl and in TensorBoard. (Weights & Biases keeps what it was
+    given first; the steps that are run again give the same values.) resolved_config: dict, for Weights & Biases.
+    """
+
+    def __init__(self, out, cfg, next_step, ranks, resolved_config):
+        self.file = self.board = self.wandb = None
         if not ranks.is_main:
             return
-        path = Path(path)
-        lines = path.read_text().splitlines(keepends=True) if path.exists() else []
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < next_step]
-        partial = path.with_name(path.name + ".tmp")
-        partial.write_text("".join(kept))
-        partial.replace(path)  # a kill here must not cost the history
-        self.file = path.open("a", buffering=1)
+        from torch.utils.tensorboard import SummaryWriter  # a second to import, and only this rank needs it
 
-    def log(self, **values):
-        if self.file is not None:
-            self.file.write(json.dumps(values) + "\n")
+        out = Path(out)
+        self.file = _cut_back(out / "metrics.jsonl", next_step).open("a", buffering=1)
+        self.board = SummaryWriter(out / "tensorboard", purge_step=next_step)
+        if cfg.wandb:
+            self.wandb = _wandb_run(out, cfg.wandb, resolved_config)
+
+    def log(self, step, **values):
+        """values: numbers; `**{"small/loss": 0.6}` for nested names."""
+        if self.file is None:
+            return
+        clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
+        self.file.write(json.dumps({"step": step} | clean, allow_nan=False) + "\n")
+        for name, value in values.items():
+            self.board.add_scalar(name, value, step)
+        self.board.flush()  # a killed run loses nothing that its checkpoint is past
+        if self.wandb is not None:
+            self.wandb.log(values, step=step)
 
     def close(self):
         if self.file is not None:
             self.file.close()
+            self.board.close()
+        if self.wandb is not None:
+            self.wandb.finish()
+
+
+def _cut_back(path, next_step):
+    """Drop the lines of `next_step` and later, and one that a kill left unfinished. Returns the path."""
+    lines = path.read_text().splitlines(keepends=True) if path.exists() else []
+    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < next_step]
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text("".join(kept))
+    partial.replace(path)  # a kill here must not cost the history
+    return path
+
+
+def _wandb_run(out, project, config):
+    """Begin a Weights & Biases run, or go on with the one whose id is in <out>/wandb.id."""
+    import wandb
+
+    id_file = out / "wandb.id"
+    if not id_file.exists():
+        id_file.write_text(secrets.token_hex(4))
+    try:
+        return wandb.init(project=project, id=id_file.read_text(), resume="allow", dir=out, config=config)
+    except wandb.Error as error:
+        raise UserError(f"watch.wandb: {error}; try `wandb login`, or WANDB_MODE=offline") from None
+
+
+class Speed:
+    """Tokens a second, use of the hardware and peak memory of one step: `start()`, the step, `read(tokens, flops)`.
+
+    peak_flops: what one device can do, FLOP/s in the compute dtype, or None where that is unknown.
+    """
+
+    def __init__(self, ranks, peak_flops=None):
+        self.ranks, self.peak_flops = ranks, peak_flops
+        self.on_cuda = ranks.device.type == "cuda"
+
+    def start(self):
+        if self.on_cuda:
+            torch.cuda.reset_peak_memory_stats(self.ranks.device)
+        self.began = time.perf_counter()
+
+    def read(self, tokens, flops):
+        """tokens, flops: of the step, over all ranks. Every rank calls it. Returns a dict for `Metrics.log`.
+
+        memory_gib is the peak over ranks, on CUDA of this step's tensors (reserved_gib: with the allocator's spare
+        blocks), on CPU of the process since it began, which cannot be reset. The clock is read after the memory of
+        all ranks has arrived here, hence after the step's last kernel on the slowest of them: nothing that was merely
+        queued counts as done.
+        """
+        seen = torch.zeros(self.ranks.count, 2, dtype=torch.float64, device=self.ranks.device)
+        seen[self.ranks.rank] = torch.tensor(self._memory(), dtype=torch.float64)
+        used, reserved = self.ranks.sum(seen).max(dim=0).values.tolist()
+        seconds = time.perf_counter() - self.began
+        per_rank = flops / seconds / self.ranks.count
+        out = {"seconds": seconds, "tokens_per_second": tokens / seconds, "tflops_per_rank": per_rank / 1e12}
+        if self.peak_flops is not None:
+            out["mfu"] = per_rank / self.peak_flops
+        out["memory_gib"] = used / 2**30
+        if self.on_cuda:
+            out["reserved_gib"] = reserved / 2**30
+        return out
+
+    def _memory(self):
+        """(peak in use, peak reserved) of this rank, bytes."""
+        if self.on_cuda:
+            device = self.ranks.device
+            return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        unit = 1 if sys.platform == "darwin" else 1024  # getrusage counts in kB on Linux, in bytes on macOS
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, 0
+
+
+class GapStats:
+    """Per gap: pairs, loss, margin, accuracy, chosen and rejected log-prob and reward, β. Stays on the device."""
+
+    NAMES = (
+        "pairs",
+        "loss",
+        "margin",
+        "accuracy",
+        "chosen_logp",
+        "rejected_logp",
+        "chosen_reward",
+        "rejected_reward",
+        "beta",
+    )
+
+    def __init__(self, device):
+        self.sums = torch.zeros(len(GAPS), len(self.NAMES), dtype=torch.float64, device=device)
+
+    def add(self, pairs, gap, chosen_logps, rejected_logps):
+        """pairs: a losses.PairLoss over P pairs. gap: int64 [P]. The log-probs: float32 [P], summed, detached."""
+        columns = (
+            torch.ones_like(pairs.margin), pairs.loss.detach(), pairs.margin, (pairs.margin > 0).float(), chosen_logps,
+            rejected_logps, pairs.chosen_reward, pairs.rejected_reward, pairs.beta,
+        )  # fmt: skip
+        self.sums.index_add_(0, gap, torch.stack(columns, dim=1).double())
+
+    def read(self, ranks):
+        """{"small/pairs": count, "small/loss": mean over pairs, …} over all ranks; a gap without pairs is left out."""
+        out = {}
+        for name, row in zip(GAPS, ranks.sum(self.sums.clone()).tolist(), strict=True):
+            if row[0]:
+                out[f"{name}/pairs"] = int(row[0])
+                out |= {f"{name}/{k}": v / row[0] for k, v in zip(self.NAMES[1:], row[1:], strict=True)}
+        return out
