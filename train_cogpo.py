@@ -18,7 +18,7 @@ from typing import Literal
 
 import torch
 
-from config import at_least_one, check_output, claim_output, run_cli
+from config import at_least_one, check_output, claim_output, flat, run_cli
 from data.errors import UserError
 from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_pairs
 from data.packing import pack, plan_epoch, plan_micro_batches
@@ -30,9 +30,10 @@ from model.export import FOLDER, export, is_done
 from model.load import ModelConfig, load_policy, load_tokenizer, resolve_dtype
 from model.logprobs import response_sums
 from model.lora import LoraConfig
-from model.metrics import GapStats, Metrics
+from model.metrics import GapStats, Metrics, WatchConfig
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
+from model.plots import plot_run
 from model.preempt import Preemption
 from model.reference import cache_key, reference_logps
 from model.stream import WeightFiles
@@ -80,6 +81,7 @@ class Config:
     lora: LoraConfig = field(default_factory=LoraConfig)
     heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     reference_cache: str = "out/reference"
     """folder of reference log-probs, shared by all runs that start from the same weights"""
     epochs: int = 1
@@ -89,7 +91,7 @@ class Config:
 
 
 # keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
-FREE = ("checkpoint", "reference_cache", "heldout", "parallel")
+FREE = ("checkpoint", "reference_cache", "heldout", "parallel", "watch")
 
 
 def main(cfg):
@@ -135,7 +137,7 @@ def main(cfg):
     resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
     train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
     export(cfg, model, tokenizer, ranks)
-    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl")
+    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
 
 
 def reference(cfg, ranks, examples, steps, model, folder):
@@ -216,7 +218,7 @@ def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap, beta)
 
 def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed):
     start, beta_state = resumed["step"], BatchBetaState(**resumed["beta_state"])
-    metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
+    metrics = Metrics(cfg.out, cfg.watch, start, ranks, flat(cfg))
     with saver, Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out values of a line belong to the same weights as its training loss: those before the update
@@ -260,6 +262,8 @@ def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
     if heldout:
         metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model, beta_state))
     metrics.close()
+    if ranks.is_main:
+        plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
 
 
 def evaluate(cfg, ranks, heldout, model, beta_state):

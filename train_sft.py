@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from config import at_least_one, check_output, claim_output, run_cli
+from config import at_least_one, check_output, claim_output, flat, run_cli
 from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_sft
 from data.packing import pack, plan_epoch, plan_micro_batches
 from data.render import Renderer
@@ -22,9 +22,10 @@ from model.checkpoint import CheckpointConfig, Saver
 from model.export import FOLDER, export, is_done
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.lora import LoraConfig
-from model.metrics import Metrics
+from model.metrics import Metrics, WatchConfig
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
+from model.plots import plot_run
 from model.preempt import Preemption
 from progress import Progress, say
 
@@ -41,6 +42,7 @@ class Config:
     lora: LoraConfig = field(default_factory=LoraConfig)
     heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     epochs: int = 3
     """passes over the data (Table 8)"""
     seed: int = 0
@@ -48,7 +50,7 @@ class Config:
 
 
 # keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
-FREE = ("checkpoint", "heldout", "parallel")
+FREE = ("checkpoint", "heldout", "parallel", "watch")
 
 
 def main(cfg):
@@ -82,7 +84,7 @@ def main(cfg):
     resumed = saver.load_latest(model, optimizer, inputs)
     train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
     export(cfg, model, tokenizer, ranks)
-    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl")
+    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
 
 
 def mine(cfg, ranks, examples, step):
@@ -98,7 +100,7 @@ def micro_loss(model, examples, micro, device):
 
 
 def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, start, inputs):
-    metrics = Metrics(Path(cfg.out) / "metrics.jsonl", start, ranks)
+    metrics = Metrics(cfg.out, cfg.watch, start, ranks, flat(cfg))
     with saver, Progress(len(plan), "sft", initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out loss of a line belongs to the same weights as its training loss: those before the update
@@ -121,6 +123,8 @@ def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, start, i
     if heldout:
         metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model))
     metrics.close()
+    if ranks.is_main:
+        plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
 
 
 def count_tokens(examples, step):

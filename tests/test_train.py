@@ -97,7 +97,13 @@ def test_sft_learns_and_exports(sft_run):
     AutoTokenizer.from_pretrained(sft_run / "model").apply_chat_template([{"role": "user", "content": "?"}])
     assert torch.equal(lm.state_dict()["model.norm.weight"], weights(sft_run)["model.norm.weight"])
     assert "packed" not in (sft_run / "model" / "config.json").read_text()
-    assert sorted(p.name for p in sft_run.iterdir()) == ["config.yaml", "metrics.jsonl", "model"]
+    assert sorted(p.name for p in sft_run.iterdir()) == [
+        "config.yaml",
+        "metrics.jsonl",
+        "model",
+        "plots.png",
+        "tensorboard",
+    ]
 
 
 def test_the_export_stops_where_training_stopped(files, tmp_path):

@@ -1,0 +1,103 @@
+"""runs/slurm.sh on two "nodes" of this machine: srun and scontrol are stand-ins, torchrun and the signals are real."""
+
+import os
+import signal
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# starts a task a node, as srun does; ends with the highest status of theirs
+SRUN = """#!/usr/bin/env bash
+while [[ $1 == --* ]]; do shift; done
+for node in 0 1; do
+    SLURM_PROCID=$node "$@" & pids[node]=$!
+done
+printf '%s\\n' "${pids[@]}" > tasks
+highest=0
+for pid in "${pids[@]}"; do
+    wait "$pid"; status=$?
+    ((status > highest)) && highest=$status
+done
+exit $highest
+"""
+SCONTROL = """#!/usr/bin/env bash
+if [ "$1" = show ]; then printf 'localhost\\nlocalhost\\n'; else echo "$*" >> scontrol.log; fi
+"""
+# what the training scripts promise, without the training
+WORKER = """
+import os, signal, sys, time
+def stop(*_):
+    time.sleep(1)  # a checkpoint takes its time
+    print("written", os.environ["RANK"], flush=True)
+    os._exit(75)
+signal.signal(signal.SIGTERM, stop)
+print("rank", os.environ["RANK"], "of", os.environ["WORLD_SIZE"], *sys.argv[1:], flush=True)
+if "wait" in sys.argv:
+    time.sleep(60)
+sys.exit(2 * ("fail" in sys.argv))
+"""
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    """A project root of its own: start(words) runs the batch script there."""
+    (tmp_path / "bin").mkdir()
+    for name, text in (("srun", SRUN), ("scontrol", SCONTROL)):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(stat.S_IRWXU)
+    (tmp_path / "train.py").write_text(WORKER)
+    (tmp_path / "runs").symlink_to(ROOT / "runs")
+
+    def start(*words):
+        env = os.environ | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}", "SLURM_JOB_ID": str(os.getpid())}
+        env |= {"SLURM_JOB_NODELIST": "node[0-1]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "2"}
+        env |= {"SLURM_CPUS_ON_NODE": "2", "SLURMD_NODENAME": "localhost"}
+        log = (tmp_path / "log").open("w")
+        return subprocess.Popen(
+            ["bash", "runs/slurm.sh", *words], cwd=tmp_path, env=env, stdout=log, stderr=subprocess.STDOUT
+        )
+
+    return start
+
+
+def log_when(process, tmp_path, text, count):
+    end = time.monotonic() + 100
+    while (log := (tmp_path / "log").read_text()).count(text) < count:
+        assert process.poll() is None and time.monotonic() < end, log
+        time.sleep(0.05)
+
+
+def test_all_ranks_of_both_nodes_run_the_words(cluster, tmp_path):
+    process = cluster("train.py", "loss.name=two words")
+    assert process.wait(100) == 0, (tmp_path / "log").read_text()
+    ranks = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("rank")]
+    assert sorted(ranks) == [f"rank {r} of 4 loss.name=two words" for r in range(4)]
+    assert not (tmp_path / "scontrol.log").exists()
+
+
+def test_preempted_every_rank_saves_and_the_job_is_requeued(cluster, tmp_path):
+    """SIGTERM to the tasks, as SLURM sends it, and, as some sites do, to the batch shell."""
+    process = cluster("train.py", "wait")
+    log_when(process, tmp_path, "rank", 4)
+    for pid in (tmp_path / "tasks").read_text().split():
+        os.kill(int(pid), signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(100) == 75, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("written") == 4
+    assert (tmp_path / "scontrol.log").read_text() == f"requeue {os.getpid()}\n"
+
+
+def test_an_error_is_not_requeued(cluster, tmp_path):
+    process = cluster("train.py", "fail")
+    assert process.wait(100) == 1
+    assert not (tmp_path / "scontrol.log").exists()
+
+
+def test_a_mistyped_script_is_one_line(cluster, tmp_path):
+    assert cluster("train_cogop.py").wait(10) == 2
+    assert (tmp_path / "log").read_text().startswith("error: from the project's root: sbatch")
