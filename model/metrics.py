@@ -93,7 +93,7 @@ def _wandb_run(out, project, config):
     try:
         return wandb.init(project=project, id=id_file.read_text(), resume="allow", dir=out, config=config)
     except wandb.Error as error:
-        raise UserError(f"watch.wandb: {error}; try `wandb login`, or WANDB_MODE=offline") from None
+        raise UserError(f"watch.wandb: {error} (WANDB_MODE=offline needs no account)") from None
 
 
 class Speed:
