@@ -115,6 +115,14 @@ def test_an_overlong_unit_counts_as_a_full_row():
     assert plan_stats(plan, units, [500, 60, 40], 100) == {"fill": 1.0, "idle": 0.0}
 
 
+def test_rather_a_split_row_than_an_empty_one():
+    """An overlong unit of many short sequences (110 tokens, cheap) comes after four dear ones that could share rows."""
+    units = [Unit(tuple(range(11))), *(Unit((i,)) for i in range(11, 15))]
+    lengths = 11 * [10] + 4 * [49]
+    plan = plan_micro_batches(range(5), units, lengths, max_tokens=100, num_ranks=2, quadratic=1.0)
+    assert sorted(sorted(row) for rank in plan for row in rank) == [[0], [1], [2], [3, 4]]
+
+
 @pytest.mark.parametrize("seed", range(30))
 def test_any_step_is_covered_within_the_budget(seed):
     """Short and overlong units, few and many, tight and loose: each unit once, equal counts, no needless empty row."""
