@@ -1,0 +1,329 @@
+"""What a run will need, predicted before anything is loaded: memory per GPU by part, hours, and what would make it fit.
+
+It reads the model's config, the settings and the lengths of the data; no weight is touched. The arithmetic follows what
+model/parallel.py, model/recompute.py and model/logprobs.py do:
+
+    P parameters  S = GPUs / parallel.replicate shards  T tokens of the longest row  e bytes of the compute dtype
+    L layers  D hidden  I intermediate  Q = heads · head size  K = key/value heads · head size  N heads  V vocabulary
+    W = e · parameters of a layer   H = V · D
+
+    shards               (4 P master weights + 4 P gradients + 8 P AdamW, 2.03 P in 8 bits) / S; in CPU memory with
+                         parallel.offload. LoRA: e P / S frozen weights, the rest for the adapters alone
+    kept in a forward    e D a token and layer with activation_checkpointing=full; e (2 D + 2 Q + K + I) + 4 N with
+    pass                 selective; with none all that the backward pass of a layer reads (_layer_bytes)
+    while a layer runs   gathered: 2 W and W for each prefetched layer; its gradient W, and in float32 what is being
+    backward             reduced, the head's still among it; T times what it recomputed and its gradients
+    while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
+"""
+
+import itertools
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from data.errors import UserError
+from data.packing import plan_epoch, plan_micro_batches, plan_stats
+from model.flops import Shape, forward_flops, peak_flops, quadratic, shape_of, train_flops
+
+GIB = 2**30
+BLOCK = 2048  # words of the vocabulary whose logits exist at a time (model/logprobs.py)
+CONTEXT = 1.5 * GIB  # CUDA context, kernels, cuBLAS and NCCL buffers
+FRAGMENTED = 0.05  # share of what is allocated that is lost between blocks
+HOST_LINK = 20e9  # bytes/s between a GPU and pinned CPU memory, each way
+HOST_MEMORY = 100e9  # bytes/s at which AdamW walks through CPU memory
+MOST_GPUS = 64
+
+
+@dataclass
+class PlanConfig:
+    """The machine that --plan predicts for."""
+
+    gpus: int = 8
+    """how many GPUs"""
+    memory_gb: float = 80.0
+    """memory of one, in GiB"""
+    gpu: str = "A800"
+    """its name, for its peak FLOP/s (model/flops.py)"""
+    utilization: float = 0.45
+    """share of the peak that is assumed to be reached, recomputation included"""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of a configuration that decide memory. compute_bytes: of the compute dtype."""
+
+    gpus: int
+    replicate: int = 1
+    prefetch: int = 1
+    checkpointing: str = "none"
+    offload: bool = False
+    optim_state: str = "float32"
+    lora_rank: int = 0
+    max_tokens: int = 32768
+    group_by_problem: bool = True
+    compute_bytes: int = 2
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed, over all epochs and GPUs."""
+
+    lengths: np.ndarray  # int64, tokens of each sequence run in one epoch
+    supervised: int  # tokens with a label, in one epoch
+    epochs: int
+    steps: int
+    micro_batches: int  # of one rank
+    longest_unit: int  # tokens that travel in one row whatever batch.max_tokens says
+    longest_pair: int  # the same with batch.group_by_problem=false
+    largest_step: int  # tokens
+    fill: float
+    idle: float
+    reference: bool  # a forward pass over every sequence comes first
+
+
+@dataclass(frozen=True)
+class Memory:
+    """parts: {what: bytes} on one GPU at the peak. cpu: bytes of CPU memory for one GPU."""
+
+    parts: dict
+    cpu: float
+
+    @property
+    def total(self):
+        return sum(self.parts.values())
+
+
+def predict_memory(shape, settings, longest_row):
+    """Memory at the peak of a step: when the head, or when the last layer runs backward. longest_row: tokens."""
+    s, e = settings, settings.compute_bytes
+    trained = s.lora_rank * shape.layers * shape.layer_sides if s.lora_rank else shape.params
+    frozen = shape.params if s.lora_rank else 0
+    shards = s.gpus // s.replicate
+    state = 8 if s.optim_state == "float32" else 2 * (1 + 4 / 256)  # a scale for every 256 codes
+    sharded = {
+        "weights": (4 * trained + e * frozen) / shards,
+        "gradients": 4 * trained / shards,
+        "optimizer state": state * trained / shards,
+    }
+    parts = dict.fromkeys(sharded, 0.0) if s.offload else sharded
+    parts["activations kept"] = _kept_bytes(shape, s.checkpointing, e) * shape.layers * longest_row
+    phases = _layer_phase(shape, s, shards, longest_row), _head_phase(shape, s, shards, longest_row)
+    parts |= max(phases, key=lambda phase: sum(phase.values()))
+    parts["kernels, fragmentation"] = CONTEXT + FRAGMENTED * sum(parts.values())
+    return Memory(parts, sum(sharded.values()) if s.offload else 0.0)
+
+
+def _layer_bytes(shape, e):
+    """What the backward pass of one layer reads, bytes a token (transformers' Qwen2 and Llama blocks)."""
+    d, q, k = shape.hidden, shape.attention_width, shape.kv_heads * shape.head_dim
+    norms = 2 * ((4 + e) * d + 4)  # the input in float32, the normed input, 1 / rms
+    attention = e * d + e * (2 * q + 2 * k) + 4 * shape.heads  # input of q, k, v; those and the output; log-sum-exps
+    mlp = e * d + 4 * e * shape.intermediate  # input; gate, silu(gate), up, their product
+    return norms + attention + mlp
+
+
+def _kept_bytes(shape, checkpointing, e):
+    """What a layer keeps of its forward pass, bytes a token."""
+    if checkpointing == "none":
+        return _layer_bytes(shape, e)
+    if checkpointing == "full":
+        return e * shape.hidden
+    products = (
+        shape.attention_width + shape.kv_heads * shape.head_dim + shape.intermediate + shape.hidden
+    )  # q v gate down
+    return e * (shape.hidden + shape.attention_width + products) + 4 * shape.heads
+
+
+def _layer_phase(shape, s, shards, tokens):
+    e, layer = s.compute_bytes, shape.layer_params
+    gathered = (2 + s.prefetch) * e * layer
+    if s.lora_rank:
+        gradients = (e + _reduced(shards)) * s.lora_rank * shape.layer_sides
+    else:
+        gradients = e * layer + _reduced(shards) * layer + 4 * shape.head_params
+        gradients += e * shape.head_params if shape.tied else 0  # waits for the embedding's share
+    gathered += e * shape.head_params if shape.tied else 0
+    recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e)
+    passing = 3 * e * shape.intermediate + 12 * shape.hidden  # gradients on their way through the MLP and a norm
+    return {
+        "gathered weights": gathered,
+        "gradients being reduced": gradients,
+        "working set of a layer": (recomputed + passing) * tokens,
+    }
+
+
+def _head_phase(shape, s, shards, tokens):
+    e, head = s.compute_bytes, shape.head_params
+    hidden = (4 + 3 * e + 4) * shape.hidden  # the final norm's, the head's input and its gradient in float32
+    return {
+        "gathered weights": e * head + (1 + s.prefetch) * e * shape.layer_params,
+        "gradients being reduced": 0 if s.lora_rank else (e + _reduced(shards)) * head,
+        "working set of the head": ((8 + e) * BLOCK + hidden) * tokens,
+    }
+
+
+def _reduced(shards):
+    """Bytes in float32 for each weight whose gradient is being reduced: all of it, and this rank's share of the sum."""
+    return 4 + 4 / shards + (4 if shards == 1 else 0)  # alone, FSDP2 copies instead of reducing
+
+
+def longest_row(settings, work):
+    """Tokens of the longest row that the settings allow; an upper bound that needs no new plan."""
+    unit = work.longest_unit if settings.group_by_problem else work.longest_pair
+    return max(unit, min(settings.max_tokens, work.largest_step))
+
+
+def predict_hours(shape, settings, work, peak, utilization):
+    """(hours of training, hours of the reference pass, MFU). peak: FLOP/s of one GPU.
+
+    Counted is what is computed, recomputation included, at `utilization` of the peak, longer by what ranks wait for
+    each other; with offload never faster than weights and gradients cross to the CPU and AdamW walks through them.
+    """
+    s, speed = settings, settings.gpus * peak * utilization * (1 - work.idle)
+    useful = train_flops(shape, work.lengths, work.supervised, s.lora_rank)
+    forward = forward_flops(shape, work.lengths, work.supervised)
+    head = forward_flops(shape, [0], work.supervised)
+    linear = 2.0 * shape.layers * shape.layer_linear * float(work.lengths.sum())
+    again = {"none": 0.0, "selective": linear / 2, "full": forward - head}[s.checkpointing] + head
+    seconds, reference = work.epochs * (useful + again) / speed, forward / speed if work.reference else 0.0
+    if s.offload:
+        crossing = 12 * shape.params / (s.gpus / s.replicate) / HOST_LINK  # two gathers, one gradient, float32
+        seconds = max(seconds, work.micro_batches * crossing) + work.steps * 28 * shape.params / HOST_MEMORY
+    mfu = work.epochs * useful / (seconds * s.gpus * peak)
+    return seconds / 3600, reference / 3600, mfu
+
+
+def ways_to_fit(shape, settings, work, capacity):
+    """Changes of the configuration that make the prediction fit into `capacity` bytes, gentlest first.
+
+    Returns a list of (text, Settings). A single change, if one is enough; else pairs, triples and so on.
+    """
+    options = _changes(settings, work)
+    for number in range(1, len({key for key, _, _ in options}) + 1):
+        fitting = []
+        for chosen in itertools.combinations(options, number):
+            if len({key for key, _, _ in chosen}) < number:
+                continue
+            changed = replace(settings, **{field: value for _, change, _ in chosen for field, value in change.items()})
+            if predict_memory(shape, changed, longest_row(changed, work)).total <= capacity:
+                fitting.append((" ".join(text for _, _, text in chosen), changed))
+        if fitting:
+            return fitting
+    return []
+
+
+def _changes(s, work):
+    """[(key, change of Settings, text)]: those that leave the result alone, then those that cost speed, GPUs, or it."""
+    options = []
+
+    def add(key, text, **change):
+        options.append((key, change, text))
+
+    for mode in ("selective", "full")[("none", "selective", "full").index(s.checkpointing) :]:
+        add("checkpointing", f"parallel.activation_checkpointing={mode}", checkpointing=mode)
+    if s.replicate > 1:
+        add("replicate", "parallel.replicate=1", replicate=1)
+    fewer = s.max_tokens // 2
+    while 2 * fewer > max(work.longest_pair, 512):
+        add("max_tokens", f"batch.max_tokens={fewer}", max_tokens=fewer)
+        fewer //= 2
+    if s.optim_state == "float32":
+        add("state", "optim.state=8bit", optim_state="8bit")
+    if not s.offload:
+        add("offload", "parallel.offload=true", offload=True)
+    if s.group_by_problem and work.longest_pair < work.longest_unit:
+        add("group", "batch.group_by_problem=false", group_by_problem=False)
+    gpus = s.gpus * 2
+    while gpus <= MOST_GPUS:
+        add("gpus", f"plan_for.gpus={gpus}", gpus=gpus)
+        gpus *= 2
+    if not s.lora_rank:
+        add("lora", "lora.rank=16", lora_rank=16)
+    return options
+
+
+def measure_work(cfg, examples, shape, settings):
+    """Work of a run: the plan of its first epoch, on settings.gpus ranks. cfg: a script's Config."""
+    units, lengths, cap = examples.units, examples.lengths, settings.max_tokens
+    attention, steps = quadratic(shape), plan_epoch(units, cfg.batch.size, cfg.seed, 0)
+    micro_batches, figures, weights = 0, [], []
+    for step in steps:
+        plan = plan_micro_batches(step, units, lengths, cap, settings.gpus, attention)
+        micro_batches += len(plan[0])
+        figures.append(plan_stats(plan, units, lengths, cap, attention))
+        weights.append(sum(lengths[s] for u in step for s in units[u].seqs))
+    run = [s for unit in units for s in unit.seqs]
+    pairs = [(p.chosen, p.rejected) for unit in units for p in unit.payload] or [unit.seqs for unit in units]
+    return Work(
+        lengths=np.array([lengths[s] for s in run]),
+        supervised=sum(lengths[s] - examples.sequences[s].prompt_len for s in run),
+        epochs=cfg.epochs,
+        steps=len(steps) * cfg.epochs,
+        micro_batches=micro_batches * cfg.epochs,
+        longest_unit=max(sum(lengths[s] for s in unit.seqs) for unit in units),
+        longest_pair=max(sum(lengths[s] for s in pair) for pair in pairs),
+        largest_step=max(weights),
+        fill=float(np.average([f["fill"] for f in figures], weights=weights)),
+        idle=float(np.average([f["idle"] for f in figures], weights=weights)),
+        reference=hasattr(cfg, "reference_cache") and cfg.loss.name != "simpo",
+    )
+
+
+def settings_of(cfg):
+    """Settings from a script's Config on the machine of `cfg.plan_for`. Raises UserError if it cannot be divided so."""
+    gpus, replicate = cfg.plan_for.gpus, cfg.parallel.replicate
+    if gpus % replicate:
+        raise UserError(f"parallel.replicate={replicate} does not divide plan_for.gpus={gpus}")
+    return Settings(
+        gpus=gpus,
+        replicate=replicate,
+        prefetch=cfg.parallel.prefetch,
+        checkpointing=cfg.parallel.activation_checkpointing,
+        offload=cfg.parallel.offload,
+        optim_state=cfg.optim.state,
+        lora_rank=cfg.lora.rank,
+        max_tokens=cfg.batch.max_tokens,
+        group_by_problem=cfg.batch.group_by_problem,
+        compute_bytes=4 if cfg.model.compute_dtype == "float32" else 2,
+    )
+
+
+def show_plan(cfg, hf_config, examples):
+    """The text that --plan prints. hf_config: the model's transformers config. Raises UserError for an unknown GPU."""
+    machine, shape, settings = cfg.plan_for, shape_of(hf_config), settings_of(cfg)
+    peak = peak_flops(machine.gpu)
+    if peak is None:
+        raise UserError(f"plan_for.gpu={machine.gpu!r} is not among the GPUs whose peak is known: see model/flops.py")
+    return format_plan(shape, settings, measure_work(cfg, examples, shape, settings), machine, peak)
+
+
+def format_plan(shape: Shape, settings, work, machine, peak):
+    """machine: PlanConfig. peak: FLOP/s of one of its GPUs."""
+    row, capacity = longest_row(settings, work), machine.memory_gb * GIB
+    memory = predict_memory(shape, settings, row)
+    fits = memory.total <= capacity
+    lines = [
+        f"memory of each of {settings.gpus} x {machine.gpu}: {shape.params / 1e9:.2f} B parameters over "
+        f"{settings.gpus // settings.replicate} GPUs, rows of up to {row} tokens",
+        *(f"  {name:<28}{size / GIB:8.1f} GiB" for name, size in memory.parts.items()),
+        f"  {'together':<28}{memory.total / GIB:8.1f} GiB of {machine.memory_gb:g}: "
+        + ("fits" if fits else "does not fit"),
+    ]
+    if memory.cpu:
+        lines.append(f"  and {memory.cpu / GIB:.0f} GiB of CPU memory for each GPU")
+    if not fits:
+        ways = [
+            f"{text} ({predict_memory(shape, s, longest_row(s, work)).total / GIB:.1f} GiB)"
+            for text, s in ways_to_fit(shape, settings, work, capacity)
+        ]
+        lines.append("first change that makes it fit: " + (ways[0] if ways else "none that is known here"))
+        if ways[1:]:
+            lines.append("others: " + "; ".join(ways[1:6]))
+    train, reference, mfu = predict_hours(shape, settings, work, peak, machine.utilization)
+    lines.append(
+        f"time: {train + reference:.1f} h: {work.steps} steps, {work.epochs * work.lengths.sum() / 1e6:.1f} M tokens "
+        f"at {machine.utilization:.0%} of {peak / 1e12:.0f} TFLOP/s (MFU {mfu:.0%}, recomputation not counted)"
+        + (f"; {reference:.1f} h of it for the reference" if work.reference else "")
+    )
+    lines.append(f"rows {work.fill:.0%} full, GPUs wait {work.idle:.1%} of the time for each other")
+    return "\n".join(lines)
