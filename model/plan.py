@@ -1,19 +1,6 @@
 """What a run will need, predicted before anything is loaded: memory per GPU by part, hours, and what would make it fit.
 
-It reads the model's config, the settings and the lengths of the data; no weight is touched. The arithmetic follows what
-model/parallel.py, model/recompute.py and model/logprobs.py do:
-
-    P parameters  S = GPUs / parallel.replicate shards  T tokens of the longest row  e bytes of the compute dtype
-    L layers  D hidden  I intermediate  Q = heads · head size  K = key/value heads · head size  N heads  V vocabulary
-    W = e · parameters of a layer   H = V · D
-
-    shards               (4 P master weights + 4 P gradients + 8 P AdamW, 2.03 P in 8 bits) / S; in CPU memory with
-                         parallel.offload. LoRA: e P / S frozen weights, the rest for the adapters alone
-    kept in a forward    e D a token and layer with activation_checkpointing=full; e (2 D + 2 Q + K + I) + 4 N with
-    pass                 selective; with none all that the backward pass of a layer reads (_layer_bytes)
-    while a layer runs   gathered: 2 W and W for each prefetched layer; its gradient W, and in float32 what is being
-    backward             reduced, the head's still among it; T times what it recomputed and its gradients
-    while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
+It reads the model's config, the settings and the lengths of the data; no weight is touched. `--plan` prints show_plan.
 """
 
 import itertools
@@ -23,12 +10,9 @@ import numpy as np
 
 from data.errors import UserError
 from data.packing import plan_epoch, plan_micro_batches, plan_stats
-from model.flops import Shape, forward_flops, peak_flops, quadratic, shape_of, train_flops
+from model.flops import forward_flops, peak_flops, quadratic, shape_of, train_flops
+from model.memory import GIB, Settings, predict_memory
 
-GIB = 2**30
-BLOCK = 2048  # words of the vocabulary whose logits exist at a time (model/logprobs.py)
-CONTEXT = 1.5 * GIB  # CUDA context, kernels, cuBLAS and NCCL buffers
-FRAGMENTED = 0.05  # share of what is allocated that is lost between blocks
 HOST_LINK = 20e9  # bytes/s between a GPU and pinned CPU memory, each way
 HOST_MEMORY = 100e9  # bytes/s at which AdamW walks through CPU memory
 MOST_GPUS = 64
@@ -49,22 +33,6 @@ class PlanConfig:
 
 
 @dataclass(frozen=True)
-class Settings:
-    """The keys of a configuration that decide memory. compute_bytes: of the compute dtype."""
-
-    gpus: int
-    replicate: int = 1
-    prefetch: int = 1
-    checkpointing: str = "none"
-    offload: bool = False
-    optim_state: str = "float32"
-    lora_rank: int = 0
-    max_tokens: int = 32768
-    group_by_problem: bool = True
-    compute_bytes: int = 2
-
-
-@dataclass(frozen=True)
 class Work:
     """What is to be computed, over all epochs and GPUs."""
 
@@ -79,92 +47,6 @@ class Work:
     fill: float
     idle: float
     reference: bool  # a forward pass over every sequence comes first
-
-
-@dataclass(frozen=True)
-class Memory:
-    """parts: {what: bytes} on one GPU at the peak. cpu: bytes of CPU memory for one GPU."""
-
-    parts: dict
-    cpu: float
-
-    @property
-    def total(self):
-        return sum(self.parts.values())
-
-
-def predict_memory(shape, settings, longest_row):
-    """Memory at the peak of a step: when the head, or when the last layer runs backward. longest_row: tokens."""
-    s, e = settings, settings.compute_bytes
-    trained = s.lora_rank * shape.layers * shape.layer_sides if s.lora_rank else shape.params
-    frozen = shape.params if s.lora_rank else 0
-    shards = s.gpus // s.replicate
-    state = 8 if s.optim_state == "float32" else 2 * (1 + 4 / 256)  # a scale for every 256 codes
-    sharded = {
-        "weights": (4 * trained + e * frozen) / shards,
-        "gradients": 4 * trained / shards,
-        "optimizer state": state * trained / shards,
-    }
-    parts = dict.fromkeys(sharded, 0.0) if s.offload else sharded
-    parts["activations kept"] = _kept_bytes(shape, s.checkpointing, e) * shape.layers * longest_row
-    phases = _layer_phase(shape, s, shards, longest_row), _head_phase(shape, s, shards, longest_row)
-    parts |= max(phases, key=lambda phase: sum(phase.values()))
-    parts["kernels, fragmentation"] = CONTEXT + FRAGMENTED * sum(parts.values())
-    return Memory(parts, sum(sharded.values()) if s.offload else 0.0)
-
-
-def _layer_bytes(shape, e):
-    """What the backward pass of one layer reads, bytes a token (transformers' Qwen2 and Llama blocks)."""
-    d, q, k = shape.hidden, shape.attention_width, shape.kv_heads * shape.head_dim
-    norms = 2 * ((4 + e) * d + 4)  # the input in float32, the normed input, 1 / rms
-    attention = e * d + e * (2 * q + 2 * k) + 4 * shape.heads  # input of q, k, v; those and the output; log-sum-exps
-    mlp = e * d + 4 * e * shape.intermediate  # input; gate, silu(gate), up, their product
-    return norms + attention + mlp
-
-
-def _kept_bytes(shape, checkpointing, e):
-    """What a layer keeps of its forward pass, bytes a token."""
-    if checkpointing == "none":
-        return _layer_bytes(shape, e)
-    if checkpointing == "full":
-        return e * shape.hidden
-    products = (
-        shape.attention_width + shape.kv_heads * shape.head_dim + shape.intermediate + shape.hidden
-    )  # q v gate down
-    return e * (shape.hidden + shape.attention_width + products) + 4 * shape.heads
-
-
-def _layer_phase(shape, s, shards, tokens):
-    e, layer = s.compute_bytes, shape.layer_params
-    gathered = (2 + s.prefetch) * e * layer
-    if s.lora_rank:
-        gradients = (e + _reduced(shards)) * s.lora_rank * shape.layer_sides
-    else:
-        gradients = e * layer + _reduced(shards) * layer + 4 * shape.head_params
-        gradients += e * shape.head_params if shape.tied else 0  # waits for the embedding's share
-    gathered += e * shape.head_params if shape.tied else 0
-    recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e)
-    passing = 3 * e * shape.intermediate + 12 * shape.hidden  # gradients on their way through the MLP and a norm
-    return {
-        "gathered weights": gathered,
-        "gradients being reduced": gradients,
-        "working set of a layer": (recomputed + passing) * tokens,
-    }
-
-
-def _head_phase(shape, s, shards, tokens):
-    e, head = s.compute_bytes, shape.head_params
-    hidden = (4 + 3 * e + 4) * shape.hidden  # the final norm's, the head's input and its gradient in float32
-    return {
-        "gathered weights": e * head + (1 + s.prefetch) * e * shape.layer_params,
-        "gradients being reduced": 0 if s.lora_rank else (e + _reduced(shards)) * head,
-        "working set of the head": ((8 + e) * BLOCK + hidden) * tokens,
-    }
-
-
-def _reduced(shards):
-    """Bytes in float32 for each weight whose gradient is being reduced: all of it, and this rank's share of the sum."""
-    return 4 + 4 / shards + (4 if shards == 1 else 0)  # alone, FSDP2 copies instead of reducing
 
 
 def longest_row(settings, work):
@@ -196,24 +78,25 @@ def predict_hours(shape, settings, work, peak, utilization):
 def ways_to_fit(shape, settings, work, capacity):
     """Changes of the configuration that make the prediction fit into `capacity` bytes, gentlest first.
 
-    Returns a list of (text, Settings). A single change, if one is enough; else pairs, triples and so on.
+    Returns [(text, Settings)]: single changes if one is enough, else pairs, triples and so on, of each kind the least.
     """
     options = _changes(settings, work)
     for number in range(1, len({key for key, _, _ in options}) + 1):
-        fitting = []
+        fitting = {}
         for chosen in itertools.combinations(options, number):
-            if len({key for key, _, _ in chosen}) < number:
+            kind = tuple(dict.fromkeys(key for key, _, _ in chosen))
+            if len(kind) < number or kind in fitting:
                 continue
             changed = replace(settings, **{field: value for _, change, _ in chosen for field, value in change.items()})
             if predict_memory(shape, changed, longest_row(changed, work)).total <= capacity:
-                fitting.append((" ".join(text for _, _, text in chosen), changed))
+                fitting[kind] = (" ".join(text for _, _, text in chosen), changed)
         if fitting:
-            return fitting
+            return list(fitting.values())
     return []
 
 
 def _changes(s, work):
-    """[(key, change of Settings, text)]: those that leave the result alone, then those that cost speed, GPUs, or it."""
+    """[(kind, change of Settings, text)]: first what costs nothing but speed, then GPUs, then another result."""
     options = []
 
     def add(key, text, **change):
@@ -242,7 +125,7 @@ def _changes(s, work):
     return options
 
 
-def measure_work(cfg, examples, shape, settings):
+def measure_work(cfg, examples, shape, settings, reference):
     """Work of a run: the plan of its first epoch, on settings.gpus ranks. cfg: a script's Config."""
     units, lengths, cap = examples.units, examples.lengths, settings.max_tokens
     attention, steps = quadratic(shape), plan_epoch(units, cfg.batch.size, cfg.seed, 0)
@@ -265,7 +148,7 @@ def measure_work(cfg, examples, shape, settings):
         largest_step=max(weights),
         fill=float(np.average([f["fill"] for f in figures], weights=weights)),
         idle=float(np.average([f["idle"] for f in figures], weights=weights)),
-        reference=hasattr(cfg, "reference_cache") and cfg.loss.name != "simpo",
+        reference=reference,
     )
 
 
@@ -288,16 +171,20 @@ def settings_of(cfg):
     )
 
 
-def show_plan(cfg, hf_config, examples):
-    """The text that --plan prints. hf_config: the model's transformers config. Raises UserError for an unknown GPU."""
+def show_plan(cfg, hf_config, examples, reference=False):
+    """The text that --plan prints. Raises UserError for an unknown GPU.
+
+    cfg: a script's Config, with `plan_for: PlanConfig`. hf_config: the model's transformers config. examples:
+    data.examples.Examples. reference: whether log π_ref of every sequence is computed first.
+    """
     machine, shape, settings = cfg.plan_for, shape_of(hf_config), settings_of(cfg)
     peak = peak_flops(machine.gpu)
     if peak is None:
         raise UserError(f"plan_for.gpu={machine.gpu!r} is not among the GPUs whose peak is known: see model/flops.py")
-    return format_plan(shape, settings, measure_work(cfg, examples, shape, settings), machine, peak)
+    return format_plan(shape, settings, measure_work(cfg, examples, shape, settings, reference), machine, peak)
 
 
-def format_plan(shape: Shape, settings, work, machine, peak):
+def format_plan(shape, settings, work, machine, peak):
     """machine: PlanConfig. peak: FLOP/s of one of its GPUs."""
     row, capacity = longest_row(settings, work), machine.memory_gb * GIB
     memory = predict_memory(shape, settings, row)
@@ -316,7 +203,9 @@ def format_plan(shape: Shape, settings, work, machine, peak):
             f"{text} ({predict_memory(shape, s, longest_row(s, work)).total / GIB:.1f} GiB)"
             for text, s in ways_to_fit(shape, settings, work, capacity)
         ]
-        lines.append("first change that makes it fit: " + (ways[0] if ways else "none that is known here"))
+        lines.append(
+            "first change that makes it fit: " + (ways[0] if ways else "none here, short of a lower data.max_length")
+        )
         if ways[1:]:
             lines.append("others: " + "; ".join(ways[1:6]))
     train, reference, mfu = predict_hours(shape, settings, work, peak, machine.utilization)
