@@ -119,7 +119,7 @@ def _head_phase(shape, s, shards, tokens):
     return {
         "gathered weights": e * head + (1 + s.prefetch) * e * shape.layer_params,
         "gradients being reduced": 0 if s.lora_rank else (e + _reduced(shards)) * head,
-        "working set of the head": ((8 + e) * BLOCK + hidden) * tokens,
+        "working set of the head": ((8 + e) * min(BLOCK, shape.vocab) + hidden) * tokens,
     }
 
 
