@@ -89,9 +89,8 @@ def _kept_bytes(shape, checkpointing, e):
         return _layer_bytes(shape, e)
     if checkpointing == "full":
         return e * shape.hidden
-    products = (
-        shape.attention_width + shape.kv_heads * shape.head_dim + shape.intermediate + shape.hidden
-    )  # q v gate down
+    key_value = shape.kv_heads * shape.head_dim
+    products = shape.attention_width + key_value + shape.intermediate + shape.hidden  # q, v, gate, down: every second
     return e * (shape.hidden + shape.attention_width + products) + 4 * shape.heads
 
 

@@ -178,6 +178,8 @@ def test_what_is_named_really_fits_and_less_does_not(qwen_7b):
         assert predict_memory(qwen_7b, settings, longest_row(settings, small)).total > memory * GIB and ways
         for text, changed in ways:
             assert predict_memory(qwen_7b, changed, longest_row(changed, small)).total <= memory * GIB, text
+            keys = [word.split("=")[0] for word in text.split()]
+            assert len(set(keys)) == len(keys), f"says two things about one key: {text}"
 
 
 def test_lora_of_7b_fits_24_gb(qwen_7b):
