@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 from data.errors import UserError
@@ -62,8 +63,9 @@ class Examples:
     dropped: int = 0
     ref_logps: object = None
 
-    @property
+    @cached_property
     def lengths(self):
+        """Tokens of each sequence; counted once, after loading."""
         return [len(s) for s in self.sequences]
 
     def digest(self):
@@ -73,6 +75,11 @@ class Examples:
             digest.update(sequence.ids.tobytes())
             digest.update(sequence.prompt_len.to_bytes(4, "little"))
         return digest.hexdigest()[:20]
+
+
+def sequences_saved(units):
+    """How many response passes the units are spared because their pairs share responses: 3 for a problem's triad."""
+    return sum(2 * len(unit.payload) - len(unit.seqs) for unit in units if unit.payload)
 
 
 def load_sft(cfg, renderer):
@@ -90,8 +97,15 @@ def load_sft(cfg, renderer):
 def load_pairs(cfg, renderer, group_by_problem):
     """Examples of a pairs file. Equal responses to equal prompts become one sequence, whatever pairs they are in."""
     examples, index, groups = Examples(), {}, {}
+    problem, rendered = None, {}
     for row in read_records(cfg.file, "pair"):
-        pair = [renderer.sequence(row["prompt"], _text(row, side)) for side in ("chosen", "rejected")]
+        if row["problem_id"] != problem:  # a problem's pairs are neighbours: tokenize each of its responses once
+            problem, rendered = row["problem_id"], {}
+        keys = [(repr(row["prompt"]), _text(row, side)) for side in ("chosen", "rejected")]
+        for key in keys:
+            if key not in rendered:
+                rendered[key] = renderer.sequence(row["prompt"], key[1])
+        pair = [rendered[key] for key in keys]
         if not _fits(pair, cfg, row["id"], examples):
             continue
         places = []

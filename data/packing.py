@@ -9,10 +9,16 @@ state needs saving. The words:
     micro-batch  units that are packed into one row of at most `max_tokens` tokens
 """
 
+import bisect
+import heapq
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+
+FEW = 200  # rows of a step up to which it pays to search for one less
+SEARCH = 400  # combinations tried for a row; more find little
 
 
 @dataclass(frozen=True)
@@ -78,36 +84,129 @@ def plan_epoch(units, batch_size, seed, epoch):
     return steps
 
 
-def plan_micro_batches(step, units, lengths, max_tokens, num_ranks):
+def plan_micro_batches(step, units, lengths, max_tokens, num_ranks, quadratic=0.0):
     """Pack the units of one step into micro-batches, the same number for every rank.
 
-    step: unit indices. lengths: tokens per sequence. Returns [rank][micro-batch] -> unit indices; a micro-batch is
-    empty where a rank has none left (the caller runs an empty one so that collectives match). Best-fit decreasing; a
-    unit longer than `max_tokens` gets a micro-batch of its own. Micro-batches are dealt to ranks by cost, heaviest
-    first, so that ranks wait little for each other.
+    step: unit indices. lengths: tokens per sequence. quadratic: what attention adds to the cost of a sequence of n
+    tokens, in units of one token's cost: quadratic · n² (model.flops.quadratic). Returns [rank][micro-batch] -> unit
+    indices; a micro-batch is empty where a step has fewer units than micro-batches (the caller runs an empty one so
+    that collectives match). A unit longer than `max_tokens` gets a micro-batch of its own.
+
+    Rows are not padded, so a row that is not full costs nothing; ranks that wait for each other do, and they wait at
+    every micro-batch. So: as few micro-batches a rank as the tokens need, then all of them as equal in cost as they
+    can be, the n-th ones of all ranks being neighbours in cost.
     """
-    size = {u: sum(int(lengths[s]) for s in units[u].seqs) for u in step}
-    bins, rooms = [], []
-    for unit in sorted(step, key=lambda u: (-size[u], u)):
-        fits = [b for b, room in enumerate(rooms) if room >= size[unit]]
-        if fits:
-            best = min(fits, key=lambda b: rooms[b])
-        else:
-            best = len(bins)
-            bins.append([])
-            rooms.append(max_tokens)
-        bins[best].append(unit)
-        rooms[best] -= size[unit]
-    while len(bins) % num_ranks and any(len(b) > 1 for b in bins):  # rather split a full one than run an empty one
-        heaviest = max((b for b in range(len(bins)) if len(bins[b]) > 1), key=lambda b: sum(size[u] for u in bins[b]))
-        half = len(bins[heaviest]) // 2
-        bins.append(bins[heaviest][half:])
-        bins[heaviest] = bins[heaviest][:half]
-    bins += [[] for _ in range(-len(bins) % num_ranks)]
-    bins.sort(key=lambda b: -sum(size[u] for u in b))  # stable, so still a function of the inputs alone
+    sizes, costs = _measure(step, units, lengths, quadratic)
+    rows = _best_fit(step, sizes, max_tokens)
+    over = [u for u in step if sizes[u] > max_tokens]
+    least = len(over) + math.ceil((sum(sizes.values()) - sum(sizes[u] for u in over)) / max_tokens)
+    if _per_rank(least, num_ranks) < _per_rank(len(rows), num_ranks) and len(rows) <= FEW:
+        rows = min(rows, _fill_one_by_one(step, sizes, max_tokens), key=len)
+    count = _per_rank(len(rows), num_ranks) * num_ranks
+    rows = _level(step, sizes, costs, max_tokens, count) or _split(rows, costs, count)
+    rows.sort(key=lambda row: -sum(costs[u] for u in row))  # stable, so still a function of the inputs alone
     ranks = [[] for _ in range(num_ranks)]
-    for start in range(0, len(bins), num_ranks):  # back and forth, so that no rank always gets the heavier one
-        row = bins[start : start + num_ranks]
-        for rank, micro in zip(ranks, row if start // num_ranks % 2 == 0 else reversed(row), strict=True):
-            rank.append(micro)
+    for start in range(0, count, num_ranks):  # back and forth, so that no rank always gets the heavier one
+        group = rows[start : start + num_ranks]
+        for rank, row in zip(ranks, group if start // num_ranks % 2 == 0 else reversed(group), strict=True):
+            rank.append(row)
     return ranks
+
+
+def plan_stats(plan, units, lengths, max_tokens, quadratic=0.0):
+    """How good a step's plan is: {"fill", "idle"}, both in [0, 1]. plan: what plan_micro_batches returned.
+
+    fill: tokens / (micro-batches · max_tokens), a unit over max_tokens counting as full. idle: the share of all ranks'
+    time that is spent waiting for the slowest one at each micro-batch, if time is cost.
+    """
+    tokens = room = spent = paid = 0
+    for group in zip(*plan, strict=True):
+        totals = [[sum(v.values()) for v in _measure(row, units, lengths, quadratic)] for row in group]
+        tokens += sum(size for size, _ in totals)
+        room += sum(max(size, max_tokens) for size, _ in totals)
+        spent += sum(cost for _, cost in totals)
+        paid += len(plan) * max(cost for _, cost in totals)
+    return {"fill": tokens / room, "idle": 1 - spent / paid}
+
+
+def _measure(step, units, lengths, quadratic):
+    """({unit: tokens}, {unit: cost})"""
+    sizes, costs = {}, {}
+    for u in step:
+        lens = [int(lengths[s]) for s in units[u].seqs]
+        sizes[u] = sum(lens)
+        costs[u] = sizes[u] + quadratic * sum(n * n for n in lens)
+    return sizes, costs
+
+
+def _per_rank(rows, num_ranks):
+    return -(-rows // num_ranks)
+
+
+def _descending(step, weights):
+    return sorted(step, key=lambda u: (-weights[u], u))
+
+
+def _best_fit(step, sizes, max_tokens):
+    """Best-fit decreasing: each unit, longest first, into the fullest row that still has room for it."""
+    rows, rooms = [], []  # rooms: (tokens left, row), ascending
+    for u in _descending(step, sizes):
+        at = bisect.bisect_left(rooms, (sizes[u], 0))
+        room, row = rooms.pop(at) if at < len(rooms) else (max_tokens, len(rows))
+        if row == len(rows):
+            rows.append([])
+        rows[row].append(u)
+        bisect.insort(rooms, (room - sizes[u], row))
+    return rows
+
+
+def _fill_one_by_one(step, sizes, max_tokens):
+    """Fuller rows than best-fit makes of a few units: the longest unit left, then the best that goes with it."""
+    left, rows = _descending(step, sizes), []
+    while left:
+        first = left.pop(0)
+        chosen = _best_subset([sizes[u] for u in left], max_tokens - sizes[first])
+        rows.append([first, *(left[i] for i in chosen)])
+        left = [u for u in left if u not in rows[-1]]
+    return rows
+
+
+def _best_subset(sizes, room):
+    """Ascending indices into `sizes` (descending) with the largest sum up to `room` that a short search finds."""
+    best, enough, nodes = (0, []), 0.995 * room, SEARCH
+
+    def extend(start, total, chosen):
+        nonlocal best, nodes
+        if total > best[0]:
+            best = total, chosen
+        for i in range(bisect.bisect_left(sizes, total - room, start, key=lambda n: -n), len(sizes)):
+            if nodes == 0 or best[0] >= enough:
+                return
+            nodes -= 1
+            extend(i + 1, total + sizes[i], [*chosen, i])
+
+    extend(0, 0, [])
+    return best[1]
+
+
+def _level(step, sizes, costs, max_tokens, count):
+    """`count` rows of like cost: each unit, costliest first, into the lightest row; None where one has no room."""
+    rows, lightest = [[] for _ in range(count)], [(0.0, r, max_tokens) for r in range(count)]
+    for u in _descending(step, costs):
+        cost, row, room = lightest[0]
+        if sizes[u] > room and rows[row]:
+            return None
+        rows[row].append(u)
+        heapq.heapreplace(lightest, (cost + costs[u], row, room - sizes[u]))
+    return rows
+
+
+def _split(rows, costs, count):
+    """Make `count` rows of fewer, by halving the costliest: rather that than run empty ones."""
+    rows = list(rows)
+    while len(rows) < count:
+        heaviest = max(range(len(rows)), key=lambda r: (len(rows[r]) > 1, sum(costs[u] for u in rows[r])))
+        row = rows[heaviest]
+        rows[heaviest] = row[::2]
+        rows.append(row[1::2])  # empty if no row holds two units
+    return rows

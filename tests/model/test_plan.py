@@ -1,0 +1,269 @@
+"""Predictions against what real (tiny) models take, and the sanity of what --plan says about real sizes."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
+
+from data.errors import UserError
+from data.examples import BatchConfig, Examples, Pair
+from data.packing import Unit, pack
+from data.render import Sequence
+from model.attention import NAME
+from model.flops import forward_flops, peak_flops, shape_of, train_flops
+from model.load import ModelConfig
+from model.logprobs import LogProbModel
+from model.lora import LoraConfig, add_adapters
+from model.memory import GIB, Settings, _kept_bytes, predict_memory
+from model.optim import OptimConfig
+from model.parallel import ParallelConfig
+from model.plan import (
+    PlanConfig,
+    Work,
+    format_plan,
+    longest_row,
+    measure_work,
+    predict_hours,
+    settings_of,
+    show_plan,
+    ways_to_fit,
+)
+from model.recompute import checkpointed
+
+VOCAB = 152064
+
+
+def qwen(layers, hidden, intermediate, heads, kv_heads):
+    return shape_of(
+        Qwen2Config(
+            vocab_size=VOCAB,
+            hidden_size=hidden,
+            intermediate_size=intermediate,
+            num_hidden_layers=layers,
+            num_attention_heads=heads,
+            num_key_value_heads=kv_heads,
+            tie_word_embeddings=False,
+        )
+    )
+
+
+@pytest.fixture(scope="module")
+def qwen_7b():
+    return qwen(28, 3584, 18944, 28, 4)
+
+
+@pytest.fixture(scope="module")
+def qwen_14b():
+    return qwen(48, 5120, 13824, 40, 8)
+
+
+def work(longest=16384, in_unit=3, steps=100):
+    """Problems whose chains have up to `longest` tokens, `in_unit` of them in a unit; 32 units in a step."""
+    lengths = np.random.default_rng(0).integers(longest // 16, longest, 32 * steps * in_unit)
+    return Work(
+        lengths=lengths, supervised=int(lengths.sum() * 0.95), epochs=1, steps=steps, micro_batches=32 * steps,
+        longest_unit=longest * in_unit, longest_pair=longest * min(2, in_unit), largest_step=20 * longest * in_unit,
+        fill=0.9, idle=0.02, reference=in_unit > 1,
+    )  # fmt: skip
+
+
+# --- parts that can be measured here
+
+
+@pytest.mark.parametrize("tie", [True, False])
+def test_weights_gradients_and_state_are_exact(tiny, tie):
+    lm = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(tiny, tie_word_embeddings=tie))
+    lm(input_ids=torch.arange(8)[None]).logits.sum().backward()
+    optimizer = torch.optim.AdamW(lm.parameters())
+    optimizer.step()
+    parts = predict_memory(shape_of(lm.config), Settings(gpus=1), 8).parts
+    assert parts["weights"] == sum(p.nbytes for p in lm.parameters())
+    assert parts["gradients"] == sum(p.grad.nbytes for p in lm.parameters())
+    moments = [v for state in optimizer.state.values() for k, v in state.items() if k != "step"]
+    assert parts["optimizer state"] == sum(v.nbytes for v in moments)
+
+
+def test_adapters_are_exact(tiny_qwen):
+    config = AutoConfig.from_pretrained(tiny_qwen)
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(config)
+    add_adapters(lm, LoraConfig(rank=4), torch.bfloat16)
+    parts = predict_memory(shape_of(config), Settings(gpus=1, lora_rank=4), 8).parts
+    assert parts["weights"] == sum(p.nbytes for p in lm.parameters())
+    assert parts["gradients"] == sum(p.nbytes for p in lm.parameters() if p.requires_grad)
+    assert parts["optimizer state"] == 2 * parts["gradients"]
+
+
+def test_eight_bit_state_is_what_torchao_keeps():
+    subclass = pytest.importorskip("torchao.optim.subclass_8bit")
+    moments = [subclass.OptimState8bit.zeros((512, 512), signed) for signed in (True, False)]
+    kept = sum(m.codes.nbytes + m.scale.nbytes for m in moments) / 512**2
+    weights, state = (
+        predict_memory(shape_of(Qwen2Config()), Settings(gpus=1, optim_state="8bit"), 1).parts[part]
+        for part in ("weights", "optimizer state")
+    )
+    assert state / (weights / 4) == kept
+
+
+def tracked(mode, dtype, layers):
+    """(bytes kept after a forward pass, bytes at the peak of the backward pass), weights and their gradients aside."""
+    from torch.distributed._tools.mem_tracker import MemTracker
+
+    config = Qwen2Config(
+        vocab_size=100, hidden_size=64, intermediate_size=320, num_hidden_layers=layers, num_attention_heads=4,
+        num_key_value_heads=2, tie_word_embeddings=False,
+    )  # fmt: skip
+    lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=NAME)
+    lm.config.packed_backend = "sdpa"
+    for layer in lm.model.layers:
+        layer.forward = checkpointed(layer.forward, mode)
+    ids = np.random.default_rng(0).integers(0, 100, 400).astype(np.int32)
+    batch = pack([Sequence(ids[:300], 290), Sequence(ids[300:], 90)])
+    model, tracker = LogProbModel(lm), MemTracker()
+    tracker.track_external(model)
+    with tracker:
+        out = model(batch)
+        after_forward = tracker.get_tracker_snapshot()
+        out.sum().backward()
+    snapshots = (snapshot[torch.device("cpu")] for snapshot in (after_forward, tracker.get_tracker_snapshot("peak")))
+    kept, peak = (sum(size for kind, size in s.items() if str(kind).endswith(("ACT", "TEMP"))) for s in snapshots)
+    return kept / 400, peak / 400, shape_of(config)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+def test_activations_are_what_torch_keeps(mode, dtype):
+    """Kept per token and layer to the byte; the working set of a backward pass within a fifth, never far below."""
+    few, many = (tracked(mode, dtype, layers) for layers in (1, 2))
+    shape, e = many[2], dtype.itemsize
+    copied = e * shape.attention_width  # the sdpa backend joins its segments into a tensor of their own
+    expected = _kept_bytes(shape, mode, e) + (copied if mode == "none" else 0)
+    assert many[0] - few[0] == pytest.approx(expected, rel=1e-9)
+    working = predict_memory(shape, Settings(gpus=1, checkpointing=mode, compute_bytes=e), 400).parts
+    predicted = working["working set of a layer"] / 400
+    assert 0.9 < (predicted + (mode != "none") * copied) / (many[1] - many[0]) < 1.25
+
+
+# --- sanity of the whole
+
+
+def test_cogpo_of_7b_on_one_80_gb_gpu(qwen_7b):
+    settings, capacity = Settings(gpus=1, checkpointing="full"), 80 * GIB
+    memory = predict_memory(qwen_7b, settings, longest_row(settings, work()))
+    assert memory.parts["weights"] + memory.parts["gradients"] + memory.parts["optimizer state"] > capacity
+    (first, offloaded), *others = ways_to_fit(qwen_7b, settings, work(), capacity)
+    assert first == "parallel.offload=true"
+    assert [text for text, _ in others] == ["plan_for.gpus=4", "lora.rank=16"]
+    memory = predict_memory(qwen_7b, offloaded, longest_row(offloaded, work()))
+    assert memory.total < capacity and memory.parts["weights"] == 0 and memory.cpu == 16 * qwen_7b.params
+
+
+def test_the_first_change_is_the_gentlest(qwen_7b):
+    settings = Settings(gpus=8, checkpointing="none", replicate=4)
+    first = [ways_to_fit(qwen_7b, s, work(), 80 * GIB)[0][0] for s in (settings, replace(settings, replicate=1))]
+    assert first[0] == "parallel.activation_checkpointing=full parallel.replicate=1"
+    assert first[1] == "parallel.activation_checkpointing=full"
+    short = replace(settings, replicate=1, max_tokens=16384)
+    ways = [text for text, _ in ways_to_fit(qwen_7b, short, work(16384, in_unit=1), 80 * GIB)]
+    assert ways[0] == "parallel.activation_checkpointing=selective"
+
+
+def test_what_is_named_really_fits_and_less_does_not(qwen_7b):
+    small = work(4096)
+    for gpus, memory, rank in ((1, 24, 0), (1, 40, 0), (2, 80, 0), (1, 24, 16)):
+        settings = Settings(gpus=gpus, lora_rank=rank)
+        ways = ways_to_fit(qwen_7b, settings, small, memory * GIB)
+        assert predict_memory(qwen_7b, settings, longest_row(settings, small)).total > memory * GIB and ways
+        for text, changed in ways:
+            assert predict_memory(qwen_7b, changed, longest_row(changed, small)).total <= memory * GIB, text
+            keys = [word.split("=")[0] for word in text.split()]
+            assert len(set(keys)) == len(keys), f"says two things about one key: {text}"
+
+
+def test_lora_of_7b_fits_24_gb(qwen_7b):
+    settings = Settings(gpus=1, checkpointing="full", lora_rank=16, max_tokens=16384)
+    assert predict_memory(qwen_7b, settings, 16384).total > 24 * GIB
+    [(first, _), *_] = ways_to_fit(qwen_7b, settings, work(8192, in_unit=1), 24 * GIB)
+    assert first == "batch.max_tokens=8192"
+
+
+def test_14b_fits_eight_gpus_at_16k(qwen_14b):
+    settings = Settings(gpus=8, checkpointing="full", max_tokens=16384)
+    assert predict_memory(qwen_14b, settings, 16384).total < 80 * GIB
+    assert predict_memory(qwen_14b, replace(settings, gpus=2), 16384).total > 80 * GIB
+
+
+def test_sharding_divides_what_it_shards(qwen_7b):
+    one, eight, hybrid = (
+        predict_memory(qwen_7b, Settings(n, replicate=r), 100).parts for n, r in ((1, 1), (8, 1), (8, 2))
+    )
+    for part in ("weights", "gradients", "optimizer state"):
+        assert one[part] == 8 * eight[part] == 4 * hybrid[part]
+
+
+def test_hours(qwen_7b):
+    """By hand: what a step computes, at 40 % of eight A100s."""
+    run, peak = replace(work(8192, in_unit=1), idle=0.0), peak_flops("A100")
+    settings = Settings(gpus=8, checkpointing="full")
+    train, reference, mfu = predict_hours(qwen_7b, settings, run, peak, 0.4)
+    useful = train_flops(qwen_7b, run.lengths, run.supervised)
+    executed = useful + forward_flops(qwen_7b, run.lengths, run.supervised)
+    assert train == pytest.approx(executed / (8 * 0.4 * peak) / 3600) and reference == 0
+    assert mfu == pytest.approx(0.4 * useful / executed) and 0.29 < mfu < 0.31
+    waiting = predict_hours(qwen_7b, settings, replace(run, idle=0.5, reference=True), peak, 0.4)
+    assert waiting[0] == pytest.approx(2 * train) and waiting[1] == pytest.approx(2 * train / 4)
+    assert predict_hours(qwen_7b, replace(settings, offload=True), run, peak, 0.4)[0] > train
+
+
+# --- from a config and data
+
+
+@dataclass
+class Config:
+    model: ModelConfig
+    plan_for: PlanConfig = field(default_factory=PlanConfig)
+    batch: BatchConfig = field(default_factory=lambda: BatchConfig(size=6, max_tokens=100))
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    epochs: int = 2
+    seed: int = 0
+
+
+def triads(n):
+    sequences = [Sequence(np.zeros(10 + i, dtype=np.int32), 4) for i in range(3 * n)]
+    pairs = [(Pair(i, i + 1, 0), Pair(i + 1, i + 2, 1), Pair(i, i + 2, 2)) for i in range(0, 3 * n, 3)]
+    units = [Unit((p[0].chosen, p[0].rejected, p[1].rejected), 3, p) for p in pairs]
+    return Examples(sequences=sequences, units=units)
+
+
+def test_work_is_that_of_the_plan(tiny_qwen):
+    cfg, examples = Config(ModelConfig(tiny_qwen)), triads(10)
+    found = measure_work(cfg, examples, shape_of(AutoConfig.from_pretrained(tiny_qwen)), settings_of(cfg), True)
+    assert sorted(found.lengths) == list(range(10, 40)) and found.supervised == sum(range(6, 36))
+    assert (found.steps, found.epochs, found.micro_batches) == (10, 2, 10)  # two triads a step, fewer than GPUs
+    assert (found.longest_unit, found.longest_pair) == (37 + 38 + 39, 38 + 39)
+    assert 0.7 < found.idle < 0.9, "eight GPUs, two of them with work"
+
+
+def test_plan_as_it_is_printed(tiny_qwen):
+    cfg, config = Config(ModelConfig(tiny_qwen)), AutoConfig.from_pretrained(tiny_qwen)
+    text = show_plan(cfg, config, triads(10), reference=True)
+    assert "of 80: fits" in text and "rows of up to 114 tokens" in text and "for the reference" in text
+    text = show_plan(replace(cfg, plan_for=PlanConfig(gpus=1, memory_gb=1.0)), config, triads(10))
+    assert "does not fit" in text and "short of a lower data.max_length" in text and "reference" not in text
+
+
+def test_plan_names_the_change(qwen_7b):
+    text = format_plan(qwen_7b, Settings(gpus=8), work(), PlanConfig(), peak_flops("A800"))
+    assert "does not fit\nfirst change that makes it fit: parallel.activation_checkpointing=full (" in text
+
+
+def test_errors_say_what_to_set(tiny_qwen):
+    cfg, config = Config(ModelConfig(tiny_qwen)), AutoConfig.from_pretrained(tiny_qwen)
+    with pytest.raises(UserError, match=r"plan_for.gpu='TPU'"):
+        show_plan(replace(cfg, plan_for=PlanConfig(gpu="TPU")), config, triads(2))
+    with pytest.raises(UserError, match=r"replicate=3 does not divide plan_for.gpus=8"):
+        show_plan(replace(cfg, parallel=ParallelConfig(replicate=3)), config, triads(2))
