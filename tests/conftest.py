@@ -8,7 +8,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 import pytest
 import torch
 
-from tests.tiny import make_model
+from data.records import write_jsonl
+from tests.tiny import make_model, pair_rows, sft_rows
 
 torch.set_num_threads(1)
 
@@ -27,3 +28,12 @@ def tiny(family, tmp_path_factory):
 @pytest.fixture(scope="session")
 def tiny_qwen(tmp_path_factory):
     return make_model(tmp_path_factory.mktemp("tiny_qwen"), "qwen2")
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory):
+    """Folder with sft.jsonl and pairs.jsonl of 20 problems."""
+    folder = tmp_path_factory.mktemp("files")
+    write_jsonl(folder / "sft.jsonl", sft_rows(20))
+    write_jsonl(folder / "pairs.jsonl", pair_rows(20))
+    return folder
