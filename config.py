@@ -14,6 +14,7 @@ import difflib
 import inspect
 import itertools
 import os
+import re
 import sys
 import textwrap
 import time
@@ -52,8 +53,12 @@ def run_cli(main, schema, doc):
     except RuntimeError as error:
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
-        first = str(error).splitlines()[0]
-        print(f"error: lost a rank ({first}); run the same command again to go on", file=sys.stderr, flush=True)
+        reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]
+        print(
+            f"error: lost contact with another rank ({reason}); run the same command again to go on",
+            file=sys.stderr,
+            flush=True,
+        )
         sys.exit(2)
     sys.exit(status or 0)
 

@@ -47,9 +47,7 @@ def metrics(out):
 
 def assert_same_run(out_a, out_b, atol=2e-5):
     for a, b in zip(metrics(out_a), metrics(out_b), strict=True):
-        assert a.get("loss", 0.0) == pytest.approx(
-            b.get("loss", 0.0), abs=1e-5
-        )  # the last line may hold held-out values alone
+        assert a.get("loss", 0.0) == pytest.approx(b.get("loss", 0.0), abs=1e-5)  # the last line may be held-out alone
         assert a.get("grad_norm", 0.0) == pytest.approx(b.get("grad_norm", 0.0), rel=1e-3)
     a, b = weights(out_a), weights(out_b)
     assert a.keys() == b.keys()

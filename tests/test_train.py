@@ -8,72 +8,15 @@ import json
 import math
 import os
 import shutil
-import signal
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.records import write_jsonl
-from tests.tiny import make_model, pair_rows, sft_rows
-
-ROOT = Path(__file__).parent.parent
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("files")
-    write_jsonl(folder / "sft.jsonl", sft_rows(20))
-    write_jsonl(folder / "pairs.jsonl", pair_rows(20))
-    return folder
-
-
-def command(script, *words, ranks=1):
-    launch = [sys.executable]
-    if ranks > 1:
-        launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "0"]
-        launch += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    return [*launch, script, *map(str, words)]
-
-
-def run(script, *words, ranks=1):
-    done = subprocess.run(command(script, *words, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done
-
-
-def sft_words(model, files, out, **extra):
-    words = {"model.path": model, "data.file": files / "sft.jsonl", "out": out, "epochs": 2, "batch.size": 8}
-    words |= {"batch.max_tokens": 4096, "optim.lr": 1e-2, "model.export_dtype": "float32"}
-    return [f"{k}={v}" for k, v in (words | {k.replace("__", "."): v for k, v in extra.items()}).items()]
-
-
-def cogpo_words(model, files, out, **extra):
-    words = {"data.file": files / "pairs.jsonl", "reference_cache": Path(out).parent / "reference", "optim.lr": 1e-3}
-    return sft_words(model, files, out, **(words | extra))
-
-
-def weights(out):
-    return load_file(Path(out) / "model" / "model.safetensors")
-
-
-def metrics(out):
-    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-
-
-def assert_same_run(out_a, out_b, atol=2e-5):
-    for a, b in zip(metrics(out_a), metrics(out_b), strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-5)
-        assert a["grad_norm"] == pytest.approx(b["grad_norm"], rel=1e-3)
-    a, b = weights(out_a), weights(out_b)
-    assert a.keys() == b.keys()
-    for name in a:
-        torch.testing.assert_close(a[name], b[name], rtol=0, atol=atol, msg=name)
+from tests.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
+from tests.tiny import make_model
 
 
 @pytest.fixture(scope="module")
@@ -272,61 +215,11 @@ def test_ungrouped_pairs_see_the_same_data(tiny_qwen, files, tmp_path):
     assert "pairs over" in done.stderr
 
 
-@pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
-def test_killed_and_resumed_is_bit_identical(tiny_qwen, files, tmp_path, script, words):
-    extra = {"epochs": 8, "batch__size": 4, "checkpoint__every_steps": 3, "checkpoint__keep_after_export": "true"}
-    run(script, *words(tiny_qwen, files, tmp_path / "whole", **extra))
-    out = tmp_path / "killed"
-    for kill_after in (4, 14):
-        process = subprocess.Popen(command(script, *words(tiny_qwen, files, out, **extra)), cwd=ROOT, stderr=-3)
-        wait_for(lambda n=kill_after: (out / "metrics.jsonl").exists() and len(safe_lines(out)) >= n, process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert not (out / "model").exists()
-    run(script, *words(tiny_qwen, files, out, **extra))
-    a, b = weights(tmp_path / "whole"), weights(out)
-    assert all(torch.equal(a[name], b[name]) for name in a)
-    same = [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(tmp_path / "whole")]
-    assert same == [(m["step"], m["loss"], m["grad_norm"]) for m in metrics(out)]
-
-
-@pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
-def test_a_run_does_not_go_on_from_other_data(tiny_qwen, files, tmp_path, script, words):
-    data = tmp_path / "data.jsonl"
-    write_jsonl(data, (sft_rows if words is sft_words else pair_rows)(20))
-    words = words(tiny_qwen, files, tmp_path / "o", checkpoint__every_steps=1, checkpoint__keep_after_export="true")
-    words.append(f"data.file={data}")
-    run(script, *words)
-    shutil.rmtree(tmp_path / "o" / "model")  # as if killed before the export
-    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    assert "the content of data.file has changed" in fails(script, *words)
-
-
-def safe_lines(out):
-    return (out / "metrics.jsonl").read_text().splitlines()
-
-
-def wait_for(condition, process, seconds=120):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert process.poll() is None and time.monotonic() < end, "the run ended before it could be killed"
-        time.sleep(0.005)
-
-
 def test_a_finished_run_says_so(sft_run, tiny_qwen, files):
     before = os.stat(sft_run / "model" / "model.safetensors").st_mtime_ns
     done = run("train_sft.py", *sft_words(tiny_qwen, files, sft_run))
     assert "already done" in done.stderr
     assert os.stat(sft_run / "model" / "model.safetensors").st_mtime_ns == before
-
-
-def fails(script, *words):
-    done = subprocess.run(command(script, *words), cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.returncode != 0
-    assert "Traceback" not in done.stderr
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith("error: ")
-    return last
 
 
 def test_bad_input_is_one_line(tiny_qwen, files, sft_run, tmp_path):

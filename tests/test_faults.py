@@ -1,0 +1,208 @@
+"""What may happen to a training run from outside, through the real scripts: kills, preemption, full disks, new config.
+
+Each ends in one clear line and a non-zero status, loses nothing, and the same command goes on to the same weights.
+"""
+
+import resource
+import shutil
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import config
+import train_sft
+from data.records import write_jsonl
+from model.preempt import PREEMPTED
+from tests.scripts import (
+    ROOT,
+    assert_same_run,
+    cogpo_words,
+    command,
+    fails,
+    metrics,
+    run,
+    sft_words,
+    weights,
+)  # fmt: skip
+from tests.tiny import pair_rows, sft_rows
+
+LONG = {"epochs": 8, "batch__size": 4, "optim__lr": 1e-3, "checkpoint__every_steps": 3}  # 40 steps
+SCRIPTS = pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tiny_qwen, files, tmp_path_factory):
+    """A whole run of train_sft.py with its last two checkpoints: after 39 steps and after 40."""
+    out = tmp_path_factory.mktemp("undisturbed") / "sft"
+    run("train_sft.py", *sft_words(tiny_qwen, files, out, **LONG, checkpoint__keep_after_export="true"))
+    assert checkpoints(out) == ["step-000039", "step-000040"]
+    return out
+
+
+def checkpoints(out):
+    return sorted(p.name for p in (out / "checkpoints").iterdir())
+
+
+def start_and_wait(script, words, num_lines, out, ranks=1, **popen):
+    """The process of a run of which num_lines steps are logged by now."""
+    words = command(script, *words, ranks=ranks)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=-3, stderr=subprocess.PIPE, text=True, **popen)
+    log, end = out / "metrics.jsonl", time.monotonic() + 120
+    while not log.exists() or len(log.read_text().splitlines()) < num_lines:
+        assert process.poll() is None and time.monotonic() < end, "the run ended before it could be disturbed"
+        time.sleep(0.005)
+    return process
+
+
+def stderr_of(process, within=60):
+    return process.communicate(timeout=within)[1]
+
+
+def assert_identical_runs(a, b):
+    assert all(torch.equal(value, weights(b)[name]) for name, value in weights(a).items())
+    rows = [[(m["step"], m["loss"], m["grad_norm"]) for m in metrics(out)] for out in (a, b)]
+    assert rows[0] == rows[1]
+
+
+@SCRIPTS
+def test_killed_and_resumed_is_bit_identical(undisturbed, tiny_qwen, files, tmp_path, script, words):
+    whole, out = undisturbed, tmp_path / "killed"
+    if words is cogpo_words:
+        whole = tmp_path / "whole"
+        run(script, *words(tiny_qwen, files, whole, **LONG))
+    for num_lines in (4, 14):
+        process = start_and_wait(script, words(tiny_qwen, files, out, **LONG), num_lines, out)
+        process.kill()
+        process.wait()
+        assert not (out / "model").exists()
+    run(script, *words(tiny_qwen, files, out, **LONG))
+    assert_identical_runs(whole, out)
+
+
+def test_sigterm_saves_and_exits_with_75(undisturbed, tiny_qwen, files, tmp_path):
+    """… and the run goes on, here on two ranks."""
+    out, words = tmp_path / "o", sft_words(tiny_qwen, files, tmp_path / "o", **LONG)
+    process = start_and_wait("train_sft.py", words, 7, out)
+    process.terminate()
+    said = stderr_of(process)
+    assert process.returncode == PREEMPTED == 75
+    done = len(metrics(out))
+    assert f"stopped by SIGTERM after step {done}; checkpoint saved; run the same command again" in said
+    assert checkpoints(out)[-1] == f"step-{done:06d}" and "Traceback" not in said
+    run("train_sft.py", *words, ranks=2)
+    assert_same_run(undisturbed, out)
+
+
+def test_two_ranks_are_stopped_then_one_of_them_killed(undisturbed, tiny_qwen, files, tmp_path):
+    """SIGTERM to torchrun; SIGKILL to one rank; the rest on one rank: the same run as without all that."""
+    out, words = tmp_path / "o", sft_words(tiny_qwen, files, tmp_path / "o", **LONG)
+    process = start_and_wait("train_sft.py", words, 7, out, ranks=2)
+    process.terminate()
+    assert stderr_of(process).count("checkpoint saved; run the same command again") == 1
+    done = len(metrics(out))
+    assert process.returncode != 0 and checkpoints(out)[-1] == f"step-{done:06d}"
+
+    process = start_and_wait("train_sft.py", words, done + 4, out, ranks=2)
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    assert len(ranks) == 2
+    subprocess.run(["kill", "-KILL", ranks[1]], check=True)
+    said = stderr_of(process, within=60)
+    assert process.returncode != 0
+    assert "[rank0]: Traceback" not in said and "run the same command again to go on" in said
+    assert not (out / "model").exists()
+
+    run("train_sft.py", *words)
+    assert_same_run(undisturbed, out)
+
+
+def test_sigterm_before_the_first_step_ends_at_once(tiny_qwen, files, tmp_path):
+    write_jsonl(tmp_path / "pairs.jsonl", pair_rows(400))
+    words = cogpo_words(tiny_qwen, files, tmp_path / "o", batch__max_tokens=1)
+    words.append(f"data.file={tmp_path / 'pairs.jsonl'}")
+    process = subprocess.Popen(command("train_cogpo.py", *words), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    while not any(path.stat().st_size for path in (tmp_path / "reference").glob("*/rank-0.jsonl")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.terminate()
+    began = time.monotonic()
+    said = stderr_of(process)
+    assert process.returncode == PREEMPTED and time.monotonic() - began < 10
+    assert said.strip().splitlines()[-1] == "stopped by SIGTERM; run the same command again to go on"
+    (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
+    assert cache.read_text().count("]") > 0 and not (tmp_path / "o" / "metrics.jsonl").exists()
+
+
+def small_disk(num_bytes):
+    """For Popen's preexec_fn: a write beyond num_bytes of a file fails, as it does on a full disk."""
+    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+
+
+@pytest.mark.parametrize("during", ["save", "export"])
+def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files, tmp_path, during):
+    out = tmp_path / "o"
+    shutil.copytree(undisturbed, out)
+    (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(undisturbed), str(out)))
+    shutil.rmtree(out / "model")
+    if during == "save":
+        shutil.rmtree(out / "checkpoints" / "step-000040")
+    before = checkpoints(out)
+    words = sft_words(tiny_qwen, files, out, **LONG)
+    done = subprocess.run(
+        command("train_sft.py", *words), cwd=ROOT, capture_output=True, text=True, preexec_fn=small_disk(50_000)
+    )
+    target = out / ("checkpoints/step-000040" if during == "save" else "model.partial/model.safetensors")
+    last = done.stderr.strip().splitlines()[-1]
+    assert done.returncode == 2 and last.startswith(f"error: cannot write {target}: ")
+    assert "File too large" in last and "Traceback" not in done.stderr
+    assert checkpoints(out) == before and not (out / "model").exists()
+    run("train_sft.py", *words)
+    assert_identical_runs(undisturbed, out)
+
+
+def refused(words, monkeypatch, capsys):
+    """What train_sft.py prints before it refuses, run inside this process."""
+    monkeypatch.setattr(sys, "argv", ["train_sft.py", *words])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(SystemExit) as left:
+            config.run_cli(train_sft.main, train_sft.Config, "")
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_changed_config_is_named(undisturbed, tiny_qwen, files, monkeypatch, capsys):
+    words = sft_words(tiny_qwen, files, undisturbed, **LONG | {"batch__size": 8, "seed": 1})
+    said = refused(words, monkeypatch, capsys)
+    assert said.startswith("error: ") and said.count("\n") == 1
+    assert "another configuration (batch.size: 4 there, 8 now; seed: 0 there, 1 now)" in said
+
+
+@SCRIPTS
+def test_a_run_does_not_go_on_from_other_data(tiny_qwen, files, tmp_path, script, words):
+    data = tmp_path / "data.jsonl"
+    write_jsonl(data, (sft_rows if words is sft_words else pair_rows)(20))
+    words = words(tiny_qwen, files, tmp_path / "o", checkpoint__every_steps=1, checkpoint__keep_after_export="true")
+    words.append(f"data.file={data}")
+    run(script, *words)
+    shutil.rmtree(tmp_path / "o" / "model")  # as if killed before the export
+    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
+    assert "the content of data.file has changed" in fails(script, *words)
+
+
+@pytest.mark.parametrize("lr", ["nan", "inf", "0", "-1e-5"])
+def test_a_learning_rate_that_is_none_is_refused_first(tiny_qwen, files, tmp_path, monkeypatch, capsys, lr):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", optim__lr=lr)
+    said = refused(words, monkeypatch, capsys)
+    assert said.startswith("error: config key optim.lr must be a finite number above 0, not ")
+    assert not (tmp_path / "o").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_update(tiny_qwen, files, tmp_path):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", optim__lr=1e30)
+    said = fails("train_sft.py", *words)
+    assert "step 1: loss " in said and "stopped before the update" in said
