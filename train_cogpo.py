@@ -11,7 +11,6 @@ in. Run the same command again to go on after a stop, of whatever kind.
 """
 
 import math
-import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -20,19 +19,21 @@ import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
 from data.errors import UserError
-from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_pairs
-from data.packing import pack, plan_epoch, plan_micro_batches
+from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_pairs, sequences_saved
+from data.packing import pack, plan_epoch, plan_micro_batches, plan_stats
 from data.render import Renderer
 from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from losses.beta_dpo import differential
 from model.checkpoint import CheckpointConfig, Saver
 from model.export import FOLDER, export, is_done
-from model.load import ModelConfig, load_policy, load_tokenizer, resolve_dtype
+from model.flops import device_peak, quadratic, shape_of, train_flops
+from model.load import ModelConfig, load_config, load_policy, load_tokenizer, resolve_dtype
 from model.logprobs import response_sums
 from model.lora import LoraConfig
-from model.metrics import GapStats, Metrics, WatchConfig
+from model.metrics import GapStats, Metrics, Speed, WatchConfig, shown
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
+from model.plan import PlanConfig, show_plan
 from model.plots import plot_run
 from model.preempt import Preemption
 from model.reference import cache_key, reference_logps
@@ -88,10 +89,13 @@ class Config:
     """passes over the pairs (Table 8)"""
     seed: int = 0
     """order of the pairs, and LoRA's initial values"""
+    plan: bool = False
+    """only print what the run will need in memory and hours, before anything is loaded (--plan)"""
+    plan_for: PlanConfig = field(default_factory=PlanConfig)
 
 
 # keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
-FREE = ("checkpoint", "reference_cache", "heldout", "parallel", "watch")
+FREE = ("checkpoint", "reference_cache", "heldout", "parallel", "watch", "plan", "plan_for")
 
 
 def main(cfg):
@@ -101,8 +105,9 @@ def main(cfg):
     )  # fmt: skip
     check_optim(cfg.optim)
     stop, ranks = Preemption(), Ranks()
-    check_output(cfg, cfg.out, FREE)
-    if is_done(cfg.out):
+    if not cfg.plan:
+        check_output(cfg, cfg.out, FREE)
+    if is_done(cfg.out) and not cfg.plan:
         say(f"already done: {cfg.out}/{FOLDER}")
         return
 
@@ -111,38 +116,48 @@ def main(cfg):
     examples, heldout = load_pairs(cfg.data, renderer, cfg.batch.group_by_problem), None
     if cfg.heldout.file:
         heldout = load_pairs(replace(cfg.data, file=cfg.heldout.file), renderer, cfg.batch.group_by_problem)
+    model_config, has_reference = load_config(cfg.model.path), cfg.loss.name != "simpo"
+    if cfg.plan:
+        print(show_plan(cfg, model_config, examples, has_reference))
+        return
     num_pairs = sum(u.items for u in examples.units)
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(
-        f"{num_pairs} pairs over {len(examples.sequences)} unique responses, {sum(examples.lengths)} tokens, "
-        f"{examples.dropped} pairs dropped as too long; {len(plan)} steps on {ranks.count} x {ranks.device.type}"
+        f"{num_pairs} pairs over {len(examples.sequences)} unique responses ({sequences_saved(examples.units)} of "
+        f"{2 * num_pairs} passes saved), {sum(examples.lengths)} tokens, {examples.dropped} pairs dropped as too long; "
+        f"{len(plan)} steps on {ranks.count} x {ranks.device.type}"
     )
 
     model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
     if ranks.is_main:
         claim_output(cfg, cfg.out, FREE)
     weights = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
-    if cfg.loss.name != "simpo":  # before anything is trained or resumed: the model still is the reference
+    shape = shape_of(model_config)
+    if has_reference:  # before anything is trained or resumed: the model still is the reference
         compute_dtype = resolve_dtype(cfg.model.compute_dtype, ranks.device)
         cache = Path(cfg.reference_cache) / cache_key(weights, compute_dtype, model.lm.config.packed_backend)
         first_epoch = plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch=0)
-        examples.ref_logps = reference(cfg, ranks, examples, first_epoch, model, cache)
+        examples.ref_logps = reference(cfg, ranks, shape, examples, first_epoch, model, cache)
         if heldout:
-            heldout.ref_logps = reference(cfg, ranks, heldout, [everything(heldout)], model, cache)
+            heldout.ref_logps = reference(cfg, ranks, shape, heldout, [everything(heldout)], model, cache)
 
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
     saver = Saver(cfg, ranks, stop)
     resumed = saver.load_latest(model, optimizer, inputs)
     resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
-    train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
+    train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed)
     export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
 
 
-def reference(cfg, ranks, examples, steps, model, folder):
+def reference(cfg, ranks, shape, examples, steps, model, folder):
     """log π_ref of every unique response, float32 [R], in the micro-batches of `steps` (model/reference.py)."""
-    micro_batches = [unique_seqs(micro, examples.units) for step in steps for micro in mine(cfg, ranks, examples, step)]
+    micro_batches = [
+        unique_seqs(micro, examples.units)
+        for step in steps
+        for micro in plan_step(cfg, ranks, examples, step, shape)[ranks.rank]
+    ]
     return reference_logps(model, examples.sequences, micro_batches, folder, ranks).to(ranks.device)
 
 
@@ -151,9 +166,11 @@ def everything(examples):
     return list(range(len(examples.units)))
 
 
-def mine(cfg, ranks, examples, step):
-    """This rank's micro-batches of a step: lists of unit indices."""
-    return plan_micro_batches(step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count)[ranks.rank]
+def plan_step(cfg, ranks, examples, step, shape):
+    """Every rank's micro-batches of a step: [rank][micro-batch] -> unit indices."""
+    return plan_micro_batches(
+        step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count, quadratic(shape)
+    )
 
 
 def unique_seqs(micro, units):
@@ -216,17 +233,20 @@ def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap, beta)
     )  # fmt: skip
 
 
-def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed):
+def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed):
     start, beta_state = resumed["step"], BatchBetaState(**resumed["beta_state"])
     metrics = Metrics(cfg.out, cfg.watch, start, ranks, flat(cfg))
+    speed = Speed(ranks, device_peak(ranks.device))
     with saver, Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out values of a line belong to the same weights as its training loss: those before the update
             watched = step % cfg.heldout.every_steps == 0
-            held = evaluate(cfg, ranks, heldout, model, beta_state) if heldout and watched else {}
-            began = time.perf_counter()
-            num_pairs = sum(examples.units[u].items for u in plan[step])
-            micro_batches = mine(cfg, ranks, examples, plan[step])
+            held = evaluate(cfg, ranks, shape, heldout, model, beta_state) if heldout and watched else {}
+            speed.start()
+            units = [examples.units[u] for u in plan[step]]
+            num_pairs = sum(unit.items for unit in units)
+            everywhere = plan_step(cfg, ranks, examples, plan[step], shape)
+            micro_batches = everywhere[ranks.rank]
             beta, keep = cfg.loss.beta, None
             if cfg.loss.name == "beta_dpo_batch":
                 gaps = differentials(ranks, examples, plan[step], micro_batches, model)
@@ -234,17 +254,13 @@ def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
                 num_pairs = sum(int(k.sum()) for k in keep.values())
 
             stats = GapStats(ranks.device)
-            sums = torch.zeros(3, dtype=torch.float64, device=ranks.device)  # loss, its preference part, tokens
+            sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # the loss, and its preference part
             for micro in micro_batches:
                 done = run_micro_batch(cfg, examples, micro, model, ranks.device, beta, keep)
-                loss = done.loss / num_pairs
-                loss.backward()
-                num_tokens = sum(len(examples.sequences[s]) for s in unique_seqs(micro, examples.units))
-                sums += torch.stack(
-                    [loss.detach().double(), done.preference.double() / num_pairs, sums.new_tensor(num_tokens)]
-                )
+                (done.loss / num_pairs).backward()
+                sums += torch.stack([done.loss.detach(), done.preference]) / num_pairs
                 stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
-            total, preference, num_tokens = ranks.sum(sums).tolist()
+            total, preference = ranks.sum(sums).tolist()
             if step == 0 and cfg.loss.name != "simpo" and abs(preference - math.log(2)) > 1e-3:
                 raise UserError(
                     f"the first loss is {preference:.4f}, not ln 2 = 0.6931: policy and reference log-probs differ "
@@ -252,24 +268,34 @@ def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed)
                 )
             lr = lr_at(cfg.optim, step, len(plan))
             norm = apply_step(cfg.optim, model, optimizer, lr, total, step)
-            rate = num_tokens / (time.perf_counter() - began)
+            lengths, supervised = count_tokens(examples, everywhere)
+            fast = speed.read(sum(lengths), train_flops(shape, lengths, supervised, cfg.lora.rank))
+            packing = plan_stats(everywhere, examples.units, examples.lengths, cfg.batch.max_tokens, quadratic(shape))
             metrics.log(
-                step=step, loss=total, lr=lr, grad_norm=norm, tokens=int(num_tokens), tokens_per_second=rate,
+                step=step, loss=total, lr=lr, grad_norm=norm, tokens=sum(lengths),
+                sequences_saved=2 * sum(unit.items for unit in units) - len(lengths), **fast, **packing,
                 **stats.read(ranks), **held,
             )  # fmt: skip
-            bar.update(loss=total, tok_s=round(rate))
+            bar.update(loss=total, **shown(fast))
             saver.after_step(step + 1, len(plan), model, optimizer, resumed | {"beta_state": asdict(beta_state)})
     if heldout:
-        metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model, beta_state))
+        metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model, beta_state))
     metrics.close()
     if ranks.is_main:
         plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
 
 
-def evaluate(cfg, ranks, heldout, model, beta_state):
+def count_tokens(examples, everywhere):
+    """(tokens of each sequence that the ranks run, supervised tokens of all) of a step's micro-batches."""
+    micro_batches = [micro for on_rank in everywhere for micro in on_rank]
+    sequences = [examples.sequences[s] for micro in micro_batches for s in unique_seqs(micro, examples.units)]
+    return [len(s) for s in sequences], sum(len(s) - s.prompt_len for s in sequences)
+
+
+def evaluate(cfg, ranks, shape, heldout, model, beta_state):
     """{"eval/loss": …, "eval/small/margin": …}: the same numbers on the held-out pairs, all of them one batch."""
     step = everything(heldout)
-    micro_batches, beta = mine(cfg, ranks, heldout, step), cfg.loss.beta
+    micro_batches, beta = plan_step(cfg, ranks, heldout, step, shape)[ranks.rank], cfg.loss.beta
     if cfg.loss.name == "beta_dpo_batch":
         gaps = differentials(ranks, heldout, step, micro_batches, model)
         beta, _, _ = whole_batch_beta(cfg, heldout, step, gaps, 0, beta_state, training=False)

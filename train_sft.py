@@ -7,7 +7,6 @@ The loss of a step is the sum over its supervised tokens divided by their global
 number of micro-batches or of ranks. Run the same command again to go on after a stop, of whatever kind.
 """
 
-import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -15,16 +14,18 @@ import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
 from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_sft
-from data.packing import pack, plan_epoch, plan_micro_batches
+from data.packing import pack, plan_epoch, plan_micro_batches, plan_stats
 from data.render import Renderer
 from losses import sft_loss
 from model.checkpoint import CheckpointConfig, Saver
 from model.export import FOLDER, export, is_done
-from model.load import ModelConfig, load_policy, load_tokenizer
+from model.flops import device_peak, quadratic, shape_of, train_flops
+from model.load import ModelConfig, load_config, load_policy, load_tokenizer
 from model.lora import LoraConfig
-from model.metrics import Metrics, WatchConfig
+from model.metrics import Metrics, Speed, WatchConfig, shown
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
+from model.plan import PlanConfig, show_plan
 from model.plots import plot_run
 from model.preempt import Preemption
 from progress import Progress, say
@@ -47,10 +48,13 @@ class Config:
     """passes over the data (Table 8)"""
     seed: int = 0
     """order of the examples, and LoRA's initial values"""
+    plan: bool = False
+    """only print what the run will need in memory and hours, before anything is loaded (--plan)"""
+    plan_for: PlanConfig = field(default_factory=PlanConfig)
 
 
 # keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
-FREE = ("checkpoint", "heldout", "parallel", "watch")
+FREE = ("checkpoint", "heldout", "parallel", "watch", "plan", "plan_for")
 
 
 def main(cfg):
@@ -60,8 +64,9 @@ def main(cfg):
     )  # fmt: skip
     check_optim(cfg.optim)
     stop, ranks = Preemption(), Ranks()
-    check_output(cfg, cfg.out, FREE)
-    if is_done(cfg.out):
+    if not cfg.plan:
+        check_output(cfg, cfg.out, FREE)
+    if is_done(cfg.out) and not cfg.plan:
         say(f"already done: {cfg.out}/{FOLDER}")
         return
 
@@ -69,6 +74,10 @@ def main(cfg):
     renderer = Renderer(tokenizer)
     examples = load_sft(cfg.data, renderer)
     heldout = load_sft(replace(cfg.data, file=cfg.heldout.file), renderer) if cfg.heldout.file else None
+    model_config = load_config(cfg.model.path)
+    if cfg.plan:
+        print(show_plan(cfg, model_config, examples))
+        return
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(
         f"{len(examples.units)} examples, {sum(examples.lengths)} tokens, {examples.dropped} dropped as too long; "
@@ -82,14 +91,17 @@ def main(cfg):
     inputs = {"data.file": examples.digest()}
     saver = Saver(cfg, ranks, stop)
     resumed = saver.load_latest(model, optimizer, inputs)
-    train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, resumed["step"] if resumed else 0, inputs)
+    start = resumed["step"] if resumed else 0
+    train(cfg, ranks, saver, shape_of(model_config), examples, heldout, plan, model, optimizer, start, inputs)
     export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
 
 
-def mine(cfg, ranks, examples, step):
-    """This rank's micro-batches of a step: lists of unit indices."""
-    return plan_micro_batches(step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count)[ranks.rank]
+def plan_step(cfg, ranks, examples, step, shape):
+    """Every rank's micro-batches of a step: [rank][micro-batch] -> unit indices."""
+    return plan_micro_batches(
+        step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count, quadratic(shape)
+    )
 
 
 def micro_loss(model, examples, micro, device):
@@ -99,46 +111,60 @@ def micro_loss(model, examples, micro, device):
     return sft_loss(model(batch), float(bool(picked)))
 
 
-def train(cfg, ranks, saver, examples, heldout, plan, model, optimizer, start, inputs):
+def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, start, inputs):
     metrics = Metrics(cfg.out, cfg.watch, start, ranks, flat(cfg))
+    speed = Speed(ranks, device_peak(ranks.device))
     with saver, Progress(len(plan), "sft", initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out loss of a line belongs to the same weights as its training loss: those before the update
             watched = step % cfg.heldout.every_steps == 0
-            held = evaluate(cfg, ranks, heldout, model) if heldout and watched else {}
-            began = time.perf_counter()
-            num_tokens, num_supervised = count_tokens(examples, plan[step])
+            held = evaluate(cfg, ranks, shape, heldout, model) if heldout and watched else {}
+            speed.start()
+            lengths, num_supervised = count_tokens(examples, plan[step])
+            micro_batches = plan_step(cfg, ranks, examples, plan[step], shape)
             total = 0.0
-            for micro in mine(cfg, ranks, examples, plan[step]):
+            for micro in micro_batches[ranks.rank]:
                 loss = micro_loss(model, examples, micro, ranks.device) / num_supervised
                 loss.backward()
                 total = total + loss.detach()
             total = ranks.sum(total).item()
             lr = lr_at(cfg.optim, step, len(plan))
             norm = apply_step(cfg.optim, model, optimizer, lr, total, step)
-            rate = num_tokens / (time.perf_counter() - began)
-            metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=num_tokens, tokens_per_second=rate, **held)
-            bar.update(loss=total, tok_s=round(rate))
+            fast = speed.read(sum(lengths), train_flops(shape, lengths, num_supervised, cfg.lora.rank))
+            packing = plan_stats(
+                micro_batches, examples.units, examples.lengths, cfg.batch.max_tokens, quadratic(shape)
+            )
+            metrics.log(
+                step=step,
+                loss=total,
+                lr=lr,
+                grad_norm=norm,
+                tokens=sum(lengths),
+                **fast,
+                **packing,
+                **held,
+            )
+            bar.update(loss=total, **shown(fast))
             saver.after_step(step + 1, len(plan), model, optimizer, {"inputs": inputs})
     if heldout:
-        metrics.log(step=len(plan), **evaluate(cfg, ranks, heldout, model))
+        metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model))
     metrics.close()
     if ranks.is_main:
         plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
 
 
 def count_tokens(examples, step):
-    """(all tokens, supervised tokens) of a step, over all ranks."""
+    """(tokens of each sequence of a step, supervised tokens of all), over all ranks."""
     sequences = [examples.sequences[s] for u in step for s in examples.units[u].seqs]
-    return sum(map(len, sequences)), sum(len(s) - s.prompt_len for s in sequences)
+    return [len(s) for s in sequences], sum(len(s) - s.prompt_len for s in sequences)
 
 
-def evaluate(cfg, ranks, heldout, model):
+def evaluate(cfg, ranks, shape, heldout, model):
     """{"eval/loss": mean over the supervised tokens of the held-out examples}."""
     everything = list(range(len(heldout.units)))
     total = torch.zeros((), device=ranks.device)
     with torch.no_grad():
-        for micro in mine(cfg, ranks, heldout, everything):
+        for micro in plan_step(cfg, ranks, heldout, everything, shape)[ranks.rank]:
             total += micro_loss(model, heldout, micro, ranks.device)
     reshard(model)
     return {"eval/loss": ranks.sum(total).item() / count_tokens(heldout, everything)[1]}

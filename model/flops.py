@@ -120,3 +120,8 @@ def peak_flops(device_name):
     """Dense bfloat16 FLOP/s of a GPU by its name, e.g. "NVIDIA A100-SXM4-80GB"; None if it is not in the table."""
     words = set(re.split(r"[\s_-]+", device_name.upper()))
     return next((tflops * 1e12 for name, tflops in PEAK_TFLOPS if name <= words), None)
+
+
+def device_peak(device):
+    """`peak_flops` of a torch.device; None for a CPU and for a GPU that is not in the table."""
+    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None

@@ -55,6 +55,15 @@ def load_tokenizer(path):
         raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from None
 
 
+def load_config(path):
+    """The transformers config of a local folder or hub id. Raises UserError when there is none."""
+    _check_folder(path)
+    try:
+        return AutoConfig.from_pretrained(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from None
+
+
 def load_policy(cfg, ranks, tokenizer, parallel=None, lora=None, seed=0):
     """The model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
 
@@ -77,13 +86,12 @@ def build(cfg, device, tokenizer):
 
     device: where it is going to compute.
     """
-    _check_folder(cfg.path)
     backend = choose_backend(cfg.attention, device, resolve_dtype(cfg.compute_dtype, device))
+    config = load_config(cfg.path)
     try:
-        config = AutoConfig.from_pretrained(cfg.path)
         with torch.device("meta"):
             lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         raise UserError(f"cannot load a model from {cfg.path}: {_first_line(error)}") from None
     lm.config.packed_backend = backend
     if os.path.isfile(os.path.join(cfg.path, "generation_config.json")) or not os.path.isdir(cfg.path):

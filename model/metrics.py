@@ -141,6 +141,12 @@ class Speed:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, 0
 
 
+def shown(fast):
+    """What a progress line says of `Speed.read`'s values."""
+    words = {"tok/s": f"{fast['tokens_per_second']:,.0f}"}
+    return words | ({"MFU": f"{fast['mfu']:.0%}"} if "mfu" in fast else {})
+
+
 class GapStats:
     """Per gap: pairs, loss, margin, accuracy, chosen and rejected log-prob and reward, β. Stays on the device."""
 
