@@ -7,8 +7,8 @@ of T tokens; `cu_seqlens` [S+1] holds the segment boundaries and travels to this
     B = 1  T tokens  N query heads  K key/value heads  H head size
 """
 
-import importlib.util
 import itertools
+from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from data.errors import UserError
 
 NAME = "packed"
-BACKENDS = ("auto", "flash", "varlen", "sdpa")
 
 
 def packed_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, dropout=0.0, **kwargs):
@@ -30,7 +29,16 @@ def packed_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=Non
     return out_TNH.unsqueeze(0), None
 
 
-def _flash(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+def _flash3(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+    from flash_attn_interface import flash_attn_varlen_func
+
+    out = flash_attn_varlen_func(
+        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, softmax_scale=scale, causal=True
+    )
+    return out[0] if isinstance(out, tuple) else out  # its betas return the log-sum-exp as well
+
+
+def _flash2(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
     from flash_attn import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
@@ -58,26 +66,32 @@ def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
     return torch.cat(outs)
 
 
-ATTEND = {"flash": _flash, "varlen": _varlen, "sdpa": _sdpa}
+ATTEND = {"flash3": _flash3, "flash2": _flash2, "varlen": _varlen, "sdpa": _sdpa}
 
 AttentionInterface.register(NAME, packed_attention)
 AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # boundaries come as cu_seqlens, not as a mask
 
 
-def choose_backend(wanted, device, dtype):
-    """Resolve `attention:` of the config to flash, varlen or sdpa. Raises UserError for what cannot work here.
+def backends_here(device, dtype):
+    """The keys of ATTEND that work on a torch.device in a compute dtype, the fastest first."""
+    if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
+        return ["sdpa"]
+    hopper = torch.cuda.get_device_capability(device)[0] == 9  # flash-attn 3 is built for it alone
+    found = ["flash3"] if hopper and find_spec("flash_attn_interface") else []
+    if find_spec("flash_attn_2_cuda"):  # its compiled module: the name flash_attn may be flash-attn 4's
+        found.append("flash2")
+    return [*found, "varlen", "sdpa"]
 
-    device: torch.device. dtype: the compute dtype; the flash kernels take bfloat16 and float16 only.
-    """
-    has_flash = importlib.util.find_spec("flash_attn") is not None
-    can_flash = device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+
+def choose_backend(wanted, device, dtype):
+    """Resolve `attention:` of the config to a key of ATTEND. Raises UserError for what cannot work here."""
+    here = backends_here(device, dtype)
     if wanted == "auto":
-        return "sdpa" if not can_flash else "flash" if has_flash else "varlen"
-    if wanted == "flash" and not has_flash:
-        raise UserError(
-            "attention: flash needs the flash-attn package (pip install -r requirements-cuda.txt on a CUDA machine); "
-            "attention: auto uses torch's own kernels instead"
-        )
-    if wanted != "sdpa" and not can_flash:
-        raise UserError(f"attention: {wanted} needs a CUDA device and bfloat16 compute; use attention: auto")
-    return wanted
+        return here[0]
+    fits = [name for name in here if name.startswith(wanted)]
+    if fits:
+        return fits[0]
+    needs = [] if "varlen" in here else ["a CUDA device and bfloat16 compute"]
+    if wanted == "flash":
+        needs.append("the flash-attn package (pip install -r requirements-cuda.txt)")
+    raise UserError(f"attention: {wanted} needs {' and '.join(needs)}; attention: auto uses what works here")

@@ -1,62 +1,92 @@
 """Log-probabilities of supervised tokens, straight from hidden states: the logits [N, V] never exist whole.
 
 Long chains over a large vocabulary would need 10 GB for one fp32 copy of the logits (16k tokens, V = 152k). Here they
-are made a chunk of tokens at a time, reduced to one number a token, dropped, and made again in the backward pass.
-Matrix products run in the dtype of the hidden states; everything after them is float32, and so is the sum of the
-weight's gradient over chunks.
+are made a block of the vocabulary at a time for all tokens, reduced to one number a token, dropped, and made again in
+the backward pass. A block owns its rows of the weight's gradient, so each of those is one matrix product over all
+tokens, accumulated in float32 and rounded once: no float32 copy of the gradient exists either.
 
-    N supervised tokens  D hidden size  V vocabulary
+    N supervised tokens  D hidden size  V vocabulary  B words in a block
 """
 
 import torch
 from torch import nn
 
-CHUNK_LOGITS = 2**26  # logits per chunk: 256 MB in float32
+BLOCK = 2048  # words at a time: the float32 logits of 16k tokens take 134 MB
 
 
 class _LinearLogProb(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, h_ND, weight_VD, labels_N, chunk):
-        logps, lses = [], []
-        for h, labels in zip(h_ND.split(chunk), labels_N.split(chunk), strict=True):
-            logits = (h @ weight_VD.T).float()
-            lse = logits.logsumexp(-1)
-            logps.append(logits.gather(-1, labels[:, None])[:, 0] - lse)
-            lses.append(lse)
-        ctx.save_for_backward(h_ND, weight_VD, labels_N, torch.cat(lses))
-        ctx.chunk = chunk
-        return torch.cat(logps)
+    def forward(ctx, h_ND, weight_VD, labels_N, block):
+        lses, label_logit = [], torch.zeros(len(h_ND), device=h_ND.device)
+        for start in range(0, len(weight_VD), block):
+            logits_NB = _mm32(h_ND, weight_VD[start : start + block].T)
+            lses.append(logits_NB.logsumexp(-1))
+            here, inside = _within(labels_N, start, logits_NB)
+            label_logit = torch.where(inside, logits_NB.gather(-1, here)[:, 0], label_logit)
+            del logits_NB  # before the next block is made
+        lse_N = torch.stack(lses).logsumexp(0)  # once over all blocks: adding them one by one rounds V / B times
+        ctx.save_for_backward(h_ND, weight_VD, labels_N, lse_N)
+        ctx.block = block
+        return label_logit - lse_N
 
     @staticmethod
     def backward(ctx, grad_N):
         h_ND, weight_VD, labels_N, lse_N = ctx.saved_tensors
         needs_h, needs_weight = ctx.needs_input_grad[:2]
-        grad_h = torch.empty_like(h_ND) if needs_h else None
-        grad_weight = torch.zeros_like(weight_VD, dtype=torch.float32) if needs_weight else None
-        for start in range(0, len(h_ND), ctx.chunk):
-            part = slice(start, start + ctx.chunk)
-            h, labels, grad = h_ND[part], labels_N[part], grad_N[part]
-            # d log p(label) / d logits = onehot(label) − softmax(logits)
-            dlogits = (h @ weight_VD.T).float().sub_(lse_N[part, None]).exp_().mul_(-grad[:, None])
-            dlogits.scatter_add_(-1, labels[:, None], grad[:, None])
-            dlogits = dlogits.to(h.dtype)
+        grad_h = torch.zeros_like(h_ND, dtype=torch.float32) if needs_h else None
+        grad_weight = torch.empty_like(weight_VD) if needs_weight else None
+        for start in range(0, len(weight_VD), ctx.block):
+            rows = slice(start, start + ctx.block)
+            dlogits_NB = _dlogits(h_ND, weight_VD[rows], labels_N, start, lse_N, grad_N)
             if needs_h:
-                torch.mm(dlogits, weight_VD, out=grad_h[part])
-            if needs_weight and h.dtype == torch.float32:
-                grad_weight.addmm_(dlogits.T, h)
-            elif needs_weight:
-                grad_weight += dlogits.T @ h
-        return grad_h, None if grad_weight is None else grad_weight.to(weight_VD.dtype), None, None
+                _add_mm32(grad_h, dlogits_NB, weight_VD[rows])
+            if needs_weight:
+                torch.mm(dlogits_NB.T, h_ND, out=grad_weight[rows])
+            del dlogits_NB
+        return None if grad_h is None else grad_h.to(h_ND.dtype), grad_weight, None, None
 
 
-def linear_logps(h_ND, weight_VD, labels_N, chunk=None):
+def _dlogits(h_ND, weight_BD, labels_N, start, lse_N, grad_N):
+    """The gradient of a block's logits, in the dtype of h: grad · (onehot(label) − softmax(logits))."""
+    p_NB = _mm32(h_ND, weight_BD.T).sub_(lse_N[:, None]).exp_()
+    here, inside = _within(labels_N, start, p_NB)
+    p_NB.scatter_add_(-1, here, -inside.to(p_NB.dtype)[:, None])  # before rounding, which would lose 1 − p(label)
+    if h_ND.dtype == p_NB.dtype:
+        return p_NB.mul_(-grad_N[:, None])
+    return torch.mul(p_NB, -grad_N[:, None], out=torch.empty_like(p_NB, dtype=h_ND.dtype))
+
+
+def _within(labels_N, start, logits_NB):
+    """Labels as columns [N, 1] of the block that begins at `start` (0 where they are outside), and which are inside."""
+    inside = (labels_N >= start) & (labels_N < start + logits_NB.shape[1])
+    return torch.where(inside, labels_N - start, 0)[:, None], inside
+
+
+def _mm32(a, b):
+    """a @ b as float32. In bfloat16 CUDA hands out its float32 sums as they are; the CPU rounds them first."""
+    if a.is_cuda and a.dtype != torch.float32:
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return (a @ b).float()
+
+
+def _add_mm32(total, a, b):
+    """total += a @ b, total in float32."""
+    if a.dtype == torch.float32:
+        total.addmm_(a, b)
+    elif a.is_cuda:
+        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
+    else:
+        total += a @ b
+
+
+def linear_logps(h_ND, weight_VD, labels_N, block=BLOCK):
     """log softmax(h Wᵀ)[label] in nats, float32 [N].
 
-    h_ND: hidden states, weight_VD: the head's weight in the same dtype, labels_N: int64 in [0, V). chunk: tokens at a
-    time (default: so that a chunk's logits take 256 MB).
+    h_ND: hidden states, weight_VD: the head's weight in the same dtype, labels_N: int64 in [0, V). block: words of the
+    vocabulary at a time. Memory beyond arguments and gradients: N · block float32 logits twice over, and in the
+    backward pass the hidden states' gradient in float32.
     """
-    chunk = chunk or max(16, CHUNK_LOGITS // weight_VD.shape[0])
-    return _LinearLogProb.apply(h_ND, weight_VD, labels_N, chunk)
+    return _LinearLogProb.apply(h_ND, weight_VD, labels_N, block)
 
 
 class LogProbModel(nn.Module):

@@ -5,9 +5,10 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from data.errors import UserError
 from data.packing import pack
 from data.render import Sequence
-from model.attention import ATTEND, choose_backend
+from model.attention import ATTEND, backends_here, choose_backend
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.logprobs import response_sums
 from model.parallel import Ranks
@@ -84,32 +85,80 @@ def test_position_ids_alone_do_not_separate(model, sequences):
     assert (response_sums(model(batch), batch) - right).abs()[1:].max() > 0.1
 
 
-def available_backends():
-    found = ["sdpa"]
-    for name in ("varlen", "flash") if torch.cuda.is_available() else ():
-        try:
-            found.append(choose_backend(name, torch.device("cuda"), torch.bfloat16))
-        except ValueError:
-            continue
-    return found
+def dense_attention(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+    """The definition: one T × T mask, true where the key is in the query's own segment and not after it."""
+    group = q_TNH.shape[1] // k_TKH.shape[1]
+    k_TNH, v_TNH = (x.repeat_interleave(group, dim=1) for x in (k_TKH, v_TKH))
+    at = torch.arange(len(q_TNH), device=q_TNH.device)
+    segment = torch.bucketize(at, cu_seqlens, right=True)
+    mask = (segment[:, None] == segment) & (at[:, None] >= at)
+    scores = torch.einsum("qnh,knh->nqk", q_TNH, k_TNH) * scale
+    return torch.einsum("nqk,knh->qnh", scores.masked_fill(~mask, -torch.inf).softmax(-1), v_TNH)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused kernels need CUDA")
-def test_backends_agree():
+def outputs(attend, inputs, cu_seqlens, max_seqlen, upstream):
+    inputs = [x.detach().clone().requires_grad_() for x in inputs]
+    out = attend(*inputs, cu_seqlens, max_seqlen, 0.125)
+    out.backward(upstream.to(out.dtype))
+    return [out.detach(), *(x.grad for x in inputs)]
+
+
+ON_CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="the fused kernels need CUDA")]
+
+
+@pytest.mark.parametrize(
+    ("device", "dtype", "tolerance"),
+    [
+        ("cpu", torch.float32, 1e-5),
+        ("cpu", torch.bfloat16, 2e-2),
+        pytest.param("cuda", torch.bfloat16, 2e-2, marks=ON_CUDA),
+    ],
+)
+def test_all_available_backends_agree(device, dtype, tolerance):
+    """Output and gradients, against a dense mask in float64; grouped heads, a segment of one token."""
     torch.manual_seed(0)
-    lens = [130, 1, 300, 77]
-    cu = torch.tensor([0, *np.cumsum(lens)], dtype=torch.int32, device="cuda")
-    q, k, v = (torch.randn(sum(lens), n, 64, device="cuda", dtype=torch.bfloat16) for n in (8, 2, 2))
-    expected = ATTEND["sdpa"](q.float(), k.float(), v.float(), cu, max(lens), 0.125)
-    for name in available_backends():
-        out = ATTEND[name](q, k, v, cu, max(lens), 0.125).float()
-        assert (out - expected).norm() / expected.norm() < 1e-2, name
+    device, lens = torch.device(device), [130, 1, 300, 77]
+    cu_seqlens = torch.tensor([0, *np.cumsum(lens)], dtype=torch.int32, device=device)
+    inputs = [torch.randn(sum(lens), heads, 64, device=device, dtype=dtype) for heads in (8, 2, 2)]
+    upstream = torch.randn_like(inputs[0])
+    exact = outputs(dense_attention, [x.double() for x in inputs], cu_seqlens, max(lens), upstream)
+    for name in backends_here(device, dtype):
+        for part, a, e in zip(
+            "oqkv", outputs(ATTEND[name], inputs, cu_seqlens, max(lens), upstream), exact, strict=True
+        ):
+            assert a.dtype == dtype
+            assert (a.double() - e).norm() / e.norm() < tolerance, (name, part)
 
 
 def test_backend_choice_says_what_to_do():
     assert choose_backend("auto", CPU, torch.float32) == "sdpa"
-    with pytest.raises(ValueError, match=r"needs the flash-attn package|needs a CUDA device"):
+    with pytest.raises(UserError, match=r"flash needs a CUDA device .* and the flash-attn package \(pip install -r"):
         choose_backend("flash", CPU, torch.float32)
-    with pytest.raises(ValueError, match="needs a CUDA device"):
+    with pytest.raises(UserError, match="varlen needs a CUDA device and bfloat16 compute; attention: auto"):
         choose_backend("varlen", CPU, torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    ("capability", "installed", "auto", "flash"),
+    [
+        (9, {"flash_attn_interface", "flash_attn_2_cuda"}, "flash3", "flash3"),
+        (9, {"flash_attn_2_cuda"}, "flash2", "flash2"),
+        (8, {"flash_attn_interface", "flash_attn_2_cuda"}, "flash2", "flash2"),
+        (8, {"flash_attn_interface"}, "varlen", None),
+        (9, set(), "varlen", None),
+    ],
+)
+def test_backend_choice_on_cuda(monkeypatch, capability, installed, auto, flash):
+    """Which packages and which generation of GPU make which kernel; that they compute is another test's matter."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
+    monkeypatch.setattr("model.attention.find_spec", lambda name: name in installed)
+    cuda = torch.device("cuda")
+    assert choose_backend("auto", cuda, torch.bfloat16) == auto
+    assert choose_backend("varlen", cuda, torch.bfloat16) == "varlen"
+    assert choose_backend("sdpa", cuda, torch.bfloat16) == "sdpa"
+    assert choose_backend("auto", cuda, torch.float32) == "sdpa"
+    if flash:
+        assert choose_backend("flash", cuda, torch.bfloat16) == flash
+    else:
+        with pytest.raises(UserError, match="flash needs the flash-attn package"):
+            choose_backend("flash", cuda, torch.bfloat16)
