@@ -16,11 +16,11 @@ import time
 
 import numpy as np
 import torch
+from bench.common import environment_line, memory_peak, table
+from bench.workload import SHAPES
 from transformers import AutoModelForCausalLM
 
-from bench.common import environment_line, memory_peak, table
 from bench.logprobs import CUDA, DEVICE, start_of_peak
-from bench.workload import SHAPES
 from data.packing import pack
 from data.render import Sequence
 from model.attention import NAME, choose_backend

@@ -5,6 +5,7 @@ Each ends in one clear line and a non-zero status, loses nothing, and the same c
 
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
