@@ -1,0 +1,86 @@
+"""The cache of reference log-probs: what is a hit, what is a miss, and what a killed pass costs."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from data.examples import DataConfig, load_pairs
+from data.render import Renderer, Sequence
+from model.load import ModelConfig, load_policy, load_tokenizer
+from model.parallel import Ranks
+from model.reference import cache_key, reference_logps
+from model.stream import WeightFiles
+from tests.tiny import make_model
+
+
+@pytest.fixture(scope="module")
+def model(tiny_qwen):
+    return load_policy(ModelConfig(tiny_qwen), Ranks(), load_tokenizer(tiny_qwen))
+
+
+@pytest.fixture(scope="module")
+def sequences(tiny_qwen, files):
+    return load_pairs(DataConfig(str(files / "pairs.jsonl")), Renderer(load_tokenizer(tiny_qwen)), True).sequences[:9]
+
+
+def compute(model, sequences, folder):
+    """(log-probs, how many of them were computed rather than read)"""
+    before = computed(folder)
+    logps = reference_logps(model, sequences, [[i] for i in range(len(sequences))], folder, Ranks())
+    return logps, computed(folder) - before
+
+
+def computed(folder):
+    return sum(len(path.read_text().splitlines()) for path in folder.glob("rank-*.jsonl"))
+
+
+def test_the_second_time_everything_is_read(model, sequences, tmp_path):
+    first, count = compute(model, sequences, tmp_path)
+    again, none = compute(model, list(reversed(sequences)), tmp_path)
+    assert (count, none) == (9, 0)
+    assert torch.equal(first, again.flip(0))
+
+
+def test_a_changed_token_or_prompt_length_is_a_miss(model, sequences, tmp_path):
+    compute(model, sequences, tmp_path)
+    ids = sequences[0].ids.copy()
+    ids[-3] += 1
+    changed = [Sequence(ids, sequences[0].prompt_len), Sequence(sequences[1].ids, sequences[1].prompt_len - 1)]
+    _, count = compute(model, [*changed, *sequences[2:]], tmp_path)
+    assert count == 2
+
+
+def test_a_changed_template_is_a_miss(model, sequences, tiny_qwen, files, tmp_path):
+    compute(model, sequences, tmp_path)
+    tokenizer = load_tokenizer(tiny_qwen)
+    tokenizer.chat_template = tokenizer.chat_template.replace("You are a helpful assistant.", "Think.")
+    other = load_pairs(DataConfig(str(files / "pairs.jsonl")), Renderer(tokenizer), True).sequences[:9]
+    _, count = compute(model, other, tmp_path)
+    assert count == 9
+
+
+def test_weights_dtype_and_backend_are_part_of_the_key(tmp_path):
+    folder = tmp_path / "m"
+    make_model(folder)
+    before = WeightFiles(str(folder)).digest()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"][3] += 2**-20
+    save_file(weights, folder / "model.safetensors")
+    after = WeightFiles(str(folder)).digest()
+    keys = [cache_key(w, d, b) for w in (before, after) for d in (torch.float32, torch.bfloat16) for b in ("a", "b")]
+    assert len(set(keys)) == 8
+    assert keys[0] == cache_key(before, torch.float32, "a")
+
+
+def test_a_pass_that_was_killed_goes_on(model, sequences, tmp_path):
+    whole, _ = compute(model, sequences, tmp_path / "whole")
+    (tmp_path / "torn").mkdir()
+    lines = (tmp_path / "whole" / "rank-0.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "torn" / "rank-0.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
+    again = reference_logps(model, sequences, [[i] for i in range(9)], tmp_path / "torn", Ranks())
+    assert torch.equal(whole, again)
+    kept = [line for line in (tmp_path / "torn" / "rank-0.jsonl").read_text().splitlines() if line.endswith("]")]
+    assert len(kept) == 9 and all(np.isfinite(json.loads(line)[1]) for line in kept)
