@@ -75,20 +75,25 @@ class Run:
 def run(command, threads=None, timeout=None):
     """Run a command in a fresh process from the repository's root, and read what it reported. Returns a Run.
 
-    command: list of words. The process may call `report(…)`. threads: OMP_NUM_THREADS (default: as it is). Its output
-    is kept, not shown; Run.tail holds the end of it.
+    command: list of words. The process may call `report(…)`. threads: OMP_NUM_THREADS (default: as it is). timeout:
+    seconds after which it is killed, status 124. Its output is kept, not shown; Run.tail holds the end of it.
     """
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "report.json"
         env = os.environ | QUIET | {"BENCH_REPORT": str(path), "PYTHONPATH": str(ROOT)}
         env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
         began = time.perf_counter()
-        done = subprocess.run(
-            command, cwd=ROOT, env=env, timeout=timeout, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        process = subprocess.Popen(
+            command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
         )
+        try:
+            output, status = process.communicate(timeout=timeout)[0], process.returncode
+        except subprocess.TimeoutExpired:
+            process.kill()
+            output, status = process.communicate()[0], 124
         seconds = time.perf_counter() - began
         found = json.loads(path.read_text()) if path.exists() else None
-        return Run(done.returncode, seconds, found, done.stdout[-4000:])
+        return Run(status, seconds, found, output[-4000:])
 
 
 def python(*words):

@@ -1,0 +1,118 @@
+"""Two trainers on one step over the same records: search each one's settings, then the best of both in turns.
+
+The step is repeated, so the losses of both sides must agree step by step; where they do not, the comparison is void and
+the benchmark stops. Rates are medians over repeats of the steps after the first.
+"""
+
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from bench.common import python, run
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One side with one choice of settings. side: bench.worker's. name: the side in the table. same: it optimises the
+    very same objective as the others; if not, it is shown, and neither checked nor compared."""
+
+    name: str
+    settings: str
+    side: str
+    spec: dict
+    same: bool = True
+
+
+def compare(case, ours, theirs, items, unit, repeats, threads, timeout):
+    """Search, check, repeat. Returns (table rows, {"name of a ratio": value}).
+
+    ours, theirs: lists of Candidates. items: how many `unit` (pairs, supervised tokens) a step holds. The first step of
+    a run is not timed.
+    """
+    found = {}
+    for candidate in [*ours, *theirs]:
+        done = measure(candidate, threads, timeout)
+        if done:
+            found[candidate] = [done]
+    mine, other = ([c for c in side if c in found and c.same] for side in (ours, theirs))
+    if not mine or not other:
+        raise SystemExit(f"{case}: no settings of {'ours' if not mine else 'the other side'} ran")
+    agree(found)
+    best = [min(side, key=lambda c: fastest(found[c][0])) for side in (mine, other)]
+    for _ in range(repeats - 1):  # A B A B: what disturbs the machine disturbs both
+        for candidate in best:
+            found[candidate].append(measure(candidate, threads, timeout))
+    leanest = [min(side, key=lambda c: found[c][0]["memory"]) for side in (mine, other)]
+
+    rows = []
+    for candidate, reports in found.items():
+        marks = "fastest" * (candidate in best), "leanest" * (candidate in leanest), "" if candidate.same else "differs"
+        rows.append(
+            {
+                "case": case,
+                "trainer": candidate.name,
+                "settings": candidate.settings,
+                f"{unit}/s": rate(reports, items, "seconds"),
+                f"{unit}/CPU-s": rate(reports, items, "cpu_seconds"),
+                "reference, s": statistics.median(r["reference"] for r in reports) or None,
+                "memory, GB": memory(reports) / 1e9,
+                "runs": len(reports),
+                "": ", ".join(filter(None, marks)),
+            }
+        )
+    fast_mine, fast_other = (found[c] for c in best)
+    lean_mine, lean_other = (found[c] for c in leanest)
+    ratios = {
+        f"{unit}/s, fastest settings": rate(fast_mine, items, "seconds") / rate(fast_other, items, "seconds"),
+        f"{unit}/CPU-s, fastest settings": rate(fast_mine, items, "cpu_seconds")
+        / rate(fast_other, items, "cpu_seconds"),
+        "memory, fastest settings": memory(fast_mine) / memory(fast_other),
+        "memory, leanest settings": memory(lean_mine) / memory(lean_other),
+    }
+    if fast_mine[0]["reference"]:
+        ratios[f"{unit}/s, one epoch with its reference pass"] = epoch(fast_other) / epoch(fast_mine)
+    return rows, ratios
+
+
+def measure(candidate, threads, timeout):
+    """One run's report, None if it failed (out of memory, say)."""
+    done = run(python("-m", "bench.worker", candidate.side, json.dumps(candidate.spec)), threads, timeout)
+    what = f"{candidate.name} ({candidate.settings})"
+    if done.report is None:
+        print(f"{what} failed: {'out of memory' if 'OutOfMemory' in done.tail else done.tail}", file=sys.stderr)
+    else:
+        steps = " ".join(f"{seconds:.1f}" for seconds in done.report["seconds"])
+        print(f"{what}: steps of {steps} s", file=sys.stderr)
+    return done.report
+
+
+def agree(found):
+    """Stop unless all candidates report the same losses, and losses that moved. found: {Candidate: [report]}."""
+    tolerance = 2e-2 if torch.cuda.is_available() else 1e-3  # bfloat16, float32
+    losses = {c: reports[0]["losses"] for c, reports in found.items() if c.same}
+    first = next(iter(losses.values()))
+    for candidate, values in losses.items():
+        if len(values) != len(first) or any(abs(a - b) > tolerance for a, b in zip(values, first, strict=True)):
+            raise SystemExit(f"void: {candidate.name} ({candidate.settings}) reports losses {values}, not {first}")
+    if abs(first[-1] - first[0]) < 3 * tolerance:
+        raise SystemExit(f"void: the losses {first} do not move, so that they agree says nothing")
+
+
+def fastest(report):
+    return min(report["seconds"][1:])
+
+
+def rate(reports, items, clock):
+    return items / statistics.median(seconds for r in reports for seconds in r[clock][1:])
+
+
+def memory(reports):
+    return statistics.median(r["memory"] for r in reports)
+
+
+def epoch(reports):
+    """Seconds of one pass over the records, the reference pass included."""
+    return statistics.median(r["reference"] + s for r in reports for s in r["seconds"][1:])
