@@ -47,13 +47,19 @@ def trl_candidates(model, file, pairs, steps, cuda):
     plans += [(sizes[-1], False, True)] * cuda  # long chains on a GPU may leave no other choice
     for size, by_length, checkpointing in plans:
         for liger in (False, True) if cuda else (False,):
-            args = dict(
-                per_device_train_batch_size=size, gradient_accumulation_steps=pairs // size, num_train_epochs=steps + 1,
-                learning_rate=LR, beta=0.1, max_length=None, precompute_ref_log_probs=True,
-                gradient_checkpointing=checkpointing, use_liger_kernel=liger,
-            )  # fmt: skip
+            args = {
+                "per_device_train_batch_size": size,
+                "gradient_accumulation_steps": pairs // size,
+                "num_train_epochs": steps + 1,
+                "learning_rate": LR,
+                "beta": 0.1,
+                "max_length": None,
+                "precompute_ref_log_probs": True,
+                "gradient_checkpointing": checkpointing,
+                "use_liger_kernel": liger,
+            }
             if by_length:
-                args |= dict(train_sampling_strategy="group_by_length", remove_unused_columns=False)
+                args |= {"train_sampling_strategy": "group_by_length", "remove_unused_columns": False}
             settings = f"{size} pairs a batch" + ", by length" * by_length + ", checkpointing" * checkpointing
             spec = {"model": model, "file": file, "args": args, "model_args": attention(cuda)}
             yield Candidate("TRL", settings + ", Liger" * liger, "trl_dpo", spec)

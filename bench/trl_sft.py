@@ -40,11 +40,17 @@ def trl_candidates(model, file, max_length, steps, cuda):
     plans = [("bfd", scale, checkpointing) for checkpointing in (False, True) for scale in (1, 2, 4)]
     for strategy, scale, checkpointing in [*plans, ("wrapped", 1, False)]:
         for liger in (False, True) if cuda else (False,):
-            args = dict(
-                per_device_train_batch_size=1, gradient_accumulation_steps=1_000_000, num_train_epochs=steps + 1,
-                learning_rate=LR, packing=True, packing_strategy=strategy, max_length=scale * max_length,
-                gradient_checkpointing=checkpointing, use_liger_kernel=liger,
-            )  # fmt: skip
+            args = {
+                "per_device_train_batch_size": 1,
+                "gradient_accumulation_steps": 1_000_000,  # all rows: a step ends with the epoch
+                "num_train_epochs": steps + 1,
+                "learning_rate": LR,
+                "packing": True,
+                "packing_strategy": strategy,
+                "max_length": scale * max_length,
+                "gradient_checkpointing": checkpointing,
+                "use_liger_kernel": liger,
+            }
             settings = f"{strategy}, rows of {scale * max_length} tokens" + ", checkpointing" * checkpointing
             spec = {"model": model, "file": file, "args": args, "model_args": attention(cuda)}
             yield Candidate("TRL", settings + ", Liger" * liger, "trl_sft", spec, same=strategy == "bfd")

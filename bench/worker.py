@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from pathlib import Path
 
 from bench.common import memory_now, memory_peak, report
 
@@ -86,7 +87,7 @@ def trl_dpo(spec):
     tokenizer, renderer, text, end = _rendering(spec)
     rows = [
         {"prompt": text(row["prompt"])} | {side: row[side][0]["content"] + end for side in ("chosen", "rejected")}
-        for row in map(json.loads, open(spec["file"]))
+        for row in map(json.loads, Path(spec["file"]).read_text().splitlines())
     ]
     for row in rows:  # for TRL's sampler that groups by length
         row["length"] = max(len(tokenizer(row["prompt"] + row[side])["input_ids"]) for side in ("chosen", "rejected"))
@@ -119,7 +120,7 @@ def trl_sft(spec):
     tokenizer, renderer, text, end = _rendering(spec)
     rows = [
         {"prompt": text(row["messages"][:-1]), "completion": row["messages"][-1]["content"] + end}
-        for row in map(json.loads, open(spec["file"]))
+        for row in map(json.loads, Path(spec["file"]).read_text().splitlines())
     ]
     trainer = _trainer(SFTTrainer, SFTConfig, spec, rows, tokenizer, clock)
     packed = trainer.train_dataset
