@@ -14,7 +14,7 @@ import torch
 from bench.common import python, run
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Candidate:
     """One side with one choice of settings. side: bench.worker's. name: the side in the table. same: it optimises the
     very same objective as the others; if not, it is shown, and neither checked nor compared."""
@@ -37,19 +37,24 @@ def compare(case, ours, theirs, items, unit, repeats, threads, timeout):
         done = measure(candidate, threads, timeout)
         if done:
             found[candidate] = [done]
-    mine, other = ([c for c in side if c in found and c.same] for side in (ours, theirs))
-    if not mine or not other:
-        raise SystemExit(f"{case}: no settings of {'ours' if not mine else 'the other side'} ran")
+    sides = [[c for c in side if c in found and c.same] for side in (ours, theirs)]
+    if not all(sides):
+        raise SystemExit(f"{case}: no settings of {'the other trainer' if sides[0] else 'ours'} ran")
     agree(found)
-    best = [min(side, key=lambda c: fastest(found[c][0])) for side in (mine, other)]
     for _ in range(repeats - 1):  # A B A B: what disturbs the machine disturbs both
-        for candidate in best:
-            found[candidate].append(measure(candidate, threads, timeout))
-    leanest = [min(side, key=lambda c: found[c][0]["memory"]) for side in (mine, other)]
+        for side in sides:
+            best = fastest(side, found)
+            found[best].append(measure(best, threads, timeout) or found[best][0])
+    return summary(case, found, sides, items, unit)
 
+
+def summary(case, found, sides, items, unit):
+    """(table rows, ratios) of all runs. found: {Candidate: [report]}, sides: [our Candidates, the other trainer's]."""
+    fast = [fastest(side, found) for side in sides]
+    lean = [min(side, key=lambda c: found[c][0]["memory"]) for side in sides]
     rows = []
     for candidate, reports in found.items():
-        marks = "fastest" * (candidate in best), "leanest" * (candidate in leanest), "" if candidate.same else "differs"
+        marks = "fastest" * (candidate in fast), "leanest" * (candidate in lean), "differs" * (not candidate.same)
         rows.append(
             {
                 "case": case,
@@ -63,17 +68,18 @@ def compare(case, ours, theirs, items, unit, repeats, threads, timeout):
                 "": ", ".join(filter(None, marks)),
             }
         )
-    fast_mine, fast_other = (found[c] for c in best)
-    lean_mine, lean_other = (found[c] for c in leanest)
-    ratios = {
-        f"{unit}/s, fastest settings": rate(fast_mine, items, "seconds") / rate(fast_other, items, "seconds"),
-        f"{unit}/CPU-s, fastest settings": rate(fast_mine, items, "cpu_seconds")
-        / rate(fast_other, items, "cpu_seconds"),
-        "memory, fastest settings": memory(fast_mine) / memory(fast_other),
-        "memory, leanest settings": memory(lean_mine) / memory(lean_other),
+
+    def ratio(value, candidates):
+        return value(found[candidates[0]]) / value(found[candidates[1]])
+
+    ratios = {f"{unit}/s": ratio(lambda r: rate(r, items, "seconds"), fast)}
+    if found[fast[0]][0]["reference"]:
+        ratios[f"{unit}/s of one epoch with its reference pass"] = ratio(lambda r: 1 / epoch(r), fast)
+    ratios |= {
+        f"{unit}/CPU-s": ratio(lambda r: rate(r, items, "cpu_seconds"), fast),
+        "memory, fastest settings": ratio(memory, fast),
+        "memory, leanest settings": ratio(memory, lean),
     }
-    if fast_mine[0]["reference"]:
-        ratios[f"{unit}/s, one epoch with its reference pass"] = epoch(fast_other) / epoch(fast_mine)
     return rows, ratios
 
 
@@ -101,8 +107,9 @@ def agree(found):
         raise SystemExit(f"void: the losses {first} do not move, so that they agree says nothing")
 
 
-def fastest(report):
-    return min(report["seconds"][1:])
+def fastest(side, found):
+    """The Candidate whose quickest timed step of its first run is the shortest."""
+    return min(side, key=lambda c: min(found[c][0]["seconds"][1:]))
 
 
 def rate(reports, items, clock):

@@ -42,7 +42,7 @@ def our_candidates(model, file, max_length, pairs, steps, cuda):
 
 
 def trl_candidates(model, file, pairs, steps, cuda):
-    sizes = [n for n in ((1, 2, 4, 8) if cuda else (1, 2, 4)) if pairs % n == 0]
+    sizes = [n for n in ((1, 2, 4, 8) if cuda else (1, 2)) if pairs % n == 0]
     plans = [(n, False, False) for n in sizes] + [(sizes[-1], True, False), (1, False, True)]
     plans += [(sizes[-1], False, True)] * cuda  # long chains on a GPU may leave no other choice
     for size, by_length, checkpointing in plans:
@@ -93,7 +93,7 @@ def main(argv=None):
                 Path(f"{folder}/pairs.jsonl").write_text("".join(lines))
                 file, pairs = f"{folder}/pairs.jsonl", len(lines)
             else:
-                rows = triads(args.problems or (4 if shape == "135m" else 8), int(length))
+                rows = triads(args.problems or (2 if shape == "135m" else 8), int(length))
                 file, pairs = write(f"{folder}/pairs.jsonl", rows), len(rows)
             rows, ratios = compare(
                 f"{case}, {pairs} pairs",

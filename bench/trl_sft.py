@@ -6,7 +6,7 @@
 
 A step is all examples of the case, so both sides must report the same losses; the benchmark stops where they do not.
 TRL packs with `bfd`, which cuts nothing here and keeps examples apart (with flash-attn through sequence lengths, else
-through a mask over the whole row), into rows of one, two and four times the longest example. Its `wrapped` strategy
+through a mask over the whole row), into rows of the longest example's length and multiples of it. Its `wrapped` strategy
 lets examples attend to each other and cuts them in two: another objective, shown but not compared.
 """
 
@@ -26,7 +26,7 @@ from model.load import load_tokenizer
 
 def our_candidates(model, file, max_length, examples, steps, cuda):
     for checkpointing in (False, True):
-        for budget in (max_length, 2 * max_length, 4 * max_length):
+        for budget in [scale * max_length for scale in ((1, 2, 4) if cuda else (1, 2))]:
             words = [
                 f"model.path={model}", f"data.file={file}", f"data.max_length={max_length}", f"batch.size={examples}",
                 f"batch.max_tokens={budget}", f"model.activation_checkpointing={str(checkpointing).lower()}",
@@ -37,7 +37,8 @@ def our_candidates(model, file, max_length, examples, steps, cuda):
 
 
 def trl_candidates(model, file, max_length, steps, cuda):
-    plans = [("bfd", scale, checkpointing) for checkpointing in (False, True) for scale in (1, 2, 4)]
+    scales = (1, 2, 4) if cuda else (1, 2)
+    plans = [("bfd", scale, checkpointing) for checkpointing in (False, True) for scale in scales]
     for strategy, scale, checkpointing in [*plans, ("wrapped", 1, False)]:
         for liger in (False, True) if cuda else (False,):
             args = {
@@ -71,7 +72,7 @@ def main(argv=None):
         shape, length = case.rsplit(":", 1)
         with tempfile.TemporaryDirectory() as folder:
             model = make_model(f"{folder}/model", shape) if shape in SHAPES else shape
-            rows = chains(triads(args.problems or (4 if shape == "135m" else 8), int(length)))
+            rows = chains(triads(args.problems or (2 if shape == "135m" else 8), int(length)))
             file = write(f"{folder}/sft.jsonl", rows)
             sequences = load_sft(DataConfig(file, max_length=int(length)), Renderer(load_tokenizer(model))).sequences
             supervised = sum(len(s) - s.prompt_len for s in sequences)
