@@ -4,14 +4,59 @@ The step is repeated, so the losses of both sides must agree step by step; where
 the benchmark stops. Rates are medians over repeats of the steps after the first.
 """
 
+import argparse
 import json
 import statistics
 import sys
+import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
+from transformers.utils import is_flash_attn_2_available
 
-from bench.common import python, run
+from bench.common import environment_line, python, run, table
+from bench.workload import SHAPES, make_model, write_first
+
+LR = 1e-5
+CPU_CASES = ["tiny:1024", "135m:384"]
+CUDA_CASES = [f"{shape}:{length}" for shape in ("1.5b", "7b") for length in (2048, 4096, 8192, 16384)]
+
+
+def main(doc, prepare, argv):
+    """The command line of a comparison.
+
+    prepare(model, file or None, problems, length, steps, folder, cuda) returns (what the records are, our Candidates,
+    the other trainer's, items a step, their unit); it writes random records into `folder` if there is no file.
+    """
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", nargs="+", help="MODEL:LENGTH; MODEL a shape of bench/workload.py or a folder")
+    parser.add_argument("--file", help="take the first records of this file instead of random ones")
+    parser.add_argument("--records", type=int, default=24, help="how many records of --file")
+    parser.add_argument("--problems", type=int, help="random problems a step, three responses each (8; 2 with 135m)")
+    parser.add_argument("--steps", type=int, default=2, help="steps that are timed, after the first")
+    parser.add_argument("--repeats", type=int, default=3, help="runs of the best settings of each side, in turns")
+    parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of both sides")
+    parser.add_argument("--timeout", type=float, help="seconds after which a run counts as failed")
+    args = parser.parse_args(argv)
+    cuda = torch.cuda.is_available()
+    print(environment_line("trl", "peft", "liger-kernel", "flash-attn"), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        for case in args.cases or (CUDA_CASES if cuda else CPU_CASES):
+            shape, length = case.rsplit(":", 1)
+            model = shape
+            if shape in SHAPES:
+                model = f"{folder}/{shape}"
+                if not Path(model).exists():
+                    make_model(model, shape)
+            file = write_first(f"{folder}/records.jsonl", args.file, args.records) if args.file else None
+            problems = args.problems or (2 if shape == "135m" else 8)
+            what, ours, theirs, items, unit = prepare(model, file, problems, int(length), args.steps, folder, cuda)
+            rows, ratios = compare(
+                f"{case}, {what}", ours, theirs, items, unit, args.repeats, args.threads, args.timeout
+            )
+            lines = [f"{name}: ours / TRL = {value:.2f}" for name, value in ratios.items()]
+            print("\n" + (table(rows) if rows else f"{case}: nothing ran"), "", *lines, sep="\n", flush=True)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,21 +82,22 @@ def compare(case, ours, theirs, items, unit, repeats, threads, timeout):
         done = measure(candidate, threads, timeout)
         if done:
             found[candidate] = [done]
-    sides = [[c for c in side if c in found and c.same] for side in (ours, theirs)]
-    if not all(sides):
-        raise SystemExit(f"{case}: no settings of {'the other trainer' if sides[0] else 'ours'} ran")
     agree(found)
+    sides = [[c for c in side if c in found and c.same] for side in (ours, theirs)]
     for _ in range(repeats - 1):  # A B A B: what disturbs the machine disturbs both
-        for side in sides:
+        for side in filter(None, sides):
             best = fastest(side, found)
             found[best].append(measure(best, threads, timeout) or found[best][0])
     return summary(case, found, sides, items, unit)
 
 
 def summary(case, found, sides, items, unit):
-    """(table rows, ratios) of all runs. found: {Candidate: [report]}, sides: [our Candidates, the other trainer's]."""
-    fast = [fastest(side, found) for side in sides]
-    lean = [min(side, key=lambda c: found[c][0]["memory"]) for side in sides]
+    """(table rows, ratios) of all runs; no ratios if one side never ran.
+
+    found: {Candidate: [report]}. sides: [our Candidates, the other trainer's], those that are compared.
+    """
+    fast = [fastest(side, found) for side in sides if side]
+    lean = [min(side, key=lambda c: found[c][0]["memory"]) for side in sides if side]
     rows = []
     for candidate, reports in found.items():
         marks = "fastest" * (candidate in fast), "leanest" * (candidate in lean), "differs" * (not candidate.same)
@@ -68,6 +114,9 @@ def summary(case, found, sides, items, unit):
                 "": ", ".join(filter(None, marks)),
             }
         )
+
+    if len(fast) < 2:  # one of them did not fit
+        return rows, {}
 
     def ratio(value, candidates):
         return value(found[candidates[0]]) / value(found[candidates[1]])
@@ -99,12 +148,20 @@ def agree(found):
     """Stop unless all candidates report the same losses, and losses that moved. found: {Candidate: [report]}."""
     tolerance = 2e-2 if torch.cuda.is_available() else 1e-3  # bfloat16, float32
     losses = {c: reports[0]["losses"] for c, reports in found.items() if c.same}
+    if not losses:
+        return
     first = next(iter(losses.values()))
     for candidate, values in losses.items():
         if len(values) != len(first) or any(abs(a - b) > tolerance for a, b in zip(values, first, strict=True)):
             raise SystemExit(f"void: {candidate.name} ({candidate.settings}) reports losses {values}, not {first}")
     if abs(first[-1] - first[0]) < 3 * tolerance:
         raise SystemExit(f"void: the losses {first} do not move, so that they agree says nothing")
+
+
+def attention(cuda):
+    """Model arguments for the fastest kernel that TRL can use here: flash-attn if it is installed, else torch's."""
+    flash = cuda and is_flash_attn_2_available()
+    return {"attn_implementation": "flash_attention_2" if flash else "sdpa"}
 
 
 def fastest(side, found):

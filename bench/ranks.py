@@ -1,7 +1,7 @@
 """Tokens a second of the two training scripts on 1, 2, 4 and 8 ranks.
 
-    python bench/ranks.py                                        a tiny random model
-    python bench/ranks.py --shape 135m --length 384 --problems 8
+    python -m bench.ranks                                        a tiny random model
+    python -m bench.ranks --shape 135m --length 384 --problems 8
 
 On CUDA machines every rank has a GPU of its own. On a CPU the ranks are gloo processes of one thread: beyond the number
 of cores the table shows what sharding and collectives cost, not a speed-up.

@@ -1,9 +1,9 @@
 """CogPO here against TRL's DPOTrainer: pairs a second and memory on the same triads.
 
     pip install -r bench/requirements.txt
-    python bench/trl_cogpo.py                                    all cases of this machine (CPU, or one GPU)
-    python bench/trl_cogpo.py --cases 135m:384 1.5b:4096         model shape : longest sequence
-    python bench/trl_cogpo.py --cases out/pocket/student:1024 --pairs out/pocket/crv/pairs.jsonl
+    python -m bench.trl_cogpo                                    all cases of this machine (CPU, or one GPU)
+    python -m bench.trl_cogpo --cases 135m:384 1.5b:4096         model shape : longest sequence
+    python -m bench.trl_cogpo --cases out/pocket/student:1024 --file out/pocket/crv/pairs.jsonl
 
 A step is all pairs of the case. Ours runs `loss.name=cogpo` with three equal betas of 0.1, which is DPO at β = 0.1 (the
 cost does not depend on β), so both trainers must report the same losses; the benchmark stops where they do not. TRL
@@ -11,19 +11,11 @@ gets its reference log-probs precomputed, nothing cut, nothing saved, and the be
 kernels that this machine can run. Its `padding_free` is left out: version 1.16 warns and ignores it.
 """
 
-import argparse
-import tempfile
+import sys
 from pathlib import Path
 
-import torch
-
-from bench.common import environment_line, table
-from bench.compare import Candidate, compare
-from bench.workload import SHAPES, make_model, triads, write
-
-LR = 1e-5
-CPU_CASES = ["tiny:1024", "135m:384"]
-CUDA_CASES = [f"{shape}:{length}" for shape in ("1.5b", "7b") for length in (2048, 4096, 8192, 16384)]
+from bench.compare import LR, Candidate, attention, main
+from bench.workload import triads, write
 
 
 def our_candidates(model, file, max_length, pairs, steps, cuda):
@@ -65,44 +57,12 @@ def trl_candidates(model, file, pairs, steps, cuda):
             yield Candidate("TRL", settings + ", Liger" * liger, "trl_dpo", spec)
 
 
-def attention(cuda):
-    """The fastest kernel that TRL can use here: the flash-attn package if it is installed, else torch's."""
-    from transformers.utils import is_flash_attn_2_available
-
-    return {"attn_implementation": "flash_attention_2" if cuda and is_flash_attn_2_available() else "sdpa"}
-
-
-def main(argv=None):
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", nargs="+", help="MODEL:LENGTH, MODEL a shape of bench/workload.py or a folder")
-    parser.add_argument("--pairs", help="a pairs.jsonl to take the first pairs from, instead of random triads")
-    parser.add_argument("--problems", type=int, help="problems of random triads a step (three pairs each)")
-    parser.add_argument("--steps", type=int, default=2, help="steps that are timed, after the first")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of the best settings of each side, in turns")
-    parser.add_argument("--threads", type=int, help="OMP_NUM_THREADS of both sides")
-    parser.add_argument("--timeout", type=float, help="seconds after which a run counts as failed")
-    args = parser.parse_args(argv)
-    cuda = torch.cuda.is_available()
-    print(environment_line("trl", "peft", "liger-kernel", "flash-attn"), flush=True)
-    for case in args.cases or (CUDA_CASES if cuda else CPU_CASES):
-        shape, length = case.rsplit(":", 1)
-        with tempfile.TemporaryDirectory() as folder:
-            model = make_model(f"{folder}/model", shape) if shape in SHAPES else shape
-            if args.pairs:
-                lines = Path(args.pairs).read_text().splitlines(keepends=True)[: 3 * (args.problems or 8)]
-                Path(f"{folder}/pairs.jsonl").write_text("".join(lines))
-                file, pairs = f"{folder}/pairs.jsonl", len(lines)
-            else:
-                rows = triads(args.problems or (2 if shape == "135m" else 8), int(length))
-                file, pairs = write(f"{folder}/pairs.jsonl", rows), len(rows)
-            rows, ratios = compare(
-                f"{case}, {pairs} pairs",
-                list(our_candidates(model, file, int(length), pairs, args.steps, cuda)),
-                list(trl_candidates(model, file, pairs, args.steps, cuda)),
-                pairs, "pairs", args.repeats, args.threads, args.timeout,
-            )  # fmt: skip
-        print("\n" + table(rows), "", *(f"{name}: ours / TRL = {x:.2f}" for name, x in ratios.items()), sep="\n")
+def prepare(model, file, problems, length, steps, folder, cuda):
+    file = file or write(f"{folder}/pairs.jsonl", triads(problems, length))
+    pairs = len(Path(file).read_text().splitlines())
+    ours = list(our_candidates(model, file, length, pairs, steps, cuda))
+    return f"{pairs} pairs", ours, list(trl_candidates(model, file, pairs, steps, cuda)), pairs, "pairs"
 
 
 if __name__ == "__main__":
-    main()
+    main(__doc__, prepare, sys.argv[1:])

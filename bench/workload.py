@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
+from transformers.utils import logging as transformers_logging
 
 from data.pairs import make_pairs
 from tests.tiny import make_tokenizer
+
+transformers_logging.disable_progress_bar()
 
 # layers, hidden, MLP, query heads, key/value heads, vocabulary, tied: SmolLM2-135M, Qwen2.5-1.5B, Qwen2.5-7B
 SHAPES = {
@@ -72,6 +75,12 @@ def chains(rows):
 def write(path, rows):
     """JSON Lines. Returns the path as str."""
     Path(path).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+def write_first(path, source, n):
+    """The first n lines of the file `source`. Returns the path as str."""
+    Path(path).write_text("".join(Path(source).read_text().splitlines(keepends=True)[:n]))
     return str(path)
 
 
