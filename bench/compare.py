@@ -16,7 +16,7 @@ import torch
 from transformers.utils import is_flash_attn_2_available
 
 from bench.common import environment_line, python, run, table
-from bench.workload import SHAPES, make_model, write_first
+from bench.workload import SHAPES, write_first
 
 LR = 1e-5
 CPU_CASES = ["tiny:1024", "135m:384"]
@@ -48,7 +48,8 @@ def main(doc, prepare, argv):
             if shape in SHAPES:
                 model = f"{folder}/{shape}"
                 if not Path(model).exists():
-                    make_model(model, shape)
+                    made = run(python("-m", "bench.workload", model, shape))  # elsewhere, to hold no GPU memory here
+                    assert made.status == 0, made.tail
             file = write_first(f"{folder}/records.jsonl", args.file, args.records) if args.file else None
             problems = args.problems or (2 if shape == "135m" else 8)
             what, ours, theirs, items, unit = prepare(model, file, problems, int(length), args.steps, folder, cuda)
@@ -87,7 +88,8 @@ def compare(case, ours, theirs, items, unit, repeats, threads, timeout):
     for _ in range(repeats - 1):  # A B A B: what disturbs the machine disturbs both
         for side in filter(None, sides):
             best = fastest(side, found)
-            found[best].append(measure(best, threads, timeout) or found[best][0])
+            again = measure(best, threads, timeout)
+            found[best] += [again] if again else []
     return summary(case, found, sides, items, unit)
 
 
@@ -145,17 +147,21 @@ def measure(candidate, threads, timeout):
 
 
 def agree(found):
-    """Stop unless all candidates report the same losses, and losses that moved. found: {Candidate: [report]}."""
-    tolerance = 2e-2 if torch.cuda.is_available() else 1e-3  # bfloat16, float32
+    """Stop unless all candidates report the same losses, and losses that moved. found: {Candidate: [report]}.
+
+    Under bfloat16 two sets of kernels drift apart as training goes on, so the tolerance grows with the way covered.
+    """
+    tolerance, drift = (2e-2, 0.1) if torch.cuda.is_available() else (1e-3, 0.0)
     losses = {c: reports[0]["losses"] for c, reports in found.items() if c.same}
     if not losses:
         return
-    first = next(iter(losses.values()))
+    want = next(iter(losses.values()))
+    allowed = [tolerance + drift * abs(loss - want[0]) for loss in want]
     for candidate, values in losses.items():
-        if len(values) != len(first) or any(abs(a - b) > tolerance for a, b in zip(values, first, strict=True)):
-            raise SystemExit(f"void: {candidate.name} ({candidate.settings}) reports losses {values}, not {first}")
-    if abs(first[-1] - first[0]) < 3 * tolerance:
-        raise SystemExit(f"void: the losses {first} do not move, so that they agree says nothing")
+        if len(values) != len(want) or any(abs(a - b) > c for a, b, c in zip(values, want, allowed, strict=True)):
+            raise SystemExit(f"void: {candidate.name} ({candidate.settings}) reports losses {values}, not {want}")
+    if abs(want[-1] - want[0]) < 3 * tolerance:
+        raise SystemExit(f"void: the losses {want} do not move, so that they agree says nothing")
 
 
 def attention(cuda):

@@ -1,9 +1,12 @@
 """What the trainers are compared on: random models in published shapes, and triads with the lengths of real chains.
 
 Speed and memory depend on shapes and lengths, not on what the weights know, so nothing needs downloading.
+
+    python -m bench.workload FOLDER SHAPE        saves a random model
 """
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +90,7 @@ def write_first(path, source, n):
 def _digits(rng, n):
     """Text of about n tokens and never more: tokenizers read digits one by one or a few at a time."""
     return "".join(map(str, rng.integers(0, 10, n)))
+
+
+if __name__ == "__main__":
+    make_model(*sys.argv[1:])
