@@ -13,44 +13,44 @@ strategy lets examples attend to each other and cuts them in two: another object
 
 import sys
 
-from bench.compare import LR, Candidate, attention, main
+from bench.compare import LR, Candidate, attention, main, our_modes
 from bench.workload import chains, triads, write
 from data.examples import DataConfig, load_sft
 from data.render import Renderer
 from model.load import load_tokenizer
 
 
-def our_candidates(model, file, max_length, examples, steps, cuda):
-    for checkpointing in (False, True):
-        for budget in [scale * max_length for scale in ((1, 2, 4) if cuda else (1, 2))]:
+def our_candidates(model, file, length, examples, steps, cuda):
+    for checkpointing, compiled, mode in our_modes(cuda):
+        for budget in (length, 4 * length if cuda else 2 * length):
             words = [
-                f"model.path={model}", f"data.file={file}", f"data.max_length={max_length}", f"batch.size={examples}",
-                f"batch.max_tokens={budget}", f"model.activation_checkpointing={str(checkpointing).lower()}",
-                f"epochs={steps + 1}", f"optim.lr={LR}", "optim.warmup=0",
+                f"model.path={model}", f"data.file={file}", f"data.max_length={length}", f"batch.size={examples}",
+                f"batch.max_tokens={budget}", f"parallel.activation_checkpointing={checkpointing}",
+                f"parallel.compile={compiled}", f"epochs={steps + 1}", f"optim.lr={LR}", "optim.warmup=0",
             ]  # fmt: skip
-            settings = f"rows of {budget} tokens" + ", checkpointing" * checkpointing
+            settings = f"rows of {budget} tokens{mode}"
             yield Candidate("ours", settings, "ours", {"script": "train_sft", "words": words})
 
 
-def trl_candidates(model, file, max_length, steps, cuda):
-    scales = (1, 2, 4) if cuda else (1, 2)
-    plans = [("bfd", scale, checkpointing) for checkpointing in (False, True) for scale in scales]
-    for strategy, scale, checkpointing in [*plans, ("wrapped", 1, False)]:
-        for liger in (False, True) if cuda else (False,):
-            args = {
-                "per_device_train_batch_size": 1,
-                "gradient_accumulation_steps": 1_000_000,  # all rows: a step ends with the epoch
-                "num_train_epochs": steps + 1,
-                "learning_rate": LR,
-                "packing": True,
-                "packing_strategy": strategy,
-                "max_length": scale * max_length,
-                "gradient_checkpointing": checkpointing,
-                "use_liger_kernel": liger,
-            }
-            settings = f"{strategy}, rows of {scale * max_length} tokens" + ", checkpointing" * checkpointing
-            spec = {"model": model, "file": file, "args": args, "model_args": attention(cuda)}
-            yield Candidate("TRL", settings + ", Liger" * liger, "trl_sft", spec, same=strategy == "bfd")
+def trl_candidates(model, file, length, steps, cuda):
+    scales = (1, 4) if cuda else (1, 2)
+    plans = [("bfd", scale, checkpointing, cuda) for checkpointing in (False, True) for scale in scales]
+    plans += [("bfd", 1, False, False)] * cuda + [("wrapped", 1, False, cuda)]
+    for strategy, scale, checkpointing, liger in plans:
+        args = {
+            "per_device_train_batch_size": 1,
+            "gradient_accumulation_steps": 1_000_000,  # all rows: a step ends with the epoch
+            "num_train_epochs": steps + 1,
+            "learning_rate": LR,
+            "packing": True,
+            "packing_strategy": strategy,
+            "max_length": scale * length,
+            "gradient_checkpointing": checkpointing,
+            "use_liger_kernel": liger,
+        }
+        settings = f"{strategy}, rows of {scale * length} tokens" + ", checkpointing" * checkpointing
+        spec = {"model": model, "file": file, "args": args, "model_args": attention(cuda)}
+        yield Candidate("TRL", settings + ", Liger" * liger, "trl_sft", spec, same=strategy == "bfd")
 
 
 def prepare(model, file, problems, length, steps, folder, cuda):
