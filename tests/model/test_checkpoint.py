@@ -161,6 +161,8 @@ def test_killed_again_and_again_is_bit_identical(tmp_path):
             process.join()
             kills += 1
             torn += any((out / "checkpoints").glob("*.partial"))
+        else:
+            assert process.exitcode == 0, "what a kill left behind stopped the next run"
         (out / "alive").unlink(missing_ok=True)
     assert kills >= 3 and torn >= 1, (kills, torn)
     assert_equal(torch.load(tmp_path / "whole" / "final.pt"), torch.load(out / "final.pt"))
