@@ -16,11 +16,11 @@ import time
 
 import numpy as np
 import torch
-from bench.common import environment_line, memory_peak, table
-from bench.workload import SHAPES
 from transformers import AutoModelForCausalLM
 
-from bench.logprobs import CUDA, DEVICE, start_of_peak
+from bench.common import environment_line, memory_now, memory_peak, table
+from bench.logprobs import CUDA, DEVICE
+from bench.workload import SHAPES
 from data.packing import pack
 from data.render import Sequence
 from model.attention import NAME, choose_backend
@@ -60,12 +60,14 @@ def step_seconds(model, batch):
 
 
 def measure(model, length, repeats):
-    """Median seconds of a step and the peak of memory beyond the weights, in bytes, gradients included."""
+    """Median seconds of a step and, on CUDA, the peak of memory beyond the weights in bytes, gradients included."""
     ids = np.random.default_rng(length).integers(model.lm.config.vocab_size, size=length)
     batch = pack([Sequence(ids.astype(np.int32), 1)]).to(DEVICE)
-    held = start_of_peak()
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    held = memory_now()
     seconds = statistics.median(step_seconds(model, batch) for _ in range(repeats))
-    return seconds, memory_peak() - held
+    return seconds, memory_peak() - held if CUDA else None
 
 
 def main(argv=None):
@@ -88,7 +90,13 @@ def main(argv=None):
         if rate is None or time.perf_counter() - began + flops / rate < args.limit:
             seconds, memory = measure(model, length, min(8, max(1, 16384 // length)))
             rate = flops / seconds
-            values = (seconds, length / seconds, rate / 1e12, 100 * rate / peak if peak else None, memory / 1e9)
+            values = (
+                seconds,
+                length / seconds,
+                rate / 1e12,
+                100 * rate / peak if peak else None,
+                memory and memory / 1e9,
+            )
             row |= zip(KEYS, values, strict=True)
         rows.append(row)
     print(environment_line(), end="\n\n")
