@@ -20,8 +20,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from bench.common import environment_line, memory_now, memory_peak, python, report, run, table
 
+from bench.common import environment_line, memory_now, memory_peak, python, report, run, table
 from model.logprobs import linear_logps
 
 CUDA = torch.cuda.is_available()
