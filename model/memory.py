@@ -20,8 +20,9 @@ fragmentation is an assumption. parallel.compile fuses, and needs less than pred
 
 from dataclasses import dataclass
 
+from model.logprobs import BLOCK
+
 GIB = 2**30
-BLOCK = 2048  # words of the vocabulary whose logits exist at a time (model/logprobs.py)
 CONTEXT = 1.5 * GIB  # CUDA context, kernels, cuBLAS and NCCL buffers
 FRAGMENTED = 0.05  # share of what is allocated that is lost between blocks
 
