@@ -34,6 +34,7 @@ from agents.exports import (
     rejected_rows,
     sft_rows,
 )
+from agents.guards import Guards
 from agents.journal import Journal
 from agents.prompts import load_prompts
 from agents.roles import LEVELS, Agents, Sampling
@@ -96,6 +97,9 @@ class Config:
     incorrect_tries: int = 3
     """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains. 0
     makes none, for studies that need no pairs."""
+    guards: Guards = field(default_factory=Guards)
+    """What a rewrite must pass before the Verifier sees it, and an incorrect chain before it is used; a failure costs
+    one of the rounds or tries, and is counted in report.json."""
     response_style: Literal["bespoke", "think", "plain"] = "bespoke"
     """Format of responses: Bespoke-Stratos tags, <think> tags, or none."""
     rejected_answer: Literal["gold", "from_reasoning", "none"] = "gold"
