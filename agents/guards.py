@@ -125,22 +125,23 @@ def fault(chain, source, mode, guards):
         return "language"
     if mode == "incorrect":
         return None
-    ratio = len(chain) / len(source)
-    if guards.near_copy is not None and min(ratio, 1 / ratio) >= guards.near_copy:
-        if similarity(chain, source) >= guards.near_copy:
-            return "near_copy"
+    if guards.near_copy is not None and is_copy(chain, source, guards.near_copy):
+        return "near_copy"
     if guards.length is not None:
+        ratio = len(chain) / len(source)
         if ratio <= 1 + guards.length if mode == "easy" else ratio >= 1 - guards.length:
             return "length"
     return None
 
 
-def similarity(a, b):
-    """Jaccard similarity of the sets of 4-word shingles of two texts."""
-    sets = []
-    for words in (a.split(), b.split()):
-        sets.append(set(zip(words, words[1:], words[2:], words[3:], strict=False)) or {tuple(words)})
-    return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
+def is_copy(a, b, threshold):
+    """Whether two texts have about as many words, and the Jaccard similarity of their sets of 4-word shingles reaches
+    the threshold. The first is quickly seen, and settles it for most rewrites."""
+    a, b = a.split(), b.split()
+    if min(len(a), len(b)) < threshold * max(len(a), len(b)):
+        return False
+    a, b = (set(zip(t, t[1:], t[2:], t[3:], strict=False)) or {tuple(t)} for t in (a, b))
+    return len(a & b) >= threshold * len(a | b)
 
 
 TAIL, LOOP_CHARS, LOOP_TIMES = 2000, 300, 5
