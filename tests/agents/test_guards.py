@@ -15,7 +15,7 @@ from agents.guards import Guards, answer_check, clean, fault
 DATA = Path(__file__).parents[3] / "shared/data"
 ALL = Guards(length=0.0)
 SOURCE = "Three dogs have four legs each, so we multiply the number of dogs by four. 3 * 4 = 12. So 12 legs."
-LONGER = "Each dog has 4 legs. There are 3 dogs. Adding the legs dog by dog gives 4 + 4 = 8, then 8 + 4 = 12. So 12 in all."
+LONGER = "Each dog has 4 legs. There are 3 dogs. Adding the legs dog by dog makes 4 + 4 = 8, then 8 + 4 = 12. So 12."
 CIRCLES = LONGER + "\nWait, let me check that once more. 3 * 4 = 12, yes, that is what we had." * 8
 RAMBLING = " ".join(f"Step {n}: we check it again, and it is still the same number." for n in range(80)) + " So 12."
 CHINESE = "每只狗有四条腿，一共有三只狗，所以总共有十二条腿：3 * 4 = 12。"
