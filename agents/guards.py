@@ -10,7 +10,8 @@ import re
 import zlib
 from dataclasses import dataclass
 
-from data.answers import compare, extract_boxed, final_answer
+from data.answers import compare, extract_boxed, final_answer, grade
+from data.sandbox import run_tests
 
 
 @dataclass(frozen=True)
@@ -181,12 +182,21 @@ def _other_scripts(text):
 
 # --- the final answer ---
 
+CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
+MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
+
 
 async def answer_check(chain, problem):
     """How the final answer of a chain compares with y: "agrees", "differs", "none" (the chain states none), "timeout",
-    or "unchecked" (code has no answer to compare)."""
+    or "unchecked".
+
+    Code is compared by its tests: the chain's last code block passes ("agrees") or fails them. It is unchecked where
+    the problem has no tests, or where neither the chain nor the original holds a code block.
+    """
     if problem.get("domain") == "code":
-        return "unchecked"
+        if not problem.get("tests") or not (CODE_BLOCK.search(chain) or CODE_BLOCK.search(problem["reasoning"])):
+            return "unchecked"
+        return {True: "agrees", False: "differs", None: "none"}[await _passes(chain, problem)]
     answer = final_answer(chain)
     if answer is None:
         return "none"
@@ -194,6 +204,24 @@ async def answer_check(chain, problem):
     if verdict == "different" and _named_in_closing_prose(chain, problem["answer"]):
         return "agrees"
     return {"equal": "agrees", "different": "differs"}.get(verdict, verdict)
+
+
+async def solves(text, problem):
+    """Whether a solution ends in the right answer, or in a program that passes the problem's tests. None: that could
+    not be told in time."""
+    if problem.get("domain") == "code":
+        return bool(await _passes(text, problem))
+    status = (await asyncio.to_thread(grade, text, problem["answer"])).status
+    return None if status == "timeout" else status == "correct"
+
+
+async def _passes(text, problem):
+    """Whether the last code block passes the first tests; None without a block. Floats may be off by 1e-6."""
+    blocks = CODE_BLOCK.findall(text)
+    if not blocks:
+        return None
+    verdict = await asyncio.to_thread(run_tests, blocks[-1], problem["tests"], most=MAX_TESTS, wrapped=True)
+    return verdict.tolerant
 
 
 def _named_in_closing_prose(chain, answer):

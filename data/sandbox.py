@@ -46,7 +46,7 @@ import json, os, sys
 names = {"__name__": "solution"}
 exec("from typing import *; from collections import *; from functools import *; from itertools import *; "
      "from heapq import *; from bisect import *; from math import *; import collections, functools, itertools, heapq, "
-     "bisect, math, re, string, random, operator, sys; inf = float('inf')", names)
+     "bisect, math, re, string, random, operator, sys; from builtins import *", names)
 arguments, out = json.load(sys.stdin), os.dup(1)
 os.dup2(2, 1)
 with open("main.py") as file:

@@ -92,6 +92,9 @@ def test_functions_are_found_where_leetcode_and_apps_put_them():
     assert passes(call_case(program, [2, 3], [1, 2], name="add"))
     assert passes(call_case("def add(a, b):\n    return a + b", 3, 1, 2, name="add"))
     assert passes(call_case("def f(): return 3", [3], wrapped=True))  # APPS
+    assert passes(
+        call_case("def f(): return [pow(2, 3, 5), floor(2.5), inf > 1]", [3, 2, True])
+    )  # no import shadows pow
     assert call_case("def g(): return 3", 3).detail == "KeyError: 'f'"
 
 
