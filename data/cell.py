@@ -24,7 +24,7 @@ import time
 
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000
 NOSUID, NODEV, NOEXEC, BIND, REC, PRIVATE = 2, 4, 8, 0x1000, 0x4000, 0x40000
-DETACH, PDEATHSIG, DUMPABLE, NO_NEW_PRIVS = 2, 1, 4, 38
+DETACH, PDEATHSIG, DUMPABLE, CAPBSET_DROP, NO_NEW_PRIVS = 2, 1, 4, 24, 38
 MOUNT_SETATTR, AT_FDCWD, AT_RECURSIVE, READ_ONLY = 442, -100, 0x8000, 1 | 2 | 4  # read-only, no setuid, no devices
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -113,6 +113,10 @@ def run_program(cfg):
         resource.setrlimit(getattr(resource, name), (value, value))
     if cfg["mode"] != "user":
         become(cfg["uid"])
+    if os.geteuid() == 0:  # there is nobody else to become
+        with contextlib.suppress(OSError):  # after the last one
+            for capability in range(64):
+                call("prctl", CAPBSET_DROP, capability, 0, 0, 0)
     call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
     os.execve(cfg["argv"][0], cfg["argv"], cfg["env"])
 

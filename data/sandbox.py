@@ -23,20 +23,19 @@ import sys
 import tempfile
 import threading
 from dataclasses import dataclass
-from decimal import Decimal, InvalidOperation
 from pathlib import Path
 
 from data.errors import UserError
+from data.outputs import as_text, same_text, same_value
 
-TOLERANCE = 1e-6
 CELL = Path(__file__).with_name("cell.py").read_text()
 MODES = {
-    "root": "namespaces (mount, pid, net, ipc, uts) under a user of its own: no file but the interpreter's, no network",
+    "root": "namespaces (mount, pid, net, ipc, uts), no privileges: no file but the interpreter's, no network",
     "user": "namespaces (user, mount, pid, net, ipc, uts): no file but the interpreter's, no network",
     "bubblewrap": "bubblewrap: no file but the interpreter's, no network",
     "bare": "resource limits only: files, the network and, without root, this user's processes are in reach",
 }
-FIRST_UID = 1_900_000_000  # users that exist for one run each; far from any real one
+USERS = (1_900_000_000, 10**8), (61_200, 4000)  # first, how many: users that exist for one run each, and nowhere else
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # or numpy asks for a thread a core
 
 # Calls one function of main.py, as LeetCode does: its names are there, and a class Solution may hold it. What the
@@ -121,14 +120,14 @@ def run_tests(program, tests, limits=Limits(), most=None, wrapped=False):
     function, exact = tests.get("fn_name"), True
     cases = zip(tests["inputs"], tests["outputs"], strict=True)
     for number, (given, expected) in enumerate(itertools.islice(cases, most)):
-        stdin = json.dumps(given) if function else _text(given)
+        stdin = json.dumps(given) if function else as_text(given)
         outcome = execute(program, stdin, limits, function)
         if outcome.status != "ok":
             return Verdict(outcome.status, False, False, number, outcome.detail)
         if function:
-            right, close = _same_value(outcome.stdout, expected, wrapped)
+            right, close = same_value(outcome.stdout, expected, wrapped)
         else:
-            right, close = _same_text(outcome.stdout, _text(expected))
+            right, close = same_text(outcome.stdout, as_text(expected))
         if not close:
             return Verdict("wrong", False, False, number, outcome.stdout[-200:])
         exact = exact and right
@@ -159,7 +158,7 @@ def isolation_mode():
 
 
 def _execute(mode, program, stdin, limits, function):
-    uid = FIRST_UID + next(_COUNTER) % 100_000_000 if os.geteuid() == 0 else None
+    uid = _user_of_one_run()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, tempfile.TemporaryFile() as given, \
             tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:  # fmt: skip
         os.chmod(home, 0o755)
@@ -182,6 +181,16 @@ def _execute(mode, program, stdin, limits, function):
     if report["status"] != 0:
         return Outcome("error", stdout, words or f"exit status {report['status']}")
     return Outcome("ok", stdout)
+
+
+def _user_of_one_run():
+    """For root: a user that nobody else is, of the first of USERS that this machine (or container) knows; or None."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines() if os.geteuid() == 0 else []
+    mapped = [(int(first), int(first) + int(count)) for first, _, count in map(str.split, lines)]
+    for first, count in USERS:
+        if any(low <= first and first + count <= high for low, high in mapped):
+            return first + next(_COUNTER) % count
+    return None
 
 
 def _start(mode, uid, home, words, limits, given, out, errors):
@@ -245,68 +254,6 @@ def _readable():
     """Where the interpreter and its libraries are, outer folders first."""
     paths = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", sys.base_prefix, sys.prefix]
     return sorted({path for path in paths if os.path.lexists(path)})
-
-
-# --- comparing ---
-
-
-def _text(value):
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
-def _same_text(got, expected):
-    """(exact, tolerant) for printed output: line by line without surrounding blanks; a line of numbers by value."""
-    got, expected = ([line.strip() for line in text.strip().splitlines()] for text in (got, expected))
-    if len(got) != len(expected):
-        return False, False
-    lines = list(zip(got, expected, strict=True))
-    exact = all(a == b or _decimals(a) == _decimals(b) is not None for a, b in lines)
-    return exact, exact or all(_close_words(a.split(), b.split()) for a, b in lines)
-
-
-def _decimals(line):
-    try:
-        return [Decimal(word) for word in line.split()]
-    except InvalidOperation:
-        return None
-
-
-def _close_words(got, expected):
-    return len(got) == len(expected) and all(
-        a == b or ("." in b and _close(_number(a), _number(b))) for a, b in zip(got, expected, strict=True)
-    )
-
-
-def _number(word):
-    try:
-        return float(word)
-    except ValueError:
-        return math.nan
-
-
-def _close(a, b):
-    return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
-
-
-def _same_value(got, expected, wrapped):
-    """(exact, tolerant) for a function's result, which is JSON text."""
-    try:
-        got = json.loads(got)
-    except ValueError:
-        return False, False
-    expected = [expected] + ([expected[0]] if wrapped and isinstance(expected, list) and len(expected) == 1 else [])
-    expected = [json.loads(json.dumps(value)) for value in expected]
-    return got in expected, any(_close_values(got, value) for value in expected)
-
-
-def _close_values(got, expected):
-    if isinstance(got, list) and isinstance(expected, list):
-        return len(got) == len(expected) and all(map(_close_values, got, expected))
-    if isinstance(got, dict) and isinstance(expected, dict):
-        return got.keys() == expected.keys() and all(_close_values(got[key], expected[key]) for key in got)
-    if isinstance(expected, float) and isinstance(got, int | float):
-        return _close(got, expected)
-    return got == expected
 
 
 _SLOTS = threading.BoundedSemaphore(os.cpu_count() or 1)

@@ -75,5 +75,6 @@ def test_code_gets_no_mathematical_prefix():
     [("{math: '{problem}'}", "needs a default"), ("{math: 'x', default: '{problem}'}", "must contain"), ("x", "must")],
 )
 def test_an_instruction_without_a_problem_or_default_is_refused(instruction, message):
+    cfg = load(build_crv.Config, ["--config", str(ROOT / "configs/pocket/crv.yaml"), "instruction=" + instruction])
     with pytest.raises(UserError, match=message):
-        study("crv_table1", "instruction=" + instruction)
+        build_crv.check_config(cfg)

@@ -54,6 +54,8 @@ def passes(verdict):
         ("1\n2", "1 2", False, False),
         ("YES", "yes", False, False),
         ("nan", "1.5", False, False),
+        ("sNaN", "1", False, False),
+        ("1e999999999", "1.5", False, False),
         ("", "0", False, False),
     ],
 )
@@ -285,6 +287,7 @@ def test_reading_the_stack():
         "class Any:\n    def __eq__(self, other): return True\ndef f(): return Any()",
         "class Any(str):\n    __hash__ = None\n    def __eq__(self, other): return True\ndef f(): return Any('x')",
         "class Any(dict):\n    def __eq__(self, other): return True\ndef f(): return Any(x=1)",
+        "import json\njson.dump = lambda value, file: file.write('[' * 10**6)\ndef f(): return 1",
         "import json\njson.dump = lambda value, file: file.write('true')\ndef f(): return 1",
     ],
 )
