@@ -186,6 +186,10 @@ CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re
 MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
 
 
+def is_code(problem):
+    return problem.get("domain") == "code" or bool(problem.get("tests"))
+
+
 async def answer_check(chain, problem):
     """How the final answer of a chain compares with y: "agrees", "differs", "none" (the chain states none), "timeout",
     or "unchecked".
@@ -193,7 +197,7 @@ async def answer_check(chain, problem):
     Code is compared by its tests: the chain's last code block passes ("agrees") or fails them. It is unchecked where
     the problem has no tests, or where neither the chain nor the original holds a code block.
     """
-    if problem.get("domain") == "code":
+    if is_code(problem):
         if not problem.get("tests") or not (CODE_BLOCK.search(chain) or CODE_BLOCK.search(problem["reasoning"])):
             return "unchecked"
         return {True: "agrees", False: "differs", None: "none"}[await _passes(chain, problem)]
@@ -209,7 +213,7 @@ async def answer_check(chain, problem):
 async def solves(text, problem):
     """Whether a solution ends in the right answer, or in a program that passes the problem's tests. None: that could
     not be told in time."""
-    if problem.get("domain") == "code":
+    if is_code(problem):
         return bool(await _passes(text, problem))
     status = (await asyncio.to_thread(grade, text, problem["answer"])).status
     return None if status == "timeout" else status == "correct"

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from agents.client import ANSWERED, Reply
-from agents.guards import clean, solves
+from agents.guards import clean, is_code, solves
 from agents.journal import call_key
 from agents.prompts import question
 
@@ -118,7 +118,7 @@ class Agents:
         async def read_solution(text):
             return {True: "YES", False: "NO", None: None}[await solves(text, problem)]
 
-        gradable = problem.get("domain") != "code" or problem.get("tests")
+        gradable = problem.get("tests") or not is_code(problem)
         if self.verifier_mode == "solve" and gradable:
             prompt, read = "verifier_solve", read_solution
         else:

@@ -89,6 +89,8 @@ def test_what_the_source_says_itself_is_no_fault(said):
 def test_a_chinese_source_may_be_rewritten_in_chinese_and_not_in_english():
     longer = CHINESE + "也就是说，先算两只狗，再加上第三只狗：4 + 4 = 8，8 + 4 = 12。"
     assert fault(longer, CHINESE, "easy", ALL) is None
+    with_formulas = longer + " x + y = z, abc = def, sin x = cos y, a b c d e f g h i j k"
+    assert fault(with_formulas, CHINESE, "easy", ALL) is None
     assert fault(LONGER, CHINESE, "easy", ALL) == "language"
 
 
