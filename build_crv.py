@@ -188,7 +188,7 @@ def check_problems(path, limit):
     if not seen:
         raise UserError(f"{path} holds no records")
     if tested:
-        say(f"{tested} problems have tests; programs run under {isolation()}")
+        say(f"problems with tests: {tested}; programs run under {isolation()}")
     return len(seen) if limit is None else min(limit, len(seen))
 
 
