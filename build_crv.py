@@ -34,12 +34,14 @@ from agents.exports import (
     rejected_rows,
     sft_rows,
 )
+from agents.guards import Guards
 from agents.journal import Journal
 from agents.prompts import load_prompts
-from agents.roles import LEVELS, Agents, Sampling
+from agents.roles import LEVELS, Agents, Sampling, Thresholds
 from config import claim_output, run_cli
 from data.errors import UserError
 from data.records import check_record, iter_jsonl, write_jsonl
+from data.sandbox import check_tests, isolation
 from progress import Progress, say
 
 
@@ -56,7 +58,8 @@ class Bindings:
 @dataclass
 class Config:
     problems: str
-    """JSON Lines of problems: id, problem, answer, reasoning, and optionally solution, domain."""
+    """JSON Lines of problems: id, problem, answer, reasoning, and optionally solution, domain, tests (of code:
+    {"fn_name"?, "inputs", "outputs"}), rv and cd (scores from 0 to 9)."""
     out: str
     """Output folder."""
     endpoints: dict[str, EndpointConfig]
@@ -69,6 +72,15 @@ class Config:
     """Folder with the five prompts; empty for Table 13 (agents/prompts)."""
     prompt_role: Literal["system", "user"] = "system"
     """Where the prompt stands. user: one user turn, prompt last, for R1-type models that want no system prompt."""
+    critic_mode: Literal["levels", "rv_cd", "given_rv_cd"] = "levels"
+    """levels: easy, medium or hard (Table 13). rv_cd: two scores from 0 to 9, reasoning verbosity and cognitive
+    difficulty, as in OmniThought (arXiv 2505.10937). given_rv_cd: the scores `rv` and `cd` that came with a problem,
+    without a call; a call only where there are none, and for rewrites."""
+    rv_cd: Thresholds = field(default_factory=Thresholds)
+    """From scores to levels."""
+    verifier_mode: Literal["judge", "solve"] = "judge"
+    """judge: YES or NO with the answer in view (Table 13). solve: finish from the chain without it, and the answer is
+    graded (§3.2.3: whether π_base can derive y); bind agents.verifier to π_base. Programs are graded by `tests`."""
     seed: int = 0
     """Every call's seed derives from this and from what is asked."""
     journal: str = ""
@@ -96,6 +108,9 @@ class Config:
     incorrect_tries: int = 3
     """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains. 0
     makes none, for studies that need no pairs."""
+    guards: Guards = field(default_factory=Guards)
+    """What a rewrite must pass before the Verifier sees it, and an incorrect chain before it is used; a failure costs
+    one of the rounds or tries, and is counted in report.json."""
     response_style: Literal["bespoke", "think", "plain"] = "bespoke"
     """Format of responses: Bespoke-Stratos tags, <think> tags, or none."""
     rejected_answer: Literal["gold", "from_reasoning", "none"] = "gold"
@@ -103,8 +118,9 @@ class Config:
     nothing."""
     system: str = ""
     """System prompt of the records; empty for none."""
-    instruction: str = "{problem}"
-    """User turn of the records, around {problem}."""
+    instruction: str | dict[str, str] = "{problem}"
+    """User turn of the records, around {problem}; or one for each domain and a `default`, e.g. {math: "…", default:
+    "{problem}"}."""
     level_size: int | Literal["min"] | None = None
     """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
     smallest of them has; null: all."""
@@ -146,16 +162,24 @@ def check_config(cfg):
             raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
         if not endpoint.base_url.startswith(("http://", "https://")):
             raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {endpoint.base_url}")
-    if "{problem}" not in cfg.instruction:
+    templates = cfg.instruction if isinstance(cfg.instruction, dict) else {"default": cfg.instruction}
+    if "default" not in templates:
+        raise UserError("config key instruction needs a default, for problems of other domains")
+    if not all("{problem}" in template for template in templates.values()):
         raise UserError("config key instruction must contain {problem}")
 
 
 def check_problems(path, limit):
     """Number of problems in the file; raises UserError on the first bad one, before anything is paid for."""
-    seen = {}
+    seen, tested = {}, 0
     for number, row in iter_jsonl(path):
         where = f"{path}:{number}"
         check_record(row, "problem", where)
+        if row.get("tests"):
+            check_tests(row["tests"], f"{where}: tests")
+            tested += 1
+        if any(not isinstance(row.get(score) or 0, int | float) for score in ("rv", "cd")):
+            raise UserError(f"{where}: rv and cd must be numbers from 0 to 9")
         if not isinstance(row.get("solution") or "", str):
             raise UserError(f"{where}: solution must be a string, not {type(row['solution']).__name__}")
         if row["id"] in seen:
@@ -163,6 +187,8 @@ def check_problems(path, limit):
         seen[row["id"]] = number
     if not seen:
         raise UserError(f"{path} holds no records")
+    if tested:
+        say(f"problems with tests: {tested}; programs run under {isolation()}")
     return len(seen) if limit is None else min(limit, len(seen))
 
 
@@ -174,8 +200,9 @@ async def ask_all(cfg, prompts, total, out):
         endpoints = {n: Endpoint(n, e, e.model in journal.models) for n, e in cfg.endpoints.items()}
         bound = {agent: endpoints[name] for agent, name in vars(cfg.agents).items()}
         agents = Agents(
-            bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes
-        )
+            bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes,
+            cfg.critic_mode, cfg.verifier_mode, cfg.rv_cd,
+        )  # fmt: skip
         rules = Rules(**{key: getattr(cfg, key) for key in Rules.__dataclass_fields__})
         say(f"{total} problems, {len(journal)} answers in {journal.path}")
         problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i < total)

@@ -10,9 +10,9 @@ Each problem walks alone and at its own pace; `run_problems` keeps a bounded num
 """
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from agents.guards import answer_check
+from agents.guards import Guards, answer_check, fault
 from agents.roles import Unanswered
 
 
@@ -28,6 +28,7 @@ class Rules:
     check_answer: bool = True
     check_incorrect: bool = True
     incorrect_tries: int = 3
+    guards: Guards = field(default_factory=Guards)
 
 
 class Discarded(Exception):
@@ -46,7 +47,8 @@ async def life_of(problem, agents, rules):
     reason           why it was not kept, or None
     origin, rounds   "med", "easy*" or "hard*" ("med*" for a rewritten medium); how many rewrites that took
     rewritten        r*, or None where r itself is kept;  incorrect: r~, or None
-    steps            every verdict and every rewrite in order, each with its calls (keys of the journal)
+    steps            every verdict and every rewrite in order, each with its calls (keys of the journal); a rewrite that
+                     fails a guard carries the guard's name
     """
     trace = {**problem, "level": None, "outcome": "kept", "reason": None, "origin": None, "rounds": 0,
              "rewritten": None, "incorrect": None, "steps": []}  # fmt: skip
@@ -96,6 +98,9 @@ async def _rewrite(problem, level, agents, rules, steps):
             continue
         if rules.stages == "cr":
             return rewritten, round
+        if guard := _guarded(rewritten, source, mode, rules, steps):
+            failure = f"guard:{guard}"
+            continue
         if not await _verified(problem, rewritten, round, agents, rules, steps):
             failure = "failed_verification"
             source = source if rules.retry_from == "source" else rewritten
@@ -108,6 +113,14 @@ async def _rewrite(problem, level, agents, rules, steps):
             break
         source, mode = rewritten, level
     raise Discarded(failure)
+
+
+def _guarded(chain, source, mode, rules, steps):
+    """The guard that a rewrite fails, or None; it is noted in the trace, and no agent is asked about such a rewrite."""
+    guard = fault(chain, source, mode, rules.guards)
+    if guard:
+        steps[-1]["guard"] = guard
+    return guard
 
 
 async def _verified(problem, chain, round, agents, rules, steps):
@@ -124,8 +137,8 @@ async def _verified(problem, chain, round, agents, rules, steps):
 async def _incorrect(problem, rewritten, agents, rules, steps):
     """r~ from r (§3.3.2), or None: then the problem is kept, with fewer pairs.
 
-    It must really be wrong, so its final answer exists and differs from y: the paper's own Table 12 shows an
-    "incorrect" chain that ends in the right number.
+    It must pass the guards and really be wrong, so its final answer exists and differs from y: the paper's own
+    Table 12 shows an "incorrect" chain that ends in the right number.
     """
     for attempt in range(1, rules.incorrect_tries + 1):
         try:
@@ -134,6 +147,8 @@ async def _incorrect(problem, rewritten, agents, rules, steps):
             continue
         if corrupted in (problem["reasoning"], rewritten):
             steps[-1]["answer_check"] = "unchanged"
+            continue
+        if _guarded(corrupted, problem["reasoning"], "incorrect", rules, steps):
             continue
         steps[-1]["answer_check"] = check = await answer_check(corrupted, problem)
         if not rules.check_incorrect or check in ("differs", "unchecked"):

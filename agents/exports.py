@@ -24,10 +24,13 @@ class Layout:
     response_style: str
     rejected_answer: str
     system: str
-    instruction: str
+    instruction: str | dict[str, str]
 
     def prompt(self, trace):
-        return prompt_messages(trace["problem"], self.system, self.instruction)
+        template = self.instruction
+        if isinstance(template, dict):
+            template = template.get(trace.get("domain"), template["default"])
+        return prompt_messages(trace["problem"], self.system, template)
 
     def response(self, trace, chain):
         """A correct chain and the gold solution behind it."""
@@ -152,6 +155,7 @@ class Report:
         self.total = 0
         self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
         self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
+        self.guards = {mode: Counter() for mode in ("easy", "hard", "incorrect")}
         self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
         self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
         self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
@@ -194,6 +198,8 @@ class Report:
             disagree = {("YES", "differs"): "yes_but_wrong_answer", ("NO", "agrees"): "no_but_right_answer"}
             conflict = disagree.get((step["label"], step.get("answer_check")))
             self.conflicts.update([conflict] if conflict else [])
+        if "guard" in step:
+            self.guards[step["mode"]][step["guard"]] += 1
         if agent == "rethinker" and step["mode"] == "incorrect" and "answer_check" in step:
             self.incorrect[f"tries_{step['answer_check']}"] += 1
 
@@ -217,6 +223,7 @@ class Report:
             "verifier": _sorted(self.verified_at),
             "verifier_conflicts": _sorted(self.conflicts),
             "incorrect_chains": _sorted(self.incorrect),
+            "guards": {mode: _sorted(tally) for mode, tally in self.guards.items()},  # failed tries by role
             "pairs": {gap: self.pairs[gap] for gap in GAPS},
             "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
             "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
@@ -235,12 +242,15 @@ def _spread(values):
 
 
 def _ratio(values):
-    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, length alone
-    tells chosen from rejected, and preference training may learn just that."""
+    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, or with
+    nearly all or none of the chosen the longer ones, length alone tells chosen from rejected, and preference training
+    may learn just that."""
     if not values:
         return {"count": 0}
     return {
         "count": len(values),
         "chosen_over_rejected": round(math.exp(statistics.fmean(values)), 3),
+        "median": round(math.exp(statistics.median(values)), 3),
+        "chosen_longer": round(sum(v > 0 for v in values) / len(values), 3),
         "abs_log": round(statistics.fmean(abs(v) for v in values), 3),
     }

@@ -1,9 +1,46 @@
-"""What is cut from, and asked of, a rewritten chain beyond the agents' own verdicts."""
+"""What a rewritten chain must pass besides the agents' verdicts: guards against the ways in which rewriters go wrong.
+
+`clean` cuts what is no reasoning, `fault` names the first guard that a rewrite fails, `answer_check` compares its final
+answer with y. A failed guard costs a try and is counted by role and name; the paper has none of them. Talk of every
+kind is counted as excess over the source chain: R1 itself says "the given answer" now and then, and may.
+"""
 
 import asyncio
 import re
+import zlib
+from dataclasses import dataclass
 
-from data.answers import compare, extract_boxed, final_answer
+from data.answers import compare, extract_boxed, final_answer, grade
+from data.sandbox import run_tests
+
+
+@dataclass(frozen=True)
+class Guards:
+    """Which guards stand. To be true to the paper, which names none: all false or null, and check_answer and
+    check_incorrect false too (configs/paper/crv_faithful.yaml)."""
+
+    refusal: bool = True
+    """A rewrite that opens with a refusal ("I'm sorry, but I can't …")."""
+    scaffold: bool = True
+    """Role tokens, thought tags or section headings of the prompt that are left in a rewrite."""
+    meta: bool = True
+    """Talk about the task, the given answer or the original reasoning, in excess of the source chain."""
+    giveaway: bool = True
+    """An incorrect chain that names its own error ("mistakenly", "deliberate"), in excess of the source chain: DPO
+    would learn the word."""
+    near_copy: float | None = 0.95
+    """A rewrite about as long as its source that shares this much of the 4-word shingles of the two (Jaccard). An
+    incorrect chain may be as close as it likes. null: off."""
+    length: float | None = None
+    """An extended chain must have more than 1 + length times its source's characters, a simplified one fewer than
+    1 - length times. null: off, because it is not always right: where the Critic took a terse chain for a hard one,
+    the rewrite that saves it is the longer one."""
+    loop: bool = True
+    """A rewrite that ends in the same piece over and over, or repeats itself throughout."""
+    language: float | None = 0.02
+    """Change in the share of letters that are neither Latin nor Greek, where that share at least doubles or halves: a
+    rewrite in another script. null: off."""
+
 
 TAGS = re.compile(r"</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>")
 LEAD_IN = re.compile(
@@ -18,16 +55,152 @@ LEAD_IN = re.compile(
 
 def clean(text):
     """The chain of a reply: without tags of any response format and without a lead-in line ("Here is …:"); None if
-    nothing remains. Anything else that is not reasoning stays, and is for the Verifier and the Critic to see."""
+    nothing remains. Anything else that is not reasoning stays, and is for the guards, the Verifier and the Critic."""
     text = LEAD_IN.sub("", TAGS.sub("", text).strip(), count=1).strip()
     return text or None
 
 
+# --- guards; each pattern reads a chain in lower case ---
+
+REFUSAL = re.compile(
+    r"\W*(?:(?:i'?m|i am) (?:very )?sorry|sorry,|i apologi[sz]e|as an ai\b"
+    r"|i (?:can'?t|cannot|can not|won'?t|will not|am (?:un|not )able to|'?m (?:un|not )able to)"
+    r" (?:assist|help|comply|provide|fulfil|create|generate|produce|write|rewrite|extend|simplify|corrupt|convert|do))"
+)
+SCAFFOLD = re.compile(
+    r"<\|[a-z_]{2,30}\|>|<｜[^｜\n]{2,30}｜>|</?think>|\[/?inst\]|<</?sys>>"
+    r"|^[*#_ ]*(?:problem|reasoning process|output format)[*_ ]*:[*_ ]*$",
+    re.MULTILINE,
+)
+META = tuple(
+    map(
+        re.compile,  # one by one: each then begins with letters that can be searched for, and runs ten times as fast
+        [
+            r"(?:given|provided|supplied|reference|ground[- ]truth|stated)(?: final| correct)? answer"
+            r"\b(?! (?:choice|option|format|form\b|type))",
+            r"match(?:es|ing)?(?: with)? the (?:given|provided|correct|reference) answer",
+            r"given that the (?:correct |final )?answer is",
+            r"as (?:requested|instructed)\b(?! (?:by|in) the (?:problem|question|statement))",
+            r"small(?:er)? language model",
+            r"[0-9]b(?: parameter)? (?:language )?model",
+            r"(?:extended|simplified|revised|rewritten|corrupted|improved|enhanced|refined|expanded|incorrect|flawed)"
+            r" (?:reasoning|chain of thought|thought process)",
+            r"(?<!my )(?:original|provided|terse) (?:reasoning|chain of thought|thought process)",
+            r"the user (?:want|ask|provid|gave|is asking|need|said|mention|specif)",
+            r"(?:asked|told|instructed|tasked) to (?:extend|simplify|rewrite|expand|corrupt|introduce)",
+            r"address(?:es|ing)? the (?:critique|feedback)",
+            r"introduc(?:e|es|ed|ing) (?:an? |some |the |logical |deliberate |subtle )*(?:error|mistake|fallac|flaw)",
+            r"step (?:in|of) the reasoning process is designed",
+            r"\A\W*(?:certainly|of course|sure)[!.,]",
+            r"\A\s*(?:下面是|以下是)",
+        ],
+    )
+)
+GIVEAWAY = re.compile(
+    r"mistaken|erroneous|wrongly|incorrectly|by mistake|fallac(?:y|ies|ious)|flawed|deliberate|intentional"
+    r"|misleading|\((?:incorrect|wrong|error)\b|incorrect (?:step|assumption|conclusion|calculation|logic)"
+)
+NOT_LATIN = re.compile(r"[\u0400-\u1cff\u2e80-\ua4ff\ua800-\udfff\uf900-\ufdff\uff66-\uffdc\U00010000-\U0003ffff]")
+
+
+def fault(chain, source, mode, guards):
+    """The name of the first guard that a rewrite fails, or None. mode: "easy" (extended), "hard" (simplified) or
+    "incorrect". source: the chain that was rewritten. Some milliseconds for a chain of 16k tokens."""
+    text, before = chain.lower(), source.lower()
+
+    def exceeds(*patterns):
+        said = sum(len(pattern.findall(text)) for pattern in patterns)
+        return said > 0 and said > sum(len(pattern.findall(before)) for pattern in patterns)
+
+    if guards.refusal and REFUSAL.match(text) and not REFUSAL.match(before):
+        return "refusal"
+    if guards.scaffold and exceeds(SCAFFOLD):
+        return "scaffold"
+    if guards.meta and exceeds(*META):
+        return "meta"
+    if guards.giveaway and mode == "incorrect" and exceeds(GIVEAWAY):
+        return "giveaway"
+    if guards.loop and loops(chain):
+        return "loop"
+    if guards.language is not None and drifts(chain, source, guards.language):
+        return "language"
+    if mode == "incorrect":
+        return None
+    if guards.near_copy is not None and is_copy(chain, source, guards.near_copy):
+        return "near_copy"
+    if guards.length is not None:
+        ratio = len(chain) / len(source)
+        if ratio <= 1 + guards.length if mode == "easy" else ratio >= 1 - guards.length:
+            return "length"
+    return None
+
+
+def is_copy(a, b, threshold):
+    """Whether two texts have about as many words, and the Jaccard similarity of their sets of 4-word shingles reaches
+    the threshold. The first is quickly seen, and settles it for most rewrites."""
+    a, b = a.split(), b.split()
+    if min(len(a), len(b)) < threshold * max(len(a), len(b)):
+        return False
+    a, b = (set(zip(t, t[1:], t[2:], t[3:], strict=False)) or {tuple(t)} for t in (a, b))
+    return len(a & b) >= threshold * len(a | b)
+
+
+TAIL, LOOP_CHARS, LOOP_TIMES = 2000, 300, 5
+SQUEEZE_CHARS, SQUEEZE = 2000, 8
+
+
+def loops(text):
+    """Whether the text ends in the same piece at least five times over (300 characters in all), or is repetitive as a
+    whole: reasoning deflates 2 to 4 times, text that goes round in circles 8 times and more."""
+    tail = text.rstrip()[: -TAIL - 1 : -1]  # reversed: its beginnings are the endings of the text
+    border = [0] * len(tail)  # Knuth-Morris-Pratt: of each beginning, its longest ending that also begins it
+    for i in range(1, len(tail)):
+        k = border[i - 1]
+        while k and tail[i] != tail[k]:
+            k = border[k - 1]
+        border[i] = k + (tail[i] == tail[k])
+        size, period = i + 1, i + 1 - border[i]
+        if size >= LOOP_CHARS and size >= LOOP_TIMES * period:
+            return len(set(tail[:period])) > 1  # a ruled line is no loop
+    if len(text) <= SQUEEZE_CHARS:
+        return False
+    data = text.encode()
+    return len(data) > SQUEEZE * len(zlib.compress(data, 1))
+
+
+def drifts(text, source, threshold):
+    """Whether the share of letters from other scripts than Latin and Greek changed by more than `threshold`, and
+    twofold: formulas move the share of a Chinese chain, but do not halve it."""
+    low, high = sorted(_other_scripts(t) for t in (text, source))
+    return high - low > threshold and high >= 2 * low
+
+
+def _other_scripts(text):
+    found = len(NOT_LATIN.findall(text))
+    return found and found / max(1, sum(map(str.isalpha, text)))
+
+
+# --- the final answer ---
+
+CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
+MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
+
+
+def is_code(problem):
+    return problem.get("domain") == "code" or bool(problem.get("tests"))
+
+
 async def answer_check(chain, problem):
     """How the final answer of a chain compares with y: "agrees", "differs", "none" (the chain states none), "timeout",
-    or "unchecked" (code has no answer to compare)."""
-    if problem.get("domain") == "code":
-        return "unchecked"
+    or "unchecked".
+
+    Code is compared by its tests: the chain's last code block passes ("agrees") or fails them. It is unchecked where
+    the problem has no tests, or where neither the chain nor the original holds a code block.
+    """
+    if is_code(problem):
+        if not problem.get("tests") or not (CODE_BLOCK.search(chain) or CODE_BLOCK.search(problem["reasoning"])):
+            return "unchecked"
+        return {True: "agrees", False: "differs", None: "none"}[await _passes(chain, problem)]
     answer = final_answer(chain)
     if answer is None:
         return "none"
@@ -35,6 +208,24 @@ async def answer_check(chain, problem):
     if verdict == "different" and _named_in_closing_prose(chain, problem["answer"]):
         return "agrees"
     return {"equal": "agrees", "different": "differs"}.get(verdict, verdict)
+
+
+async def solves(text, problem):
+    """Whether a solution ends in the right answer, or in a program that passes the problem's tests. None: that could
+    not be told in time."""
+    if is_code(problem):
+        return bool(await _passes(text, problem))
+    status = (await asyncio.to_thread(grade, text, problem["answer"])).status
+    return None if status == "timeout" else status == "correct"
+
+
+async def _passes(text, problem):
+    """Whether the last code block passes the first tests; None without a block. Floats may be off by 1e-6."""
+    blocks = CODE_BLOCK.findall(text)
+    if not blocks:
+        return None
+    verdict = await asyncio.to_thread(run_tests, blocks[-1], problem["tests"], most=MAX_TESTS, wrapped=True)
+    return verdict.tolerant
 
 
 def _named_in_closing_prose(chain, answer):

@@ -1,15 +1,16 @@
 """Critic, Rethinker and Verifier (§3.2): prompt -> call -> parsed answer.
 
-Every role sees the same three sections (problem, answer, chain); what differs is the prompt. A reply that cannot be
-used is asked for again, each time with a new seed; then the role abstains: `Unanswered`. Nothing is ever guessed.
+Every role sees the same three sections (problem, answer, chain); what differs is the prompt. Only a Verifier that
+solves is not told the answer. A reply that cannot be used is asked for again, each time with a new seed; then the role
+abstains: `Unanswered`. Nothing is ever guessed.
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from agents.client import ANSWERED, Reply
-from agents.guards import clean
+from agents.guards import clean, is_code, solves
 from agents.journal import call_key
 from agents.prompts import question
 
@@ -39,6 +40,24 @@ class Sampling:
     """Send a seed with every request: a deterministic server then repeats itself. Off for hosts that refuse it."""
 
 
+@dataclass(frozen=True)
+class Thresholds:
+    """From scores to levels: terse chains are easy, verbose or difficult ones hard. The defaults are the middle of
+    OmniThought's scales (arXiv 2505.10937), a beginning, not measured for any student."""
+
+    rv_min: float = 3
+    """Reasoning verbosity below this: easy, whatever the difficulty. Extended, it is rated again."""
+    rv_max: float = 5
+    """Reasoning verbosity above this: hard."""
+    cd_max: float = 5
+    """Cognitive difficulty above this: hard. What suits depends on the student: the smaller, the lower."""
+
+    def level(self, rv, cd):
+        if rv < self.rv_min:
+            return "easy"
+        return "hard" if rv > self.rv_max or cd > self.cd_max else "medium"
+
+
 class Unanswered(Exception):
     """An agent gave no answer that can be used. reason: e.g. "critic_invalid", "rethinker_truncated"."""
 
@@ -59,34 +78,72 @@ class Agents:
     seed: int = 0
     critic_votes: int = 1
     verifier_votes: int = 1
+    critic_mode: str = "levels"
+    verifier_mode: str = "judge"
+    thresholds: Thresholds = field(default_factory=Thresholds)
 
     async def critic(self, problem, chain, round, trail):
-        """The level of a chain: "easy", "medium" or "hard" (§3.2.1)."""
-        return await self._vote("critic", LEVELS, self.critic_votes, problem, chain, round, trail)
+        """The level of a chain: "easy", "medium" or "hard" (§3.2.1). Scores that came with a problem are those of its
+        original chain, so the rewrites of it are scored by a call."""
+        step = {"step": "critic", "round": round, "label": None, "votes": {}, "calls": []}
+        trail.append(step)
+
+        async def read_scores(text):
+            scores = parse_scores(text)
+            if scores is None:
+                return None
+            step.setdefault("scores", []).append(scores)
+            return self.thresholds.level(*scores)
+
+        async def read_level(text):
+            return parse_label(text, LEVELS)
+
+        if self.critic_mode == "levels":
+            return await self._vote(step, "critic", LEVELS, self.critic_votes, problem, chain, read_level)
+        given = problem.get("rv"), problem.get("cd")
+        if self.critic_mode == "given_rv_cd" and round == 0 and None not in given:
+            step |= {"label": self.thresholds.level(*given), "scores": [given]}
+            return step["label"]
+        return await self._vote(step, "critic_rv_cd", LEVELS, self.critic_votes, problem, chain, read_scores)
 
     async def verifier(self, problem, chain, round, trail):
-        """Whether the chain leads to the answer (§3.2.3)."""
-        return await self._vote("verifier", VERDICTS, self.verifier_votes, problem, chain, round, trail) == "YES"
+        """Whether the chain leads to the answer (§3.2.3): as judged with the answer in view (Table 13), or as found out
+        by having it solved from the chain. A program without tests cannot be graded, so it is judged."""
+        step = {"step": "verifier", "round": round, "label": None, "votes": {}, "calls": []}
+        trail.append(step)
+
+        async def read_verdict(text):
+            return parse_label(text, VERDICTS)
+
+        async def read_solution(text):
+            return {True: "YES", False: "NO", None: None}[await solves(text, problem)]
+
+        gradable = problem.get("tests") or not is_code(problem)
+        if self.verifier_mode == "solve" and gradable:
+            prompt, read = "verifier_solve", read_solution
+        else:
+            prompt, read = "verifier", read_verdict
+        return await self._vote(step, prompt, VERDICTS, self.verifier_votes, problem, chain, read) == "YES"
 
     async def rethinker(self, mode, problem, chain, round, trail):
         """A rewritten chain (§3.2.2): mode "easy" extends, "hard" simplifies, "incorrect" corrupts (§3.3.2)."""
         step = {"step": "rethinker", "mode": mode, "round": round, "text": None, "calls": []}
         trail.append(step)
         prompt = f"rethinker_{mode}"
-        step["text"], status = await self._ask("rethinker", prompt, problem, chain, round, 0, clean, step["calls"])
+
+        async def read(text):
+            return clean(text)
+
+        step["text"], status = await self._ask("rethinker", prompt, problem, chain, round, 0, read, step["calls"])
         if step["text"] is None:
             raise Unanswered("rethinker", status)
         return step["text"]
 
-    async def _vote(self, agent, labels, votes, problem, chain, round, trail):
+    async def _vote(self, step, prompt, labels, votes, problem, chain, read):
         """The label that more than half of `votes` calls agree on; if they do not, the most frequent after two more."""
-        step = {"step": agent, "round": round, "label": None, "votes": {}, "calls": []}
-        trail.append(step)
-        tally = Counter()
+        agent, tally = step["step"], Counter()
         for vote in range(votes + (EXTRA_VOTES if votes > 1 else 0)):
-            label, status = await self._ask(
-                agent, agent, problem, chain, round, vote, lambda text: parse_label(text, labels), step["calls"]
-            )
+            label, status = await self._ask(agent, prompt, problem, chain, step["round"], vote, read, step["calls"])
             tally.update([label] if label else [])
             step["votes"] = {name: tally[name] for name in labels if tally[name]}
             (first, most), (_, second) = (*tally.most_common(2), (None, 0), (None, 0))[:2]
@@ -95,15 +152,15 @@ class Agents:
                 return first
         raise Unanswered(agent, "unresolved" if votes > 1 and tally else status)
 
-    async def _ask(self, agent, prompt, problem, chain, round, vote, accept, calls):
-        """One question, asked again while its reply is unusable. accept(text): the value, or None if unusable.
+    async def _ask(self, agent, prompt, problem, chain, round, vote, read, calls):
+        """One question, asked again while its reply is unusable. await read(text): the value, or None if unusable.
 
         Returns (value, status of the last reply); value None means that it was given up. `calls` gets a line a call.
         """
         max_tokens = self.sampling.max_tokens
         for attempt in range(ASKS):
             key, reply = await self._call(agent, prompt, problem, chain, round, vote, attempt, max_tokens)
-            value = accept(reply.text) if reply.status == "ok" else None
+            value = await read(reply.text) if reply.status == "ok" else None
             status = "invalid" if reply.status == "ok" and value is None else reply.status
             if status == "too_long" and max_tokens > self.sampling.max_tokens:
                 status = "truncated"  # it fitted the first time: there is no twice the room
@@ -125,7 +182,8 @@ class Agents:
         Neither the address nor max_tokens is part of the key: a moved server and a raised limit keep what is paid for.
         """
         endpoint, sampling = self.endpoints[agent], self.sampling
-        messages = question(self.prompts[prompt], problem["problem"], problem["answer"], chain, self.prompt_role)
+        answer = None if prompt == "verifier_solve" else problem["answer"]
+        messages = question(self.prompts[prompt], problem["problem"], answer, chain, self.prompt_role)
         options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
         options = {name: value for name, value in options.items() if value is not None}
         asked = {"model": endpoint.cfg.model, "messages": messages, "sampling": options, "seed": self.seed,
@@ -188,3 +246,15 @@ def parse_label(text, labels):
         tagged = {word for word in tagged if word.isupper()}  # "the answer is no" may be about the problem
     said = {known[word.lower()] for word in tagged}
     return said.pop() if len(said) == 1 else None
+
+
+SCORE = re.compile(r"^\W*(RV|CD)\W*[:=]\W*(\d+)\W*$", re.MULTILINE)
+
+
+def parse_scores(text):
+    """(RV, CD) from the two lines "RV: 4" and "CD: 7" of a reply, or None: each once, from 0 to 9, nothing else on the
+    line."""
+    found = {name: int(number) for name, number in SCORE.findall(text)}
+    if len(SCORE.findall(text)) != 2 or len(found) != 2 or max(found.values()) > 9:
+        return None
+    return found["RV"], found["CD"]

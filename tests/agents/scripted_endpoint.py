@@ -13,6 +13,8 @@ ROLES = {
     "skilled at extending": "easy",
     "skilled at simplifying": "hard",
     "skilled at converting": "incorrect",
+    "following the reasoning process": "solve",
+    "You are rating": "scores",
 }
 
 
@@ -52,8 +54,8 @@ def parse(body, headers, tries):
     text = "\n".join(message["content"] for message in body["messages"])
     role = next(role for sign, role in ROLES.items() if sign in text)
     user = body["messages"][-1]["content"]
-    problem, rest = user.removeprefix("Problem:\n").split("\n\nAnswer:\n")
-    answer, reasoning = rest.split("\n\nReasoning process:\n")
+    rest, reasoning = user.removeprefix("Problem:\n").split("\n\nReasoning process:\n")
+    problem, _, answer = rest.partition("\n\nAnswer:\n")
     return Asked(role, problem, answer, reasoning, body, headers, tries)
 
 
@@ -105,7 +107,8 @@ class Server:
 def script(**replies):
     """answer(asked) that gives each role its replies in turn; the last one of a role is repeated.
 
-    Roles: critic, easy, hard, incorrect, verifier. For runs in which one problem walks alone.
+    Roles: critic, easy, hard, incorrect, verifier, and scores and solve for the prompts of our own. For runs in which
+    one problem walks alone.
     """
     left = {role: list(texts) if isinstance(texts, list) else [texts] for role, texts in replies.items()}
 

@@ -7,16 +7,18 @@ from scripted_endpoint import Server, error, reply, script
 
 from agents.client import Endpoint, EndpointConfig
 from agents.crv import Rules, life_of, run_problems
+from agents.exports import Report
+from agents.guards import Guards
 from agents.journal import Journal
 from agents.prompts import load_prompts
-from agents.roles import Agents, Sampling
+from agents.roles import Agents, Sampling, Thresholds
 from data.errors import UserError
 
 PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}
 WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."
 
 
-async def with_agents(url, folder, use, sampling=None, votes=(1, 1)):
+async def with_agents(url, folder, use, sampling=None, votes=(1, 1), **modes):
     """`await use(agents)`, all three agents behind one endpoint."""
     journal = Journal(folder / "journal.jsonl")
     config = EndpointConfig(base_url=url, model="m", retries=1, backoff=0.01, timeout=20)
@@ -24,17 +26,19 @@ async def with_agents(url, folder, use, sampling=None, votes=(1, 1)):
     bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
     try:
         return await use(
-            Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes)
+            Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes, **modes)
         )
     finally:
         await journal.close()
         await endpoint.close()
 
 
-def live(answer, tmp_path, problem=PROBLEM, *, votes=(1, 1), sampling=None, **rules):
+def live(answer, tmp_path, problem=PROBLEM, *, votes=(1, 1), sampling=None, modes=None, **rules):
     """Walk one problem. Returns (trace, the requests' roles in order, the requests)."""
     with Server(answer) as server:
-        walk = with_agents(server.url, tmp_path, lambda a: life_of(problem, a, Rules(**rules)), sampling, votes)
+        walk = with_agents(
+            server.url, tmp_path, lambda a: life_of(problem, a, Rules(**rules)), sampling, votes, **modes or {}
+        )
         trace = asyncio.run(walk)
     return trace, [asked.role for asked in server.asked], server.asked
 
@@ -211,6 +215,144 @@ def test_code_has_no_answer_to_compare(tmp_path):
 def test_a_silent_rethinker_costs_the_pairs_and_not_the_problem(tmp_path):
     trace, _, _ = live(script(critic="medium", verifier="YES", incorrect=reply("", "content_filter")), tmp_path)
     assert (trace["outcome"], trace["incorrect"]) == ("kept", None)
+
+
+# --- guards ---
+
+
+def test_a_rewrite_that_fails_a_guard_is_written_again_and_nobody_is_asked_about_it(tmp_path):
+    talk, good = "As requested, more steps: 3 * 4 = 12.", "3 dogs, 4 legs each: 3 * 4 = 12."
+    answer = script(critic=["easy", "medium"], easy=[talk, good], verifier="YES", incorrect=WRONG)
+    trace, roles, _ = live(answer, tmp_path)
+    assert roles == ["critic", "easy", "easy", "verifier", "critic", "incorrect"]
+    assert (trace["rewritten"], trace["rounds"]) == (good, 2)
+    assert [s.get("guard") for s in trace["steps"] if s["step"] == "rethinker"] == ["meta", None, None]
+
+
+def test_a_rewrite_that_fails_guards_to_the_end_is_discarded_under_the_guards_name(tmp_path):
+    trace, roles, _ = live(script(critic="easy", easy="I'm sorry, but I can't do that."), tmp_path)
+    assert roles == ["critic", "easy", "easy", "easy"]
+    assert (trace["outcome"], trace["reason"]) == ("discarded", "guard:refusal")
+    report = Report()
+    report.add(trace, [])
+    assert report.result()["guards"] == {"easy": {"refusal": 3}, "hard": {}, "incorrect": {}}
+    assert report.result()["rejected_by_reason"] == {"guard:refusal": 1}
+
+
+def test_an_incorrect_chain_that_gives_itself_away_is_made_again(tmp_path):
+    answer = script(critic="medium", verifier="YES", incorrect=["Mistakenly, 3 * 4 = 13.", WRONG])
+    trace, _, _ = live(answer, tmp_path)
+    assert trace["incorrect"] == WRONG
+    assert [s.get("guard") for s in trace["steps"] if s["step"] == "rethinker"] == ["giveaway", None]
+
+
+def test_guards_can_be_switched_off(tmp_path):
+    talk = "As requested, more steps: 3 * 4 = 12."
+    answer = script(critic=["easy", "medium"], easy=talk, verifier="YES", incorrect="Mistakenly, 3 * 4 = 13.")
+    trace, _, _ = live(answer, tmp_path, guards=Guards(meta=False, giveaway=False))
+    assert (trace["rewritten"], trace["incorrect"]) == (talk, "Mistakenly, 3 * 4 = 13.")
+
+
+# --- a Verifier that solves (§3.2.3) ---
+
+SOLVE = {"verifier_mode": "solve"}
+
+
+def test_solve_does_not_show_the_answer_and_grades_what_comes_back(tmp_path):
+    answer = script(
+        critic=["easy", "medium"], easy=["one", "two"], incorrect=WRONG,
+        solve=["<think>3 dogs…</think>So \\boxed{13}.", "Then it is \\boxed{12.0}."],
+    )  # fmt: skip
+    trace, roles, asked = live(answer, tmp_path, modes=SOLVE)
+    assert roles == ["critic", "easy", "solve", "easy", "solve", "critic", "incorrect"]
+    solving = [a for a in asked if a.role == "solve"]
+    assert [(a.answer, a.reasoning) for a in solving] == [("", "one"), ("", "two")]
+    assert not any(PROBLEM["answer"] in message["content"] for a in solving for message in a.body["messages"])
+    assert labels(trace, "verifier") == ["NO", "YES"] and trace["rewritten"] == "two"
+
+
+def test_solving_is_voted_on_and_says_no_where_no_answer_comes(tmp_path):
+    answer = script(critic="medium", solve=["12", "I cannot tell.", "\\boxed{9}"])
+    trace, roles, _ = live(answer, tmp_path, modes=SOLVE, votes=(1, 3))
+    assert roles == ["critic"] + ["solve"] * 3
+    assert trace["steps"][1]["votes"] == {"YES": 1, "NO": 2} and trace["reason"] == "medium_failed_verification"
+
+
+def test_a_judge_that_disagrees_with_the_answer_is_counted(tmp_path):
+    answer = script(critic=["easy", "medium"], easy=["So 13.", "So 12."], verifier=["YES", "NO"])
+    trace, _, _ = live(answer, tmp_path, max_rounds=2)
+    verdicts = [(s["label"], s["answer_check"]) for s in trace["steps"] if s["step"] == "verifier"]
+    assert verdicts == [("YES", "differs"), ("NO", "agrees")]
+    report = Report()
+    report.add(trace, [])
+    assert report.result()["verifier_conflicts"] == {"no_but_right_answer": 1, "yes_but_wrong_answer": 1}
+
+
+# --- code ---
+
+CODE = {"id": "c1", "problem": "Print twice the number.", "answer": "(see solution)", "domain": "code",
+        "reasoning": "Double it.\n```python\nprint(2 * int(input()))\n```",
+        "tests": {"inputs": ["1", "5"], "outputs": ["2", "10"]}}  # fmt: skip
+RIGHT = "Read, add it to itself, print.\n```python\nn = int(input())\nprint(n + n)\n```"
+FALSE = "Read, square it, print.\n```python\nn = int(input())\nprint(n * n + 1)\n```"
+
+
+def test_code_is_checked_by_its_tests(tmp_path):
+    answer = script(
+        critic=["easy", "medium"], easy=[FALSE, "No program.", RIGHT], verifier="YES", incorrect=["None.", RIGHT, FALSE]
+    )
+    trace, _, _ = live(answer, tmp_path, CODE)
+    checks = [(s["step"], s["answer_check"]) for s in trace["steps"] if "answer_check" in s]
+    assert checks == [("verifier", "differs"), ("verifier", "none"),
+                      ("rethinker", "none"), ("rethinker", "agrees"), ("rethinker", "differs")]  # fmt: skip
+    assert (trace["rewritten"], trace["incorrect"]) == ("No program.", FALSE)
+
+
+def test_code_is_solved_by_its_tests(tmp_path):
+    answer = script(critic=["easy", "medium"], easy=["one", "two"], solve=[FALSE, RIGHT], incorrect=FALSE)
+    trace, _, _ = live(answer, tmp_path, CODE, modes=SOLVE)
+    assert labels(trace, "verifier") == ["NO", "YES"] and trace["rewritten"] == "two"
+    untested = {key: value for key, value in CODE.items() if key != "tests"} | {"id": "c2"}
+    _, roles, _ = live(script(critic="medium", verifier="NO"), tmp_path, untested, modes=SOLVE)
+    assert roles == ["critic", "verifier"]  # nothing to grade by: judged
+
+
+def test_a_chain_of_thought_without_code_is_unchecked(tmp_path):
+    """In Bespoke-Stratos the program stands in the solution; a chain that never held one is not held to it."""
+    answer = script(critic=["easy", "medium"], easy="Read, double, print.", verifier="YES", incorrect="Square it.")
+    trace, _, _ = live(answer, tmp_path, CODE | {"reasoning": "Double it."})
+    assert {s["answer_check"] for s in trace["steps"] if "answer_check" in s} == {"unchecked"}
+    assert trace["incorrect"] == "Square it."
+
+
+# --- scores (RV, CD) in place of levels ---
+
+
+def test_scores_become_levels(tmp_path):
+    scores = ["RV: 1\nCD: 3", "terse, then good\nRV: 8\nCD: 3", "RV: 4\nCD: 4"]
+    answer = script(scores=scores, easy="too long now", hard="just right", verifier="YES", incorrect=WRONG)
+    trace, roles, _ = live(answer, tmp_path, modes={"critic_mode": "rv_cd"})
+    assert roles == ["scores", "easy", "verifier", "scores", "hard", "verifier", "scores", "incorrect"]
+    assert labels(trace, "critic") == ["easy", "hard", "medium"] and trace["origin"] == "easy*"
+    assert [s["scores"] for s in trace["steps"] if s["step"] == "critic"] == [[(1, 3)], [(8, 3)], [(4, 4)]]
+
+
+def test_scores_are_voted_on_as_levels_and_nonsense_abstains(tmp_path):
+    answer = script(scores=["RV: 4\nCD: 9", "RV: 40", "RV: 7\nCD: 1", "RV: 4\nCD: 4"], hard="short", verifier="NO")
+    trace, _, _ = live(answer, tmp_path, modes={"critic_mode": "rv_cd"}, votes=(3, 1), max_rounds=1)
+    assert trace["level"] == "hard" and trace["steps"][0]["votes"] == {"medium": 1, "hard": 2}
+
+
+def test_given_scores_cost_no_call(tmp_path):
+    scored = PROBLEM | {"rv": 8, "cd": 3}
+    modes = {"critic_mode": "given_rv_cd", "thresholds": Thresholds(rv_max=6)}
+    answer = script(scores="RV: 4\nCD: 4", hard="3 * 4 legs = 12", verifier="YES", incorrect=WRONG)
+    trace, roles, asked = live(answer, tmp_path, scored, modes=modes)
+    assert roles == ["hard", "verifier", "scores", "incorrect"] and trace["level"] == "hard"
+    assert asked[2].reasoning == "3 * 4 legs = 12"  # given scores are those of r, not of r*
+    assert trace["steps"][0]["calls"] == []
+    _, roles, _ = live(script(scores="RV: 4\nCD: 4", verifier="NO"), tmp_path, PROBLEM | {"id": "p2"}, modes=modes)
+    assert roles == ["scores", "verifier"]
 
 
 # --- replies that cannot be used ---

@@ -1,10 +1,164 @@
-"""The answer check of chains: what a chain ends in against y, where the end is plain and where it is not."""
+"""Guards on rewrites: what each one catches, what it must let through, and the answer check of chains."""
 
 import asyncio
+import dataclasses
+import itertools
+import json
+import random
+import time
+from pathlib import Path
 
 import pytest
 
-from agents.guards import answer_check
+from agents.guards import Guards, answer_check, clean, fault
+
+DATA = Path(__file__).parents[3] / "shared/data"
+ALL = Guards(length=0.0)
+SOURCE = "Three dogs have four legs each, so we multiply the number of dogs by four. 3 * 4 = 12. So 12 legs."
+LONGER = "Each dog has 4 legs. There are 3 dogs. Adding the legs dog by dog makes 4 + 4 = 8, then 8 + 4 = 12. So 12."
+CIRCLES = LONGER + "\nWait, let me check that once more. 3 * 4 = 12, yes, that is what we had." * 8
+RAMBLING = " ".join(f"Step {n}: we check it again, and it is still the same number." for n in range(80)) + " So 12."
+CHINESE = "每只狗有四条腿，一共有三只狗，所以总共有十二条腿：3 * 4 = 12。"
+
+
+def only(name, **more):
+    """Guards with one standing."""
+    off = {f.name: False if f.type in ("bool", bool) else None for f in dataclasses.fields(Guards)}
+    return Guards(**off | {name: getattr(ALL, name)} | more)
+
+
+CAUGHT = [
+    ("refusal", "easy", "I'm sorry, but I can't help with that request."),
+    ("refusal", "incorrect", "I cannot create misleading content. Instead: 3 * 4 = 13."),
+    ("scaffold", "easy", f"Problem:\nHow many legs have 3 dogs?\n\n{LONGER}"),
+    ("scaffold", "easy", f"<|im_start|>assistant\n{LONGER}"),
+    ("scaffold", "easy", f"{LONGER}\n\n**Reasoning process:**\n{LONGER}"),
+    ("meta", "easy", f"{LONGER} This matches the given answer."),
+    ("meta", "easy", f"{LONGER} As requested, every step is shown."),
+    ("meta", "easy", f"Okay, the user wants me to spell it out. {LONGER}"),
+    ("meta", "easy", f"The original reasoning skips a step. {LONGER}"),
+    ("meta", "hard", "A small language model can do this: 3 * 4 = 12."),
+    ("meta", "incorrect", "We introduce a subtle error: 3 * 4 = 13."),
+    ("giveaway", "incorrect", "We mistakenly add: 3 + 4 = 7."),
+    ("giveaway", "incorrect", "3 * 4 = 13 (incorrect)."),
+    ("giveaway", "incorrect", "With a deliberate slip, 3 * 4 = 13."),
+    ("near_copy", "easy", f" {SOURCE}\n".replace(" ", "  ")),
+    ("length", "easy", "3 * 4 = 12"),
+    ("length", "hard", f"{SOURCE} {LONGER}"),
+    ("loop", "easy", CIRCLES),
+    ("loop", "easy", RAMBLING),
+    ("language", "easy", CHINESE),
+    ("language", "easy", f"{LONGER} Таким образом, 12."),
+]
+
+
+@pytest.mark.parametrize(("name", "mode", "chain"), CAUGHT, ids=lambda value: str(value)[:20])
+def test_each_guard_catches_and_can_be_switched_off(name, mode, chain):
+    assert fault(chain, SOURCE, mode, only(name)) == fault(chain, SOURCE, mode, ALL) == name
+    off = False if isinstance(getattr(ALL, name), bool) else None
+    assert fault(chain, SOURCE, mode, dataclasses.replace(ALL, **{name: off})) != name
+
+
+@pytest.mark.parametrize(
+    ("mode", "chain"),
+    [
+        ("easy", LONGER),
+        ("hard", "3 * 4 = 12"),
+        ("incorrect", SOURCE.replace("12", "13")),  # the closer to the source, the better a negative
+        ("easy", f"{LONGER} The given answer choices are 11 and 12, and the intended one is 12."),
+        ("easy", f"{LONGER} Wait, my original reasoning was wrongly put; incorrectly counted, it would be 13."),
+        ("easy", f"{LONGER} I'm sorry for the cats, who have 4 legs too."),
+        ("easy", f"{LONGER}\n{'-' * 400}"),
+        ("easy", f"Let α be the angle and Σ the sum; naïvely, α = π. {LONGER}"),
+    ],
+)
+def test_honest_rewrites_pass(mode, chain):
+    assert fault(chain, SOURCE, mode, ALL) is None
+
+
+@pytest.mark.parametrize(
+    "said", ["the given answer is 12.", "We mistakenly wrote 13.", "The user wants the number of legs.", "<|im_end|>"]
+)
+def test_what_the_source_says_itself_is_no_fault(said):
+    """Only the excess counts: once is not more than once, twice is."""
+    source, chain = f"{SOURCE} {said}", f"{LONGER.replace('12', '13')} {said}"
+    assert fault(chain, source, "incorrect", ALL) is None
+    assert fault(f"{chain} {said}", source, "incorrect", ALL) in ("meta", "giveaway", "scaffold")
+
+
+def test_a_chinese_source_may_be_rewritten_in_chinese_and_not_in_english():
+    longer = CHINESE + "也就是说，先算两只狗，再加上第三只狗：4 + 4 = 8，8 + 4 = 12。"
+    assert fault(longer, CHINESE, "easy", ALL) is None
+    with_formulas = longer + " x + y = z, abc = def, sin x = cos y, a b c d e f g h i j k"
+    assert fault(with_formulas, CHINESE, "easy", ALL) is None
+    assert fault(LONGER, CHINESE, "easy", ALL) == "language"
+
+
+def test_a_few_changed_words_do_not_make_a_rewrite():
+    rng = random.Random(0)
+    words = [f"word{rng.randrange(5000)}" for _ in range(1000)]
+    text = " ".join(words)
+    for changed, guard in [(0, "near_copy"), (5, "near_copy"), (60, None)]:
+        other = list(words)
+        for place in rng.sample(range(1000), changed):
+            other[place] = "else"
+        assert fault(" ".join(other), text, "easy", only("near_copy")) == guard, changed
+
+
+def test_the_length_margin():
+    assert fault("a" * 109, "b" * 100, "easy", only("length", length=0.1)) == "length"
+    assert fault("a" * 111, "b" * 100, "easy", only("length", length=0.1)) is None
+    assert fault("a" * 91, "b" * 100, "hard", only("length", length=0.1)) == "length"
+    assert fault("a" * 89, "b" * 100, "hard", only("length", length=0.1)) is None
+
+
+def real_traces():
+    if not DATA.is_dir():
+        pytest.skip("the real traces are not beside this checkout")
+    names = ("camel_deepseek_r1_gsm8k_traces", "rasbt_deepseek_r1_math_traces")
+    lines = [line for name in names for line in (DATA / f"long_cot/{name}.jsonl").read_text().splitlines()]
+    solving, improved = [], []
+    for row in map(json.loads, lines):
+        first, *later = [s["trace"] for s in row.get("improvement_history", [])] or [row.get("final_trace")]
+        solving.append(clean(row.get("message_thinking") or first))
+        improved += map(clean, later)
+    return solving, improved
+
+
+def test_real_traces_of_r1_pass():
+    """Each as its own source, and with each other one as the source: no talk, loop or script of R1's is a fault."""
+    solving, _ = real_traces()
+    guards = Guards(near_copy=None)
+    assert len(solving) == 19
+    assert [fault(text, text, "incorrect", guards) for text in solving] == [None] * 19
+    assert [fault(a, b, "incorrect", guards) for a, b in itertools.permutations(solving, 2)] == [None] * (19 * 18)
+
+
+def test_real_rewrites_of_r1_that_talk_about_the_task_are_caught():
+    """R1 asked to improve a trace, its thought taken for the trace: at least half of them say so."""
+    solving, improved = real_traces()
+    caught = [fault(text, solving[0], "easy", Guards()) for text in improved]
+    assert caught.count("meta") >= len(improved) / 2 and set(caught) == {"meta", None}
+
+
+def test_samples_of_one_model_on_one_problem_pass_as_each_others_rewrites():
+    """2,968 honest pairs; the one sample that is caught is a string of random tokens in all scripts."""
+    if not DATA.is_dir():
+        pytest.skip("the real samples are not beside this checkout")
+    path = DATA / "qwen25math_rm_maj_example/math_cot_100.jsonl"
+    rows = [json.loads(line)["code"] for line in path.read_text().splitlines()]
+    guards = Guards(near_copy=None)
+    caught = {(b, f) for r in rows for a, b in itertools.permutations(r, 2) if (f := fault(b, a, "incorrect", guards))}
+    assert {f for _, f in caught} == {"language"}
+    assert len({b for b, _ in caught if "SPELL上级" in b}) == 1
+
+
+def test_guards_are_cheap_on_long_chains():
+    rng = random.Random(0)
+    text = " ".join(rng.choice(["the", "sum", "of", f"x_{rng.randrange(99)}", "is", "given"]) for _ in range(16_000))
+    begin = time.perf_counter()
+    assert fault(text + " so 12", text + " so 13", "easy", ALL) == "near_copy"
+    assert time.perf_counter() - begin < 1  # some 80 ms on one slow core; a quadratic search would take minutes
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,70 @@
+"""Is the output of a program right? To the letter, and with a tolerance for floats; both verdicts, always.
+
+Everything here is text or JSON that came out of another process: no object of the program's own is ever compared.
+"""
+
+import json
+import math
+from decimal import Decimal, InvalidOperation
+
+TOLERANCE = 1e-6  # relative, absolute below 1
+
+
+def as_text(value):
+    """Input or output of a program: a text, or a list of lines as some datasets have it."""
+    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def same_text(got, expected):
+    """(exact, tolerant) for printed output: line by line without surrounding blanks; a line of numbers by value."""
+    got, expected = ([line.strip() for line in text.strip().splitlines()] for text in (got, expected))
+    if len(got) != len(expected):
+        return False, False
+    lines = list(zip(got, expected, strict=True))
+    exact = all(a == b or _same_numbers(a.split(), b.split()) for a, b in lines)
+    return exact, exact or all(_close_words(a.split(), b.split()) for a, b in lines)
+
+
+def _same_numbers(got, expected):
+    try:
+        return list(map(Decimal, got)) == list(map(Decimal, expected))
+    except InvalidOperation:  # no numbers; or a signalling NaN, which raises when it is compared
+        return False
+
+
+def _close_words(got, expected):
+    return len(got) == len(expected) and all(
+        a == b or ("." in b and _close(_number(a), _number(b))) for a, b in zip(got, expected, strict=True)
+    )
+
+
+def _number(word):
+    try:
+        return float(word)
+    except ValueError:
+        return math.nan
+
+
+def _close(a, b):
+    return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
+
+
+def same_value(got, expected, wrapped):
+    """(exact, tolerant) for a function's result, which is JSON text."""
+    try:
+        got = json.loads(got)
+    except (ValueError, RecursionError):  # a program may well print ten million brackets
+        return False, False
+    expected = [expected] + ([expected[0]] if wrapped and isinstance(expected, list) and len(expected) == 1 else [])
+    expected = [json.loads(json.dumps(value)) for value in expected]
+    return got in expected, any(_close_values(got, value) for value in expected)
+
+
+def _close_values(got, expected):
+    if isinstance(got, list) and isinstance(expected, list):
+        return len(got) == len(expected) and all(map(_close_values, got, expected))
+    if isinstance(got, dict) and isinstance(expected, dict):
+        return got.keys() == expected.keys() and all(_close_values(got[key], expected[key]) for key in got)
+    if isinstance(expected, float) and isinstance(got, int | float):
+        return _close(got, expected)
+    return got == expected
