@@ -1,6 +1,7 @@
 """From record files to what training walks over: sequences, and the units that travel together."""
 
 import hashlib
+import itertools
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -8,6 +9,9 @@ from typing import Literal
 from data.errors import UserError
 from data.packing import Unit
 from data.records import GAPS, read_records
+
+CHUNK = 512  # records
+SIDES = ("chosen", "rejected")
 
 
 @dataclass
@@ -85,11 +89,12 @@ def sequences_saved(units):
 def load_sft(cfg, renderer):
     """Examples of an sft file: the last message is the response, what stands before it the prompt."""
     examples = Examples()
-    for row in read_records(cfg.file, "sft"):
-        sequence = renderer.sequence(row["messages"][:-1], row["messages"][-1]["content"])
-        if _fits([sequence], cfg, row["id"], examples):
-            examples.units.append(Unit(seqs=(len(examples.sequences),)))
-            examples.sequences.append(sequence)
+    for rows in _chunks(read_records(cfg.file, "sft")):
+        rendered = renderer.sequences([(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows])
+        for row, sequence in zip(rows, rendered, strict=True):
+            if _fits([sequence], cfg, row["id"], examples):
+                examples.units.append(Unit(seqs=(len(examples.sequences),)))
+                examples.sequences.append(sequence)
     _check_left(examples, cfg)
     return examples
 
@@ -97,31 +102,39 @@ def load_sft(cfg, renderer):
 def load_pairs(cfg, renderer, group_by_problem):
     """Examples of a pairs file. Equal responses to equal prompts become one sequence, whatever pairs they are in."""
     examples, index, groups = Examples(), {}, {}
-    problem, rendered = None, {}
-    for row in read_records(cfg.file, "pair"):
-        if row["problem_id"] != problem:  # a problem's pairs are neighbours: tokenize each of its responses once
-            problem, rendered = row["problem_id"], {}
-        keys = [(repr(row["prompt"]), _text(row, side)) for side in ("chosen", "rejected")]
-        for key in keys:
-            if key not in rendered:
-                rendered[key] = renderer.sequence(row["prompt"], key[1])
-        pair = [rendered[key] for key in keys]
-        if not _fits(pair, cfg, row["id"], examples):
-            continue
-        places = []
-        for sequence in pair:
-            key = (sequence.ids.tobytes(), sequence.prompt_len)
-            if key not in index:
-                index[key] = len(examples.sequences)
-                examples.sequences.append(sequence)
-            places.append(index[key])
-        group = row["problem_id"] if group_by_problem else row["id"]
-        groups.setdefault(group, []).append(Pair(*places, GAPS.index(row["gap"])))
+    for rows in _chunks(read_records(cfg.file, "pair")):
+        # a problem's pairs are neighbours: its responses are tokenized once, not twice
+        texts = {_text_key(row, side): (row["prompt"], _text(row, side)) for row in rows for side in SIDES}
+        rendered = dict(zip(texts, renderer.sequences(list(texts.values())), strict=True))
+        for row in rows:
+            pair = [rendered[_text_key(row, side)] for side in SIDES]
+            if not _fits(pair, cfg, row["id"], examples):
+                continue
+            places = []
+            for sequence in pair:
+                key = (sequence.ids.tobytes(), sequence.prompt_len)
+                if key not in index:
+                    index[key] = len(examples.sequences)
+                    examples.sequences.append(sequence)
+                places.append(index[key])
+            group = row["problem_id"] if group_by_problem else row["id"]
+            groups.setdefault(group, []).append(Pair(*places, GAPS.index(row["gap"])))
     for pairs in groups.values():
         seqs = dict.fromkeys(s for pair in pairs for s in (pair.chosen, pair.rejected))
         examples.units.append(Unit(seqs=tuple(seqs), items=len(pairs), payload=tuple(pairs)))
     _check_left(examples, cfg)
     return examples
+
+
+def _chunks(rows):
+    """Lists of rows that are tokenized together: enough for all cores, little beside the tokens that stay."""
+    rows = iter(rows)
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        yield chunk
+
+
+def _text_key(row, side):
+    return repr(row["prompt"]), _text(row, side)
 
 
 def _text(row, side):

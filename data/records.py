@@ -46,18 +46,17 @@ def iter_jsonl(path):
 
 
 def read_records(path, kind):
-    """All records of a file, checked. kind: "problem", "sft" or "pair". Raises UserError on the first bad one."""
-    rows, seen = [], {}
+    """Yields the records of a file, checked. kind: "problem", "sft", "pair". Raises UserError on the first bad one."""
+    seen = {}
     for number, row in iter_jsonl(path):
         where = f"{path}:{number}"
         check_record(row, kind, where)
         if row["id"] in seen:
             raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
         seen[row["id"]] = number
-        rows.append(row)
-    if not rows:
+        yield row
+    if not seen:
         raise UserError(f"{path} holds no records")
-    return rows
 
 
 def check_record(row, kind, where):

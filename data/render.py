@@ -66,26 +66,35 @@ class Renderer:
 
     def prompt_ids(self, messages):
         """Token ids up to where the assistant's text starts: list[int] with at most one BOS."""
-        ids = self._encode(self._template(messages, add_generation_prompt=True))
-        bos = self.tokenizer.bos_token_id
-        if bos is not None and ids[:2] == [bos, bos]:
-            raise UserError(f"the chat template of {self.tokenizer.name_or_path} writes BOS twice")
-        return ids
+        return self._prompts_ids([messages])[0]
 
     def sequence(self, messages, response):
-        """messages: the prompt, response: the assistant's text. Returns a Sequence whose last token ends the turn.
+        """messages: the prompt, response: the assistant's text. Returns a Sequence whose last token ends the turn."""
+        return self.sequences([(messages, response)])[0]
 
-        The response is tokenized on its own: the prompt's tokens never depend on what follows, and the first token of
+    def sequences(self, items):
+        """The Sequence of each (messages, response), tokenized together: the tokenizer then uses all cores.
+
+        A response is tokenized on its own: the prompt's tokens never depend on what follows, and the first token of
         the response is supervised in the very context that generation starts from. Where the prompt itself ends in
         <think> (DeepSeek-R1's templates), the response does not repeat it.
         """
-        if self.opens_thought:
-            response = response.removeprefix("<think>\n")
-        head = self.prompt_ids(messages)
-        return Sequence(np.asarray(head + self._encode(response) + self.turn_end, dtype=np.int32), len(head))
+        heads = self._prompts_ids([messages for messages, _ in items])
+        texts = [text.removeprefix("<think>\n") if self.opens_thought else text for _, text in items]
+        return [
+            Sequence(np.asarray(head + response + self.turn_end, dtype=np.int32), len(head))
+            for head, response in zip(heads, self._encode(texts), strict=True)
+        ]
 
-    def _encode(self, text):
-        return self.tokenizer(text, add_special_tokens=False).input_ids  # the template itself writes the BOS
+    def _prompts_ids(self, prompts):
+        found = self._encode([self._template(messages, add_generation_prompt=True) for messages in prompts])
+        bos = self.tokenizer.bos_token_id
+        if bos is not None and any(ids[:2] == [bos, bos] for ids in found):
+            raise UserError(f"the chat template of {self.tokenizer.name_or_path} writes BOS twice")
+        return found
+
+    def _encode(self, texts):
+        return self.tokenizer(texts, add_special_tokens=False).input_ids  # the template itself writes the BOS
 
     def _template(self, messages, **kwargs):
         try:
@@ -102,7 +111,7 @@ class Renderer:
         up to and including the first special token; the EOS if it puts none."""
         marker = "RESPONSE-GOES-HERE"
         turns = [{"role": "user", "content": "."}, {"role": "assistant", "content": marker}]
-        ids = self._encode(self._template(turns).rpartition(marker)[2])
+        ids = self._encode([self._template(turns).rpartition(marker)[2]])[0]
         special = set(self.tokenizer.all_special_ids)
         closing = next((ids[: i + 1] for i, token in enumerate(ids) if token in special), None)
         return closing or [self.tokenizer.eos_token_id]

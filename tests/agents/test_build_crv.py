@@ -111,7 +111,7 @@ def test_outputs_are_records_that_training_reads(whole):
         for row in read_records(out / f"{name}.jsonl", "sft"):
             assert row["messages"][-1]["content"].startswith(row["reasoning"])
             assert row["messages"][-1]["content"].endswith(f"\\boxed{{{row['answer']}}}.")
-    read_records(out / "pairs.jsonl", "pair")
+    list(read_records(out / "pairs.jsonl", "pair"))
 
 
 def test_problem_and_reasoning_stay_together(whole):

@@ -14,9 +14,9 @@ class CountingRenderer(Renderer):
         super().__init__(tokenizer)
         self.responses = []
 
-    def sequence(self, messages, response):
-        self.responses.append((messages[0]["content"], response))
-        return super().sequence(messages, response)
+    def sequences(self, items):
+        self.responses += [(messages[0]["content"], response) for messages, response in items]
+        return super().sequences(items)
 
 
 def write(path, rows):

@@ -41,32 +41,32 @@ def test_the_line_and_the_reason_are_named(tmp_path, second, message):
     path = tmp_path / "p.jsonl"
     path.write_text(line() + "\n" + second + "\n")
     with pytest.raises(UserError) as error:
-        read_records(path, "problem")
+        list(read_records(path, "problem"))
     assert f"{path}:2" in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
 
 
 def test_not_utf8(tmp_path):
     (tmp_path / "p.jsonl").write_bytes(line().encode() + b'\n{"id": "\xff"}\n')
     with pytest.raises(UserError, match=r"p\.jsonl:2: not UTF-8"):
-        read_records(tmp_path / "p.jsonl", "problem")
+        list(read_records(tmp_path / "p.jsonl", "problem"))
 
 
 def test_missing_and_empty_files(tmp_path):
     with pytest.raises(UserError, match="no such file"):
-        read_records(tmp_path / "none.jsonl", "problem")
+        list(read_records(tmp_path / "none.jsonl", "problem"))
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match="holds no records"):
-        read_records(tmp_path / "empty.jsonl", "problem")
+        list(read_records(tmp_path / "empty.jsonl", "problem"))
 
 
 def test_unknown_gap_and_equal_sides(tmp_path):
     rows = pair_rows(3)
     write_jsonl(tmp_path / "p.jsonl", [rows[0] | {"gap": "huge"}])
     with pytest.raises(UserError, match="gap is 'huge'; it must be one of small, medium, large"):
-        read_records(tmp_path / "p.jsonl", "pair")
+        list(read_records(tmp_path / "p.jsonl", "pair"))
     write_jsonl(tmp_path / "p.jsonl", [rows[0] | {"rejected": rows[0]["chosen"]}])
     with pytest.raises(UserError, match="chosen and rejected are the same"):
-        read_records(tmp_path / "p.jsonl", "pair")
+        list(read_records(tmp_path / "p.jsonl", "pair"))
 
 
 def test_mini_tasks_follow_the_table():
