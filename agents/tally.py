@@ -1,0 +1,123 @@
+"""What a run did, in numbers: problems, verdicts, rewrites, pairs, calls, tokens, and the lengths of chains."""
+
+import math
+import statistics
+from collections import Counter
+
+from agents.roles import LEVELS
+from data.records import GAPS
+from progress import say
+
+
+class Tally:
+    """Counts over traces; `add` each, then `result()`. Keeps numbers, never texts."""
+
+    def __init__(self):
+        self.total = 0
+        self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
+        self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
+        self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
+        self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
+        self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
+        self.ratios = {gap: [] for gap in GAPS}
+
+    def add(self, trace, pairs):
+        self.total += 1
+        self.outcomes[trace["outcome"]] += 1
+        self.before[trace["level"] or "unrated"] += 1
+        ratings = [step["label"] for step in trace["steps"] if step["step"] == "critic" and step["label"]]
+        self.after[ratings[-1] if ratings else "unrated"] += 1
+        if trace["level"]:
+            self.ids[trace["level"]].append(trace["id"])
+            self.lengths[trace["level"]].append(len(trace["reasoning"]))
+        for step in trace["steps"]:
+            self._step(step)
+        if trace["outcome"] != "kept":
+            self.reasons[trace["reason"]] += 1
+            return
+        self.origins[trace["origin"]] += 1
+        self.rounds[trace["rounds"]] += 1
+        self.lengths["sft"].append(len(trace["rewritten"] or trace["reasoning"]))
+        self.incorrect["made" if trace["incorrect"] else "none"] += 1
+        if trace["incorrect"]:
+            self.lengths["incorrect"].append(len(trace["incorrect"]))
+        for pair in pairs:
+            self.pairs[pair["gap"]] += 1
+            chosen, rejected = (len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
+            self.ratios[pair["gap"]].append(math.log(chosen / rejected))
+
+    def _step(self, step):
+        agent, tally = step["step"], self.calls[step["step"]]
+        for call in step["calls"]:
+            tally["calls"] += 1
+            tally[call["status"]] += 1
+            tally["prompt_tokens"] += call["prompt_tokens"]
+            tally["completion_tokens"] += call["completion_tokens"]
+        if agent == "verifier" and step["label"]:
+            self.verified_at[f"round {step['round']}: {step['label']}"] += 1
+            disagree = {("YES", "differs"): "yes_but_wrong_answer", ("NO", "agrees"): "no_but_right_answer"}
+            conflict = disagree.get((step["label"], step.get("answer_check")))
+            self.conflicts.update([conflict] if conflict else [])
+        if agent == "rethinker" and step["mode"] == "incorrect" and "answer_check" in step:
+            self.incorrect[f"tries_{step['answer_check']}"] += 1
+
+    def result(self):
+        """The report as a dict. Raises AssertionError if a problem was lost or counted twice."""
+        kept, rejected = self.outcomes["kept"], self.outcomes["discarded"] + self.outcomes["quarantined"]
+        assert self.total == kept + rejected == kept + sum(self.reasons.values()), (self.total, self.outcomes)
+        return {
+            "problems": {
+                "input": self.total,
+                "kept": kept,
+                "rejected": rejected,
+                "discarded": self.outcomes["discarded"],
+                "quarantined": self.outcomes["quarantined"],
+            },
+            "rejected_by_reason": _sorted(self.reasons),
+            "levels_before": {level: self.before[level] for level in (*LEVELS, "unrated")},
+            "levels_after": {level: self.after[level] for level in (*LEVELS, "unrated")},  # the last rating of each
+            "kept_by_origin": _sorted(self.origins),
+            "kept_by_rounds": _sorted(self.rounds),
+            "verifier": _sorted(self.verified_at),
+            "verifier_conflicts": _sorted(self.conflicts),
+            "incorrect_chains": _sorted(self.incorrect),
+            "pairs": {gap: self.pairs[gap] for gap in GAPS},
+            "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
+            "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
+            "length_ratio": {gap: _ratio(values) for gap, values in self.ratios.items()},
+        }
+
+
+def _sorted(counter):
+    return {str(key): counter[key] for key in sorted(counter, key=str)}
+
+
+def _spread(values):
+    if not values:
+        return {"count": 0}
+    return {"count": len(values), "mean": round(statistics.fmean(values), 1), "median": statistics.median(values)}
+
+
+def _ratio(values):
+    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, length alone
+    tells chosen from rejected, and preference training may learn just that."""
+    if not values:
+        return {"count": 0}
+    return {
+        "count": len(values),
+        "chosen_over_rejected": round(math.exp(statistics.fmean(values)), 3),
+        "abs_log": round(statistics.fmean(abs(v) for v in values), 3),
+    }
+
+
+def show(report, out):
+    """The report in a few lines."""
+    problems, pairs = report["problems"], report["pairs"]
+    levels = ", ".join(f"{n} {level}" for level, n in report["levels_before"].items() if n)
+    say(f"rated {levels}")
+    say(f"{problems['input']} problems = {problems['kept']} kept + {problems['rejected']} rejected")
+    for reason, count in sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]):
+        again = " (the same command asks for these again)" if reason.endswith(("_transport", "_refused")) else ""
+        say(f"  {count} {reason}{again}")
+    say(f"pairs: {', '.join(f'{n} {gap}' for gap, n in pairs.items())}")
+    say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl and report.json")
