@@ -101,6 +101,8 @@ class Config:
     level_size: int | Literal["min"] | None = None
     """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
     smallest of them has; null: all."""
+    report_samples: int = 200
+    """Problems that can be looked at in report.html."""
     limit: int | None = None
     """Only the first so many problems."""
     shard: str = ""
@@ -108,7 +110,8 @@ class Config:
 
 
 # what may change between a run and its resumption: nothing of it changes an answer
-FREE_ENDPOINT_KEYS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "backoff", "max_backoff")
+FREE_ENDPOINT_KEYS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "backoff", "max_backoff",
+                      "price_prompt", "price_completion")  # fmt: skip
 
 
 def main(cfg):

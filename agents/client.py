@@ -59,6 +59,10 @@ class EndpointConfig:
     """Seconds before the first further try; doubles each time, with jitter. Retry-After goes before it."""
     max_backoff: float = 60.0
     """Longest pause between two tries, in seconds (a longer Retry-After is still obeyed)."""
+    price_prompt: float = 0.0
+    """Price of a million prompt tokens, in the currency of `max_cost`."""
+    price_completion: float = 0.0
+    """Price of a million tokens of answers and thoughts."""
     extra_body: dict = field(default_factory=dict)
     """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
 

@@ -7,9 +7,11 @@ import json
 import os
 import random
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from agents.provenance import of_incorrect, of_original, of_rewrite
+from agents.report import render, sample
 from agents.roles import LEVELS
 from agents.tally import Tally
 from data.answers import final_answer
@@ -173,6 +175,7 @@ def write_outputs(out, cfg, made, source):
     for trace in traces():
         tally.add(trace, list(pair_rows([trace], layout)))
     report = {"input": source, "made_with": made} | tally.result()
+    report["cost"] = cost(report["calls"], made["prices"])
     chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)
     files = {
         "sft": sft_rows(traces(), layout),
@@ -186,8 +189,20 @@ def write_outputs(out, cfg, made, source):
         files["sft_cr"] = ablation_rows(traces(), "cr", layout)
     for name, rows in files.items():
         write_jsonl(out / f"{name}.jsonl", rows)
+    places = set(sample(tally.strata, cfg.report_samples, cfg.seed))
+    samples = [trace for place, trace in enumerate(traces()) if place in places]
+    write_text(out / "report.html", render(report, tally.lengths, samples, Path(cfg.problems).stem))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
     return report
+
+
+def cost(calls, prices):
+    """{agent: cost so far}; empty where no endpoint has a price."""
+    return {
+        agent: round(sum(count[f"{kind}_tokens"] * price for kind, price in prices[agent].items()) / 1e6, 4)
+        for agent, count in calls.items()
+        if count and any(prices[agent].values())
+    }
 
 
 def write_text(path, text):

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections import Counter
+from collections import Counter, defaultdict
 
 from agents.roles import LEVELS
 from data.records import GAPS
@@ -16,13 +16,19 @@ class Tally:
         self.total = 0
         self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
         self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
+        self.guards = {mode: Counter() for mode in ("easy", "hard", "incorrect")}
         self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
         self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
         self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
         self.ratios = {gap: [] for gap in GAPS}
+        self.rating, self.medium, self.tries = Counter(), Counter(), defaultdict(Counter)
+        self.strata = defaultdict(list)  # (outcome, level, reason or origin, rounds) -> places in the input
 
     def add(self, trace, pairs):
+        kind = (trace["outcome"], trace["level"], trace["reason"] or trace["origin"], trace["rounds"])
+        self.strata[kind].append(self.total)
         self.total += 1
+        self._flow(trace)
         self.outcomes[trace["outcome"]] += 1
         self.before[trace["level"] or "unrated"] += 1
         ratings = [step["label"] for step in trace["steps"] if step["step"] == "critic" and step["label"]]
@@ -58,8 +64,31 @@ class Tally:
             disagree = {("YES", "differs"): "yes_but_wrong_answer", ("NO", "agrees"): "no_but_right_answer"}
             conflict = disagree.get((step["label"], step.get("answer_check")))
             self.conflicts.update([conflict] if conflict else [])
+        if "guard" in step:
+            self.guards[step["mode"]][step["guard"]] += 1
         if agent == "rethinker" and step["mode"] == "incorrect" and "answer_check" in step:
             self.incorrect[f"tries_{step['answer_check']}"] += 1
+
+    def _flow(self, trace):
+        """Fig. 2 in numbers: where the problem went at each try. A try ends in kept, in lost or in the next one."""
+        kept, level = trace["outcome"] == "kept", trace["level"]
+        rounds = sorted({s["round"] for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect"})
+        if level == "medium":
+            after = "again" if rounds else "kept" if kept else "lost"
+            self.medium.update(["entered", after])
+        elif not rounds:
+            self.rating["lost"] += 1
+        for round in rounds:
+            steps = [s for s in trace["steps"] if s["round"] == round and s.get("mode") != "incorrect"]
+            asked = {s["step"]: s for s in steps}  # the last one of each agent
+            end = "kept" if kept else "lost"
+            self.tries[round].update(["entered", end if round == rounds[-1] else "again"])
+            self.tries[round]["rewritten"] += asked["rethinker"]["text"] is not None
+            self.tries[round]["guarded"] += "guard" in asked["rethinker"]
+            if "verifier" in asked:  # whoever is rated again has passed
+                self.tries[round]["verified" if "critic" in asked else "not_verified"] += 1
+            if "critic" in asked and asked["critic"]["label"]:
+                self.tries[round][f"rated_{asked['critic']['label']}"] += 1
 
     def result(self):
         """The report as a dict. Raises AssertionError if a problem was lost or counted twice."""
@@ -81,6 +110,12 @@ class Tally:
             "verifier": _sorted(self.verified_at),
             "verifier_conflicts": _sorted(self.conflicts),
             "incorrect_chains": _sorted(self.incorrect),
+            "guards": {mode: _sorted(tally) for mode, tally in self.guards.items()},  # failed tries by role
+            "flow": {
+                "rating": _sorted(self.rating),
+                "medium": _sorted(self.medium),
+                "tries": {str(round): _sorted(self.tries[round]) for round in sorted(self.tries)},
+            },
             "pairs": {gap: self.pairs[gap] for gap in GAPS},
             "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
             "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
@@ -99,13 +134,16 @@ def _spread(values):
 
 
 def _ratio(values):
-    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, length alone
-    tells chosen from rejected, and preference training may learn just that."""
+    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, or with
+    nearly all or none of the chosen the longer ones, length alone tells chosen from rejected, and preference training
+    may learn just that."""
     if not values:
         return {"count": 0}
     return {
         "count": len(values),
         "chosen_over_rejected": round(math.exp(statistics.fmean(values)), 3),
+        "median": round(math.exp(statistics.median(values)), 3),
+        "chosen_longer": round(sum(v > 0 for v in values) / len(values), 3),
         "abs_log": round(statistics.fmean(abs(v) for v in values), 3),
     }
 
