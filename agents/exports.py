@@ -199,7 +199,7 @@ def write_outputs(out, cfg, made, source):
 def cost(calls, prices):
     """{agent: cost so far}; empty where no endpoint has a price."""
     return {
-        agent: round(sum(count[f"{kind}_tokens"] * price for kind, price in prices[agent].items()) / 1e6, 4)
+        agent: round(sum(count[f"{kind}_tokens"] * price for kind, price in prices[agent].items()) / 1e6, 6)
         for agent, count in calls.items()
         if count and any(prices[agent].values())
     }

@@ -8,6 +8,7 @@ from agents.roles import LEVELS
 ROW, BOX, TOP = 124, 44, 30  # heights in the flow: of a lane, of a box, above the first lane
 X = {"input": 10, "critic": 160, "rethinker": 372, "verifier": 550, "again": 716, "kept": 890}
 WIDTH = {"input": 86, "critic": 92, "rethinker": 104, "verifier": 92, "again": 92, "kept": 100}
+UNSEEN = {"unanswered": "no reply", "guarded": "stopped by a guard", "unchanged": "unchanged"}  # by the Verifier
 
 
 def flow(report):
@@ -38,16 +39,15 @@ def flow(report):
             _box("rethinker", y - BOX / 2, BOX, "Rethinker", f"try {name}: {count['entered']}"),
             _box("verifier", y - BOX / 2, BOX, "Verifier"),
             _box("again", y - BOX / 2, BOX, "Critic"),
-            _arrow("rethinker", "verifier", y, count.get("rewritten", 0) - count.get("guarded", 0), ""),
+            _arrow("rethinker", "verifier", y, count["entered"] - sum(count.get(name, 0) for name in UNSEEN), ""),
             _arrow("verifier", "again", y, count.get("verified", 0), "yes"),
             _arrow("again", "kept", y, count.get("kept", 0), "medium", "kept"),
         ]
         if number == 1:
             for level, shift in (("easy", -11), ("hard", 11)):
                 parts.append(_arrow("critic", "rethinker", y + shift, levels[level], level, level))
-        unwritten = count["entered"] - count.get("rewritten", 0)
         fails = [
-            ("rethinker", unwritten, "no reply"), ("rethinker", count.get("guarded", 0), "stopped by a guard"),
+            *(("rethinker", count.get(name, 0), words) for name, words in UNSEEN.items()),
             ("verifier", count.get("not_verified", 0), "not verified"),
             ("again", count.get("rated_easy", 0), "rated easy"), ("again", count.get("rated_hard", 0), "rated hard"),
         ]  # fmt: skip
@@ -55,8 +55,9 @@ def flow(report):
     rejected, y = problems["rejected"], bottom + 4
     parts.append(_box("rethinker", y, BOX, f"{rejected}", "not kept", tone="lost"))
     reasons = sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{n} {reason.replace('_', ' ')}" for reason, n in reasons[:5]) + (", …" if reasons[5:] else "")
-    parts.append(_text(X["verifier"] - 52, y + BOX / 2 + 5, shown, "soft"))
+    shown = [f"{n} {reason.replace('_', ' ')}" for reason, n in reasons[:6]] + ["…"] * (len(reasons) > 6)
+    for line, some in enumerate((shown[:3], shown[3:])):
+        parts.append(_text(X["verifier"] - 56, y + 19 + 17 * line, ", ".join(some), "soft"))
     if paths["rating"].get("lost"):
         parts.append(
             _line(X["critic"] + 46, TOP + height, y + BOX / 2, X["rethinker"], "lost", paths["rating"]["lost"])

@@ -103,6 +103,8 @@ function refresh() {
     button.onclick = () => show(p);
     return button;
   }));
+  const chosen = ["search", ...Object.keys(FILTERS)].filter((id) => byId(id).value).map((id) => [id, byId(id).value]);
+  history.replaceState(null, "", "#" + new URLSearchParams(chosen)); // a view can be linked to
   byId("count").textContent = `${fits.length} of ${problems.length}`;
   if (fits.length) show(fits.includes(shown) ? shown : fits[0]);
   else byId("detail").replaceChildren();
@@ -120,6 +122,7 @@ async function main() {
     byId(id).onchange = refresh;
   }
   byId("search").oninput = refresh;
+  for (const [id, value] of new URLSearchParams(location.hash.slice(1))) if (byId(id)) byId(id).value = value;
   refresh();
   document.body.dataset.ready = "true";
 }

@@ -49,7 +49,7 @@ def render(report, lengths, samples, title):
     ]
     models = report["made_with"]["models"]
     slots = {
-        "title": html.escape(title),
+        "title": html.escape(f"CRV: {title}"),
         "subtitle": html.escape(
             "; ".join(f"{agent} {model}" for agent, model in models.items()) + f". {report['made_with']['sampling']}"
         ),
@@ -129,7 +129,7 @@ def _reasons(report):
         [
             _cell(name.replace("_", " ")),
             _number(count),
-            f'<td><div class="bar lost" style="width:{count / most:.1%}"></div></td>',
+            f'<td class="barred"><div class="bar lost" style="width:{count / most:.1%}"></div></td>',
         ]
         for name, count in reasons
     ]
@@ -185,9 +185,21 @@ def _guards(report):
     ]
     rows += [[_cell("Verifier against answer check"), _cell(name.replace("_", " ")), _number(count)]
              for name, count in report["verifier_conflicts"].items()]  # fmt: skip
-    rows += [[_cell("incorrect chains"), _cell(name.replace("_", " ")), _number(count)]
+    rows += [[_cell("incorrect chains"), _cell(INCORRECT[name]), _number(count)]
              for name, count in report["incorrect_chains"].items()]  # fmt: skip
     return _table(["where", "what", ">times"], rows)
+
+
+INCORRECT = {
+    "made": "made",
+    "none": "problems without one",
+    "tries_differs": "tries that ended in a wrong answer",
+    "tries_agrees": "tries that ended in the right answer",
+    "tries_none": "tries without a final answer",
+    "tries_unchanged": "tries that changed nothing",
+    "tries_unchecked": "tries that could not be checked (code)",
+    "tries_timeout": "tries whose check took too long",
+}
 
 
 def _table(heads, rows):

@@ -83,10 +83,14 @@ class Tally:
             asked = {s["step"]: s for s in steps}  # the last one of each agent
             end = "kept" if kept else "lost"
             self.tries[round].update(["entered", end if round == rounds[-1] else "again"])
-            self.tries[round]["rewritten"] += asked["rethinker"]["text"] is not None
-            self.tries[round]["guarded"] += "guard" in asked["rethinker"]
-            if "verifier" in asked:  # whoever is rated again has passed
+            if asked["rethinker"]["text"] is None:
+                self.tries[round]["unanswered"] += 1
+            elif "guard" in asked["rethinker"]:
+                self.tries[round]["guarded"] += 1
+            elif "verifier" in asked:  # whoever is rated again has passed
                 self.tries[round]["verified" if "critic" in asked else "not_verified"] += 1
+            elif not kept or round < rounds[-1]:  # kept without a Verifier: stages=cr
+                self.tries[round]["unchanged"] += 1
             if "critic" in asked and asked["critic"]["label"]:
                 self.tries[round][f"rated_{asked['critic']['label']}"] += 1
 

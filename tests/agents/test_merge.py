@@ -46,7 +46,8 @@ def shards(tmp_path_factory):
     """A folder with `whole` and, from a copy of the problems elsewhere, `s0` to `s2`."""
     folder = tmp_path_factory.mktemp("shards")
     problems = write_problems(folder / "problems.jsonl", COUNT)
-    copy = write_problems(folder / "copy.jsonl", COUNT)
+    (folder / "elsewhere").mkdir()
+    copy = write_problems(folder / "elsewhere/problems.jsonl", COUNT)
     with Server(shuffled) as server:
         run(problems, folder / "whole", server.url, "level_size=min")
         asked = len(server.asked)
@@ -67,7 +68,7 @@ def test_merged_shards_are_the_whole_run(shards, tmp_path, capsys):
     ids = [[json.loads(line)["id"] for line in (shards / f"s{i}/traces.jsonl").open()] for i in range(3)]
     assert ids[1] == [f"p{n}" for n in range(2, COUNT + 1, 3)]
     with pytest.raises(UserError, match=r"holds the results of another configuration .*merged_from"):
-        run(shards / "copy.jsonl", tmp_path / "out", "http://127.0.0.1:9/v1", "level_size=min")
+        run(shards / "elsewhere/problems.jsonl", tmp_path / "out", "http://127.0.0.1:9/v1", "level_size=min")
 
 
 @pytest.mark.parametrize(
