@@ -9,6 +9,7 @@ Reads problems {"id", "problem", "answer", "reasoning"} and writes into `out`
     sft.jsonl        D_SFT*, what train_sft.py reads        pairs.jsonl     tagged pairs, what train_cogpo.py reads
     traces.jsonl     the whole life of every problem        rejected.jsonl  every problem not kept, and the reason
     report.json      counts, lengths, calls, tokens         journal.jsonl   every call; a killed run resumes from it
+    report.html      the same for a person, with single problems to look at; needs no network
     sft_original, sft_easy, sft_medium, sft_hard, sft_c, sft_cr .jsonl      Tables 2, 5 and 6, from the same calls
 """
 
@@ -16,7 +17,6 @@ import asyncio
 import errno
 import hashlib
 import json
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from agents.client import Endpoint, EndpointConfig
 from agents.crv import Rules, run_problems
 from agents.exports import write_outputs
 from agents.journal import Journal
+from agents.live import Live
 from agents.merge import parse_shard
 from agents.prompts import load_prompts
 from agents.provenance import made_with
@@ -187,20 +188,13 @@ async def ask_all(cfg, prompts, total, out):
         say(f"{len(mine)} problems, {len(journal)} answers in {journal.path}")
         problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i in mine)
         window = min(len(mine), sum(endpoint.cfg.concurrency for endpoint in set(bound.values())))
-        spool, counts = Spool(out / "traces.spool"), Counter()
+        spool = Spool(out / "traces.spool")
         with Progress(len(mine), "crv", unit="problems") as bar:
+            live = Live(bar, len(mine), list(endpoints.values()), made_with(cfg, prompts)["prices"])
 
             def finished(index, trace):
                 spool.add(index, trace)
-                counts[trace["outcome"]] += 1
-                bar.update(
-                    1,
-                    kept=counts["kept"],
-                    rejected=counts["discarded"] + counts["quarantined"],
-                    calls=sum(e.calls for e in endpoints.values()),
-                    in_flight=sum(e.in_flight for e in endpoints.values()),
-                    retried=sum(e.retried for e in endpoints.values()),
-                )
+                live.finished(trace)
 
             await run_problems(problems, agents, rules, window, finished)
         for endpoint in endpoints.values():

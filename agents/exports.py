@@ -3,6 +3,8 @@
 Everything here is a function of traces.jsonl and the configuration alone, so it asks nobody and is paid for once.
 """
 
+import contextlib
+import functools
 import json
 import os
 import random
@@ -16,7 +18,7 @@ from agents.roles import LEVELS
 from agents.tally import Tally
 from data.answers import final_answer
 from data.pairs import make_pairs
-from data.records import iter_jsonl, write_jsonl
+from data.records import iter_jsonl, jsonl_writer
 from data.render import boxed_solution, prompt_messages, response_text
 
 
@@ -134,14 +136,14 @@ def original_rows(traces, layout):
     return (original_row(trace, layout) for trace in traces)
 
 
-def level_rows(traces, level, chosen, layout):
+def level_rows(traces, layout, level, chosen):
     """The original chains of one level (Table 5). chosen: ids, or None for all."""
     for trace in traces:
         if trace["level"] == level and (chosen is None or trace["id"] in chosen):
             yield original_row(trace, layout)
 
 
-def ablation_rows(traces, stages, layout):
+def ablation_rows(traces, layout, stages):
     """Table 6. "c": original chains rated medium; "cr": those, and every first rewrite, unverified."""
     for trace in traces:
         if trace["level"] == "medium":
@@ -178,19 +180,23 @@ def write_outputs(out, cfg, made, source):
     report["cost"] = cost(report["calls"], made["prices"])
     chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)
     files = {
-        "sft": sft_rows(traces(), layout),
-        "pairs": pair_rows(traces(), layout),
-        "rejected": rejected_rows(traces()),
-        "sft_original": original_rows(traces(), layout),
-        **{f"sft_{level}": level_rows(traces(), level, chosen[level], layout) for level in LEVELS},
-        "sft_c": ablation_rows(traces(), "c", layout),
+        "sft": sft_rows,
+        "pairs": pair_rows,
+        "rejected": lambda traces, layout: rejected_rows(traces),
+        "sft_original": original_rows,
+        **{f"sft_{level}": functools.partial(level_rows, level=level, chosen=chosen[level]) for level in LEVELS},
+        "sft_c": functools.partial(ablation_rows, stages="c"),
     }
     if cfg.stages != "c":
-        files["sft_cr"] = ablation_rows(traces(), "cr", layout)
-    for name, rows in files.items():
-        write_jsonl(out / f"{name}.jsonl", rows)
-    places = set(sample(tally.strata, cfg.report_samples, cfg.seed))
-    samples = [trace for place, trace in enumerate(traces()) if place in places]
+        files["sft_cr"] = functools.partial(ablation_rows, stages="cr")
+    places, samples = set(sample(tally.strata, cfg.report_samples, cfg.seed)), []
+    with contextlib.ExitStack() as stack:  # all files in one pass: the traces of a large run are tens of gigabytes
+        writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in files}
+        for place, trace in enumerate(traces()):
+            samples += [trace] if place in places else []
+            for name, rows in files.items():
+                for row in rows([trace], layout=layout):
+                    writers[name](row)
     write_text(out / "report.html", render(report, tally.lengths, samples, Path(cfg.problems).stem))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
     return report

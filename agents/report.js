@@ -29,11 +29,13 @@ function rendered(text, needle) {
     const block = found[1] ?? found[2];
     const mathml = maths[(block ? "block " : "inline ") + (block ?? found[3] ?? found[4] ?? found[5])];
     if (!mathml) continue;
-    nodes.push(...marked(text.slice(from, found.index), needle));
+    const before = text.slice(from, found.index);
+    nodes.push(...marked(block ? before.trimEnd() : before, needle)); // a displayed formula makes its own line
     const holder = document.createElement("template");
     holder.innerHTML = mathml;
     nodes.push(holder.content);
     from = found.index + found[0].length;
+    if (block) from += text.slice(from).match(/^\s*/)[0].length;
   }
   return [...nodes, ...marked(text.slice(from), needle)];
 }

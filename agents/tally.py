@@ -162,4 +162,4 @@ def show(report, out):
         again = " (the same command asks for these again)" if reason.endswith(("_transport", "_refused")) else ""
         say(f"  {count} {reason}{again}")
     say(f"pairs: {', '.join(f'{n} {gap}' for gap, n in pairs.items())}")
-    say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl and report.json")
+    say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl, report.json; look at {out}/report.html")

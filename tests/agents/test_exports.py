@@ -115,8 +115,8 @@ def test_sft_takes_the_verified_chain():
 
 def test_ablations_take_what_their_stage_would_have_seen():
     medium = {"a": ("med", "original a"), "e": ("med", "original e")}
-    assert chains(ablation_rows(TRACES, "c", PLAIN)) == medium
-    assert chains(ablation_rows(TRACES, "cr", PLAIN)) == medium | {"b": ("hard*", "first b"), "c": ("easy*", "first c")}
+    assert chains(ablation_rows(TRACES, PLAIN, "c")) == medium
+    assert chains(ablation_rows(TRACES, PLAIN, "cr")) == medium | {"b": ("hard*", "first b"), "c": ("easy*", "first c")}
     assert {origin for origin, _ in chains(original_rows(TRACES, PLAIN)).values()} == {"med", "hard", "easy", "unrated"}
 
 
@@ -145,7 +145,7 @@ def test_every_chain_names_its_call():
     assert (rows["a/large"]["rejected"]["by"], rows["a/large"]["rejected"]["round"]) == ("rethinker_incorrect", 3)
     assert rows["e/large"]["chosen"]["by"] == "rethinker_easy"
     assert [row["provenance"]["call"] for row in sft_rows(TRACES, PLAIN)] == ["", better["call"], "0000001" + "0" * 25]
-    first = next(row for row in ablation_rows(TRACES, "cr", PLAIN) if row["id"] == "b")
+    first = next(row for row in ablation_rows(TRACES, PLAIN, "cr") if row["id"] == "b")
     assert (first["provenance"]["round"], first["provenance"]["votes"]["YES"]) == (1, 1)
 
 
