@@ -3,6 +3,8 @@
 import time
 from collections import Counter, deque
 
+from tqdm import tqdm
+
 from agents.exports import cost
 from progress import say
 
@@ -69,7 +71,7 @@ class Live:
         ]
         if asked:  # else all came from the journal, which says nothing about the time that the others take
             left = calls / done * (self.total - done)
-            parts.append(f"{(time.monotonic() - self.start) / asked * left / 3600:.3g} hours from now")
+            parts.append(f"{tqdm.format_interval((time.monotonic() - self.start) / asked * left)} from now")
         if spent := sum(cost(self.calls, self.prices).values()):
             parts.append(f"cost {spent * scale:.4g}")
         return f"forecast for all {self.total:,} problems from the first {done}: {', '.join(parts)}"
