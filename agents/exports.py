@@ -29,12 +29,15 @@ class Layout:
     response_style: str
     rejected_answer: str
     system: str
-    instruction: str
+    instruction: str | dict[str, str]
     made: dict
     """agents.provenance.made_with: what all chains of the run have in common"""
 
     def prompt(self, trace):
-        return prompt_messages(trace["problem"], self.system, self.instruction)
+        template = self.instruction
+        if isinstance(template, dict):
+            template = template.get(trace.get("domain"), template["default"])
+        return prompt_messages(trace["problem"], self.system, template)
 
     def response(self, trace, chain):
         """A correct chain and the gold solution behind it."""

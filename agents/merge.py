@@ -18,7 +18,7 @@ import yaml
 
 from agents.exports import write_outputs
 from agents.tally import show
-from config import RESOLVED
+from config import RESOLVED, read_yaml
 from data.errors import UserError
 
 OWN_KEYS = ("shard", "out", "journal", "problems")  # what shards may differ in; the input is compared by content
@@ -54,7 +54,7 @@ def main(cfg):
     (out / RESOLVED).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     source, made = reports[0]["input"], reports[0]["made_with"]
     join([folders[i] / "traces.jsonl" for i in order], out / "traces.jsonl", source["problems"])
-    show(write_outputs(out, SimpleNamespace(**settings), made, source), out)
+    show(write_outputs(out, SimpleNamespace(**read_yaml(out / RESOLVED)), made, source), out)
 
 
 def _read(folder):

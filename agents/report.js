@@ -47,6 +47,7 @@ function verdicts(steps) {
   const chips = [];
   for (const step of steps) {
     const counted = Object.values(step.votes || {}).reduce((a, b) => a + b, 0) > 1 ? ` (${votes(step)})` : "";
+    if (step.scores) chips.push(chip(step.scores.map(([rv, cd]) => `RV ${rv}, CD ${cd}`).join("; ")));
     if (step.step === "critic") chips.push(chip(`Critic: ${step.label || "no verdict"}${counted}`, step.label));
     if (step.step === "verifier")
       chips.push(chip(`Verifier: ${step.label || "no verdict"}${counted}`, step.label === "YES" ? "kept" : "lost"));

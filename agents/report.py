@@ -105,7 +105,8 @@ def _data(samples):
 
 
 def _step(step):
-    kept = {key: step.get(key) for key in ("step", "mode", "round", "label", "votes", "text", "answer_check", "guard")}
+    keys = ("step", "mode", "round", "label", "votes", "scores", "text", "answer_check", "guard")
+    kept = {key: step.get(key) for key in keys}
     failed = [call["status"] for call in step["calls"] if call["status"] != "ok"]
     return kept | ({"asked": f"asked again: {', '.join(failed)}"} if failed else {})
 

@@ -71,12 +71,24 @@ def metadata(row):
     starter = row.get("starter_code") if domain == "code" else None
     record = problem_record("\n\n".join(filter(None, [row["problem"], starter])), answer, reasoning, solution, domain)
     if row.get("test_cases"):
-        try:
-            record["tests"] = json.loads(row["test_cases"]) if isinstance(row["test_cases"], str) else row["test_cases"]
-        except ValueError:
-            yield "with tests that are not valid JSON"
-            return
+        tests = _tests(row["test_cases"])
+        if tests is None:
+            yield "tests that cannot be run (their problems are kept)"
+        else:
+            record["tests"] = tests
     yield record
+
+
+def _tests(value):
+    """{"inputs": […], "outputs": […], "fn_name"?} from a dict or its JSON; None if it is anything else, or empty."""
+    try:
+        tests = json.loads(value) if isinstance(value, str) else value
+    except ValueError:
+        return None
+    lists = [tests.get(key) for key in ("inputs", "outputs")] if isinstance(tests, dict) else [None]
+    if not all(isinstance(cases, list) and cases and len(cases) == len(lists[0]) for cases in lists):
+        return None
+    return {key: value for key, value in tests.items() if value is not None}
 
 
 def scored(row):

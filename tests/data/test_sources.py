@@ -91,12 +91,13 @@ METADATA = {
 def test_openthoughts_metadata(tmp_path, capsys):
     code = METADATA | {"domain": "code", "deepseek_solution": "def f(x): return x + 1", "starter_code": "def f(x):"}
     tests = {"test_cases": '{"inputs": ["1"], "outputs": ["2"]}'}
-    rows = [METADATA, code | tests, code | {"test_cases": "{", "problem": "2+2?"}]
-    first, second = run(tmp_path, rows)
+    bad = [code | {"test_cases": tests, "problem": tests} for tests in ("{", "[1]", '{"inputs": ["1"], "outputs": []}')]
+    first, second, *others = run(tmp_path, [METADATA, code | tests, *bad])
     assert (first["answer"], first["solution"]) == ("2", "\\boxed{2}")
     assert second["answer"] == "def f(x): return x + 1" and second["tests"] == {"inputs": ["1"], "outputs": ["2"]}
     assert second["problem"].endswith("def f(x):")
-    assert "1 with tests that are not valid JSON" in capsys.readouterr().out
+    assert len(others) == 3 and not any("tests" in problem for problem in others)
+    assert "3 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
 def test_scored_chains_of_one_problem(tmp_path, capsys):
