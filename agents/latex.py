@@ -6,8 +6,11 @@ from xml.etree import ElementTree
 
 from latex2mathml.converter import convert_to_element
 
-# $$…$$, \[…\], \(…\), $…$, and a bare \boxed{…}; the same expression stands in report.js
-MATHS = re.compile(r"\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\]|\\\(([\s\S]+?)\\\)|\$([^$\n]+?)\$|(\\boxed\{[^{}\n]*\})")
+# $$…$$, \[…\], \(…\), $…$, and without any of them \boxed{…} and environments; report.js has the same expression
+MATHS = re.compile(
+    r"\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\]|(\\begin\{(?:align|equation|gather|cases)\*?\}[\s\S]+?\\end\{[a-z]+\*?\})"
+    r"|\\\(([\s\S]+?)\\\)|\$([^$\n]+?)\$|(\\boxed\{[^{}\n]*\})"
+)
 LONGEST = 2000  # characters; what is longer is no formula but an unpaired dollar sign
 
 # MathML's own rendering, without links, events, styles and foreign elements
@@ -24,8 +27,8 @@ ATTRIBUTES = re.compile(
 def formulas(text):
     """Yields (key, LaTeX, "block" or "inline") for every formula in a text; key is what report.js looks it up by."""
     for found in MATHS.finditer(text):
-        block = found[1] or found[2]
-        latex, display = block or found[3] or found[4] or found[5], "block" if block else "inline"
+        block = found[1] or found[2] or found[3]
+        latex, display = block or found[4] or found[5] or found[6], "block" if block else "inline"
         yield f"{display} {latex}", latex, display
 
 
@@ -42,7 +45,8 @@ def mathml(latex, display):
     except Exception:  # it raises whatever its parsing runs into, and the text is anything at all
         return None
     for node in root.iter():
-        if not TAGS.fullmatch(node.tag):
+        unknown = node.tag == "mi" and node.text and node.text.startswith("\\")  # a command that it does not know
+        if unknown or not TAGS.fullmatch(node.tag):
             return None
         boxed = node.get("notation") == "box"
         node.tag = "mrow" if node.tag == "menclose" else node.tag  # which browsers have dropped

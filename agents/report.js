@@ -1,6 +1,7 @@
-// The browser for single problems. Model text only ever becomes text nodes; the MathML was checked by report.py.
+// The browser for single problems. Model text only ever becomes text nodes; the MathML was checked by latex.py.
 "use strict";
-const MATHS = /\$\$([^]+?)\$\$|\\\[([^]+?)\\\]|\\\(([^]+?)\\\)|\$([^$\n]+?)\$|(\\boxed\{[^{}\n]*\})/g; // as in report.py
+// the same expression as in latex.py
+const MATHS = /\$\$([^]+?)\$\$|\\\[([^]+?)\\\]|(\\begin\{(?:align|equation|gather|cases)\*?\}[^]+?\\end\{[a-z]+\*?\})|\\\(([^]+?)\\\)|\$([^$\n]+?)\$|(\\boxed\{[^{}\n]*\})/g;
 const byId = (id) => document.getElementById(id);
 let problems = [], maths = {}, shown = null;
 
@@ -26,8 +27,8 @@ function rendered(text, needle) {
   const nodes = [];
   let from = 0;
   for (const found of text.matchAll(MATHS)) {
-    const block = found[1] ?? found[2];
-    const mathml = maths[(block ? "block " : "inline ") + (block ?? found[3] ?? found[4] ?? found[5])];
+    const block = found[1] ?? found[2] ?? found[3];
+    const mathml = maths[(block ? "block " : "inline ") + (block ?? found[4] ?? found[5] ?? found[6])];
     if (!mathml) continue;
     const before = text.slice(from, found.index);
     nodes.push(...marked(block ? before.trimEnd() : before, needle)); // a displayed formula makes its own line

@@ -16,19 +16,8 @@ from pathlib import Path
 from agents import figures
 from agents.latex import formulas, mathml
 
-SHOWN = (
-    "id",
-    "problem",
-    "answer",
-    "reasoning",
-    "level",
-    "outcome",
-    "reason",
-    "origin",
-    "rounds",
-    "rewritten",
-    "incorrect",
-)
+SHOWN = ("id", "problem", "answer", "reasoning", "level", "outcome", "reason", "origin", "rounds", "rewritten",
+         "incorrect")  # fmt: skip
 
 
 def render(report, lengths, samples, title):
@@ -94,10 +83,8 @@ def _data(samples):
         problem = {key: trace[key] for key in SHOWN}
         problem["steps"] = [_step(step) for step in trace["steps"]]
         problems.append(problem)
-        for text in (
-            *(problem[key] for key in ("problem", "answer", "reasoning")),
-            *(s["text"] for s in problem["steps"]),
-        ):
+        texts = [problem[key] for key in ("problem", "answer", "reasoning")] + [s["text"] for s in problem["steps"]]
+        for text in texts:
             for key, latex, display in formulas(text or ""):
                 if key not in maths:
                     maths[key] = mathml(latex, display)
@@ -186,7 +173,7 @@ def _guards(report):
     ]
     rows += [[_cell("Verifier against answer check"), _cell(name.replace("_", " ")), _number(count)]
              for name, count in report["verifier_conflicts"].items()]  # fmt: skip
-    rows += [[_cell("incorrect chains"), _cell(INCORRECT[name]), _number(count)]
+    rows += [[_cell("incorrect chains"), _cell(INCORRECT.get(name, name)), _number(count)]
              for name, count in report["incorrect_chains"].items()]  # fmt: skip
     return _table(["where", "what", ">times"], rows)
 

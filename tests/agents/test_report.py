@@ -17,6 +17,8 @@ from agents.tally import Tally
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
 HREF = r"$\href{javascript:document.body.dataset.pwned=1}{x^2}$"
+EVERY_FORM = r"""Solve \(\frac{1}{2}x=3\), $\frac{1}{3}$, needle42, \[\frac{1}{4}\] $$\frac{1}{5}$$
+\begin{align*}y&=\frac{1}{6}\\z&=1\end{align*} \boxed{7}"""
 PRICES = {agent: {"prompt": 1.0, "completion": 2.0} for agent in ("critic", "rethinker", "verifier")}
 
 
@@ -40,7 +42,7 @@ TRACES = [
           steps=[judged("critic", 0, "medium"), judged("verifier", 0, "NO")]),
     life("e1", "easy", tries=["medium"], kept=True),
     life("e2", "easy", tries=["NO", "medium"], kept=True, problem=f"Evil {EVIL} {HREF}", reasoning=EVIL, answer=EVIL),
-    life("h1", "hard", tries=["guard", "hard", "medium"], kept=True, problem=r"Solve \(\frac{1}{2}x=3\), needle42"),
+    life("h1", "hard", tries=["guard", "hard", "medium"], kept=True, problem=EVERY_FORM),
     life("h2", "hard", tries=["NO", "easy", "unchanged"], kept=False, reason="unchanged"),
     trace("u1", None, "quarantined", f"critic_{EVIL}", steps=[judged("critic", 0, None)]),
 ]  # fmt: skip
@@ -99,6 +101,7 @@ def test_the_sample_has_something_of_everything():
     [
         ("$a$ and $$b\nc$$ and \\(d\\) and \\[e\\]", ["inline a", "block b\nc", "inline d", "block e"]),
         ("so \\boxed{12}.", ["inline \\boxed{12}"]),
+        ("\\begin{align*}\na&=b\n\\end{align*}", ["block \\begin{align*}\na&=b\n\\end{align*}"]),
         ("it costs $5", []),
     ],
 )
@@ -123,6 +126,7 @@ def test_mathml_lets_nothing_through(latex):
 
 def test_mathml_of_what_is_no_latex():
     assert "mfrac" in mathml(r"\frac{1}{2}", "inline") and 'class="boxed"' in mathml(r"\boxed{7}", "block")
+    assert mathml(r"\multicolumn{2}{r}{5}", "inline") is None  # shown as written, not as a product of letters
     assert mathml(r"\frac", "inline") is None and mathml("x" * 3000, "inline") is None
 
 
@@ -197,4 +201,6 @@ def test_every_try_is_beside_the_others(page):
     chips = re.findall(r'<span class="chip[^"]*">([^<]*)</span>', dom)
     for chip in ("Critic: hard", "guard: meta", "Verifier: YES", "answer agrees", "Critic: medium", "kept as hard*"):
         assert chip in chips
-    assert "<mfrac>" in dom and "<mark>needle42</mark>" in dom
+    problem = re.search(r'<div class="problem">(.*?)</div>', dom, re.S)[1]
+    assert problem.count("<mfrac>") == 5 and problem.count("boxed") == 1 and "\\frac" not in problem
+    assert "<mark>needle42</mark>" in problem
