@@ -8,7 +8,7 @@ import shutil
 
 import pytest
 import yaml
-from crv_cli import command, write_problems
+from crv_cli import ROOT, command, write_problems
 from scripted_endpoint import Server
 
 import build_crv
@@ -112,3 +112,11 @@ def cut(path):
 def test_a_shard_that_is_none(text):
     with pytest.raises(UserError, match=r"must be i/n with i from 0 to n-1"):
         merge.parse_shard(text)
+
+
+@pytest.mark.parametrize("setup", ["vllm_one", "hosted"])
+def test_documented_set_ups(setup):
+    files = ["configs/paper/crv_bespoke.yaml", f"configs/endpoints/{setup}.yaml"]
+    cfg = load(build_crv.Config, [word for file in files for word in ("--config", str(ROOT / file))])
+    build_crv.check_config(cfg)
+    assert list(cfg.endpoints) == ["teacher"] and cfg.prompt_role == "user"

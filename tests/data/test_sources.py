@@ -141,7 +141,8 @@ def test_s1k_and_limo(tmp_path):
 
 
 def test_columns_by_name(tmp_path):
-    row = {"question": "2+3?", "solution": "Adding gives \\boxed{5}.", "cot": "<think>2, 3</think>", "answer": "wrong"}
+    row = {"question": "2+3?", "solution": "Adding gives \\boxed{5}.", "cot": "<think>2, 3</think>", "answer": "wrong",
+           "thinking_trajectories": ["another"]}  # fmt: skip
     words = ["columns={problem: question, answer: solution, reasoning: cot}"]
     (problem,) = run(tmp_path, [row], *words, suffix="parquet")
     assert (problem["problem"], problem["answer"], problem["reasoning"]) == ("2+3?", "5", "2, 3")
