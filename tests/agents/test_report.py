@@ -44,7 +44,8 @@ TRACES = [
     life("e2", "easy", tries=["NO", "medium"], kept=True, problem=f"Evil {EVIL} {HREF}", reasoning=EVIL, answer=EVIL),
     life("h1", "hard", tries=["guard", "hard", "medium"], kept=True, problem=EVERY_FORM),
     life("h2", "hard", tries=["NO", "easy", "unchanged"], kept=False, reason="unchanged"),
-    trace("u1", None, "quarantined", f"critic_{EVIL}", steps=[judged("critic", 0, None)]),
+    trace("u1", None, "quarantined", f"critic_{EVIL}", steps=[judged("critic", 0, None)])
+    | {"problem": EVIL, "reasoning": f"{HREF} {EVIL}"},
 ]  # fmt: skip
 
 
@@ -169,9 +170,10 @@ def test_the_page_in_a_browser(page):
 
 
 @needs_browser
-def test_model_text_stays_text(page):
-    dom, console = opened(page, "search=evil")
-    assert listed(dom) == ["e2"] and not console
+@pytest.mark.parametrize(("view", "id"), [("search=evil", "e2"), ("outcome=quarantined", "u1")])
+def test_model_text_stays_text(page, view, id):
+    dom, console = opened(page, view)
+    assert listed(dom) == [id] and not console
     assert "pwned" in dom and "data-pwned" not in dom and "<img" not in dom  # shown, and never run
     assert dom.count("<script") == 2 and "<msup>" in dom  # ours; and the rest of that formula is rendered
     assert html.escape(EVIL, quote=False) in dom
