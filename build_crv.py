@@ -9,35 +9,29 @@ Reads problems {"id", "problem", "answer", "reasoning"} and writes into `out`
     sft.jsonl        D_SFT*, what train_sft.py reads        pairs.jsonl     tagged pairs, what train_cogpo.py reads
     traces.jsonl     the whole life of every problem        rejected.jsonl  every problem not kept, and the reason
     report.json      counts, lengths, calls, tokens         journal.jsonl   every call; a killed run resumes from it
+    report.html      the same for a person, with single problems to look at; needs no network
     sft_original, sft_easy, sft_medium, sft_hard, sft_c, sft_cr .jsonl      Tables 2, 5 and 6, from the same calls
 """
 
 import asyncio
 import errno
+import hashlib
 import json
-import os
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from agents.client import Endpoint, EndpointConfig
 from agents.crv import Rules, run_problems
-from agents.exports import (
-    Layout,
-    Report,
-    ablation_rows,
-    level_rows,
-    level_sample,
-    original_rows,
-    pair_rows,
-    rejected_rows,
-    sft_rows,
-)
+from agents.exports import write_outputs
 from agents.guards import Guards
 from agents.journal import Journal
+from agents.live import Live
+from agents.merge import parse_shard
 from agents.prompts import load_prompts
-from agents.roles import LEVELS, Agents, Sampling, Thresholds
+from agents.provenance import made_with
+from agents.roles import Agents, Sampling, Thresholds
+from agents.tally import show
 from config import claim_output, run_cli
 from data.errors import UserError
 from data.records import check_record, iter_jsonl, write_jsonl
@@ -124,24 +118,31 @@ class Config:
     level_size: int | Literal["min"] | None = None
     """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
     smallest of them has; null: all."""
+    report_samples: int = 200
+    """Problems that can be looked at in report.html."""
     limit: int | None = None
     """Only the first so many problems."""
+    shard: str = ""
+    """i/n, 0/n to n-1/n: only this part of the problems, one part a machine; python -m agents.merge joins them."""
 
 
 # what may change between a run and its resumption: nothing of it changes an answer
-FREE_ENDPOINT_KEYS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "backoff", "max_backoff")
+FREE_ENDPOINT_KEYS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "backoff", "max_backoff",
+                      "price_prompt", "price_completion")  # fmt: skip
 
 
 def main(cfg):
     check_config(cfg)
     prompts = load_prompts(cfg.prompts_dir)
-    total = check_problems(cfg.problems, cfg.limit)
+    source = check_problems(cfg.problems, cfg.limit)
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
     claim_output(cfg, cfg.out, free=[*free, "sampling.max_tokens"])
     out = Path(cfg.out)
     try:
-        spool = asyncio.run(ask_all(cfg, prompts, total, out))
-        report = export(cfg, out, spool)
+        spool = asyncio.run(ask_all(cfg, prompts, source["problems"], out))
+        write_jsonl(out / "traces.jsonl", spool.in_order())
+        spool.remove()
+        report = write_outputs(out, cfg, made_with(cfg, prompts), source)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -157,6 +158,7 @@ def check_config(cfg):
     for key, least in {"max_rounds": 1, "critic_votes": 1, "verifier_votes": 1, "incorrect_tries": 0}.items():
         if getattr(cfg, key) < least:
             raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
+    parse_shard(cfg.shard)
     for name, endpoint in cfg.endpoints.items():
         if endpoint.concurrency < 1:
             raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
@@ -170,8 +172,9 @@ def check_config(cfg):
 
 
 def check_problems(path, limit):
-    """Number of problems in the file; raises UserError on the first bad one, before anything is paid for."""
-    seen, tested = {}, 0
+    """{"problems": how many, "sha256": of their ids and texts}; raises UserError on the first bad one, before anything
+    is paid for."""
+    seen, digest, tested = {}, hashlib.sha256(), 0
     for number, row in iter_jsonl(path):
         where = f"{path}:{number}"
         check_record(row, "problem", where)
@@ -184,12 +187,15 @@ def check_problems(path, limit):
             raise UserError(f"{where}: solution must be a string, not {type(row['solution']).__name__}")
         if row["id"] in seen:
             raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
+        if limit is None or len(seen) < limit:
+            digest.update(json.dumps(row, sort_keys=True).encode())
         seen[row["id"]] = number
     if not seen:
         raise UserError(f"{path} holds no records")
     if tested:
         say(f"problems with tests: {tested}; programs run under {isolation()}")
-    return len(seen) if limit is None else min(limit, len(seen))
+    total = len(seen) if limit is None else min(limit, len(seen))
+    return {"problems": total, "sha256": digest.hexdigest()}
 
 
 async def ask_all(cfg, prompts, total, out):
@@ -204,23 +210,18 @@ async def ask_all(cfg, prompts, total, out):
             cfg.critic_mode, cfg.verifier_mode, cfg.rv_cd,
         )  # fmt: skip
         rules = Rules(**{key: getattr(cfg, key) for key in Rules.__dataclass_fields__})
-        say(f"{total} problems, {len(journal)} answers in {journal.path}")
-        problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i < total)
-        window = min(total, sum(endpoint.cfg.concurrency for endpoint in set(bound.values())))
-        spool, counts = Spool(out / "traces.spool"), Counter()
-        with Progress(total, "crv", unit="problems") as bar:
+        index, count = parse_shard(cfg.shard)
+        mine = range(index, total, count)
+        say(f"{len(mine)} problems, {len(journal)} answers in {journal.path}")
+        problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i in mine)
+        window = min(len(mine), sum(endpoint.cfg.concurrency for endpoint in set(bound.values())))
+        spool = Spool(out / "traces.spool")
+        with Progress(len(mine), "crv", unit="problems") as bar:
+            live = Live(bar, len(mine), list(endpoints.values()), made_with(cfg, prompts)["prices"])
 
             def finished(index, trace):
                 spool.add(index, trace)
-                counts[trace["outcome"]] += 1
-                bar.update(
-                    1,
-                    kept=counts["kept"],
-                    rejected=counts["discarded"] + counts["quarantined"],
-                    calls=sum(e.calls for e in endpoints.values()),
-                    in_flight=sum(e.in_flight for e in endpoints.values()),
-                    retried=sum(e.retried for e in endpoints.values()),
-                )
+                live.finished(trace)
 
             await run_problems(problems, agents, rules, window, finished)
         for endpoint in endpoints.values():
@@ -251,51 +252,6 @@ class Spool:
     def remove(self):
         self.file.close()
         self.path.unlink()
-
-
-def export(cfg, out, spool):
-    """Write all outputs, in the order of the input. Returns the report."""
-    write_jsonl(out / "traces.jsonl", spool.in_order())
-    spool.remove()
-
-    def traces():
-        return (trace for _, trace in iter_jsonl(out / "traces.jsonl"))
-
-    layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction)
-    tally = Report()
-    for trace in traces():
-        tally.add(trace, list(pair_rows([trace], layout)))
-    report = tally.result()
-    chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)
-    files = {
-        "sft": sft_rows(traces(), layout),
-        "pairs": pair_rows(traces(), layout),
-        "rejected": rejected_rows(traces()),
-        "sft_original": original_rows(traces(), layout),
-        **{f"sft_{level}": level_rows(traces(), level, chosen[level], layout) for level in LEVELS},
-        "sft_c": ablation_rows(traces(), "c", layout),
-    }
-    if cfg.stages != "c":
-        files["sft_cr"] = ablation_rows(traces(), "cr", layout)
-    for name, rows in files.items():
-        write_jsonl(out / f"{name}.jsonl", rows)
-    partial = out / "report.json.tmp"
-    partial.write_text(json.dumps(report, indent=2) + "\n")
-    os.replace(partial, out / "report.json")
-    return report
-
-
-def show(report, out):
-    """The report in a few lines."""
-    problems, pairs = report["problems"], report["pairs"]
-    levels = ", ".join(f"{n} {level}" for level, n in report["levels_before"].items() if n)
-    say(f"rated {levels}")
-    say(f"{problems['input']} problems = {problems['kept']} kept + {problems['rejected']} rejected")
-    for reason, count in sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]):
-        again = " (the same command asks for these again)" if reason.endswith(("_transport", "_refused")) else ""
-        say(f"  {count} {reason}{again}")
-    say(f"pairs: {', '.join(f'{n} {gap}' for gap, n in pairs.items())}")
-    say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl and report.json")
 
 
 if __name__ == "__main__":

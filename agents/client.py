@@ -59,6 +59,10 @@ class EndpointConfig:
     """Seconds before the first further try; doubles each time, with jitter. Retry-After goes before it."""
     max_backoff: float = 60.0
     """Longest pause between two tries, in seconds (a longer Retry-After is still obeyed)."""
+    price_prompt: float = 0.0
+    """Price of a million prompt tokens, in the currency of `max_cost`."""
+    price_completion: float = 0.0
+    """Price of a million tokens of answers and thoughts."""
     extra_body: dict = field(default_factory=dict)
     """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
 
@@ -83,7 +87,7 @@ class Endpoint:
         self.name, self.cfg, self.proven = name, cfg, proven
         self.key = _api_key(name, cfg)
         self.slots = asyncio.Semaphore(cfg.concurrency)
-        self.calls = self.retried = self.in_flight = self.refusals = self.lost = 0
+        self.calls = self.retried = self.in_flight = self.refusals = self.lost = self.completion_tokens = 0
         self.last_answer = -1.0  # time.monotonic()
         # 0 is aiohttp's "no limit"; None would be its default of 100
         limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
@@ -117,7 +121,7 @@ class Endpoint:
                 async with asyncio.timeout(deadline):
                     response = await self.client.post("/chat/completions", body=body, cast_to=httpx2.Response)
                 reply = read_reply(response.json(), time.monotonic() - begin)
-                self.calls += 1
+                self.calls, self.completion_tokens = self.calls + 1, self.completion_tokens + reply.completion_tokens
                 self.proven, self.lost, self.last_answer = True, 0, time.monotonic()
                 return reply
             except TimeoutError:

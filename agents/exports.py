@@ -3,17 +3,22 @@
 Everything here is a function of traces.jsonl and the configuration alone, so it asks nobody and is paid for once.
 """
 
-import math
+import contextlib
+import functools
+import json
+import os
 import random
-import statistics
-from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
+from agents.provenance import of_incorrect, of_original, of_rewrite
+from agents.report import render, sample
 from agents.roles import LEVELS
+from agents.tally import Tally
 from data.answers import final_answer
 from data.pairs import make_pairs
-from data.records import GAPS
+from data.records import iter_jsonl, jsonl_writer
 from data.render import boxed_solution, prompt_messages, response_text
 
 
@@ -25,6 +30,8 @@ class Layout:
     rejected_answer: str
     system: str
     instruction: str | dict[str, str]
+    made: dict
+    """agents.provenance.made_with: what all chains of the run have in common"""
 
     def prompt(self, trace):
         template = self.instruction
@@ -52,7 +59,7 @@ class Layout:
         return trace.get("solution") or boxed_solution(trace["answer"])
 
 
-def sft_row(trace, chain, origin, rounds, layout):
+def sft_row(trace, chain, origin, rounds, layout, provenance):
     reply = {"role": "assistant", "content": layout.response(trace, chain)}
     return {
         "id": trace["id"],
@@ -62,18 +69,23 @@ def sft_row(trace, chain, origin, rounds, layout):
         "problem": trace["problem"],
         "answer": trace["answer"],
         "reasoning": chain,
+        "provenance": provenance,
     }
 
 
 def original_row(trace, layout):
     """The original chain under the Critic's first verdict ("unrated" if there is none)."""
     origin = {"medium": "med", None: "unrated"}.get(trace["level"], trace["level"])
-    return sft_row(trace, trace["reasoning"], origin, 0, layout)
+    return sft_row(trace, trace["reasoning"], origin, 0, layout, of_original(trace))
 
 
 def kept_chain(trace):
     """What stands for the problem in D_SFT*: r*, or r itself where it was rated medium."""
     return trace["reasoning"] if trace["rewritten"] is None else trace["rewritten"]
+
+
+def kept_provenance(trace, layout):
+    return of_original(trace) if trace["rewritten"] is None else of_rewrite(trace, trace["rewritten"], layout.made)
 
 
 def first_rewrite(trace):
@@ -90,22 +102,30 @@ def sft_rows(traces, layout):
     """D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3)."""
     for trace in traces:
         if trace["outcome"] == "kept":
-            yield sft_row(trace, kept_chain(trace), trace["origin"], trace["rounds"], layout)
+            where = kept_provenance(trace, layout)
+            yield sft_row(trace, kept_chain(trace), trace["origin"], trace["rounds"], layout, where)
 
 
 def pair_rows(traces, layout):
     """The mini-tasks of CogPO (§3.3.2). A rewritten medium chain stands in for its original, which did not hold."""
     for trace in traces:
-        if trace["outcome"] == "kept":
-            medium = trace["level"] == "medium"
-            yield from make_pairs(
-                trace["id"],
-                layout.prompt(trace),
-                trace["level"],
-                layout.response(trace, kept_chain(trace) if medium else trace["reasoning"]),
-                layout.incorrect_response(trace),
-                None if medium else layout.response(trace, trace["rewritten"]),
-            )
+        if trace["outcome"] != "kept":
+            continue
+        medium = trace["level"] == "medium"
+        pairs = make_pairs(
+            trace["id"],
+            layout.prompt(trace),
+            trace["level"],
+            layout.response(trace, kept_chain(trace) if medium else trace["reasoning"]),
+            layout.incorrect_response(trace),
+            None if medium else layout.response(trace, trace["rewritten"]),
+        )
+        best = kept_provenance(trace, layout)
+        worst = of_incorrect(trace, layout.made) if trace["incorrect"] is not None else None
+        sides = {"small": (best, of_original(trace)), "medium": (of_original(trace), worst), "large": (best, worst)}
+        for pair in pairs:
+            chosen, rejected = sides[pair["gap"]]
+            yield pair | {"provenance": {"chosen": chosen, "rejected": rejected}}
 
 
 def rejected_rows(traces):
@@ -119,20 +139,20 @@ def original_rows(traces, layout):
     return (original_row(trace, layout) for trace in traces)
 
 
-def level_rows(traces, level, chosen, layout):
+def level_rows(traces, layout, level, chosen):
     """The original chains of one level (Table 5). chosen: ids, or None for all."""
     for trace in traces:
         if trace["level"] == level and (chosen is None or trace["id"] in chosen):
             yield original_row(trace, layout)
 
 
-def ablation_rows(traces, stages, layout):
+def ablation_rows(traces, layout, stages):
     """Table 6. "c": original chains rated medium; "cr": those, and every first rewrite, unverified."""
     for trace in traces:
         if trace["level"] == "medium":
             yield original_row(trace, layout)
-        elif stages == "cr" and first_rewrite(trace):
-            yield sft_row(trace, first_rewrite(trace), trace["level"] + "*", 1, layout)
+        elif stages == "cr" and (text := first_rewrite(trace)):
+            yield sft_row(trace, text, trace["level"] + "*", 1, layout, of_rewrite(trace, text, layout.made))
 
 
 def level_sample(ids_by_level, size: int | Literal["min"] | None, seed):
@@ -145,112 +165,57 @@ def level_sample(ids_by_level, size: int | Literal["min"] | None, seed):
     return {level: set(draw[level].sample(ids, min(size, len(ids)))) for level, ids in ids_by_level.items()}
 
 
-# --- the report ---
+def write_outputs(out, cfg, made, source):
+    """Everything that follows from out/traces.jsonl, in its order. Returns the report.
 
+    cfg: build_crv.py's configuration, or another object with its keys for the records. made: provenance.made_with.
+    source: what identifies the input, for the report.
+    """
+    layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction, made)
 
-class Report:
-    """Counts over traces; `add` each, then `result()`. Keeps numbers, never texts."""
+    def traces():
+        return (trace for _, trace in iter_jsonl(out / "traces.jsonl"))
 
-    def __init__(self):
-        self.total = 0
-        self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
-        self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
-        self.guards = {mode: Counter() for mode in ("easy", "hard", "incorrect")}
-        self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
-        self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
-        self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
-        self.ratios = {gap: [] for gap in GAPS}
-
-    def add(self, trace, pairs):
-        self.total += 1
-        self.outcomes[trace["outcome"]] += 1
-        self.before[trace["level"] or "unrated"] += 1
-        ratings = [step["label"] for step in trace["steps"] if step["step"] == "critic" and step["label"]]
-        self.after[ratings[-1] if ratings else "unrated"] += 1
-        if trace["level"]:
-            self.ids[trace["level"]].append(trace["id"])
-            self.lengths[trace["level"]].append(len(trace["reasoning"]))
-        for step in trace["steps"]:
-            self._step(step)
-        if trace["outcome"] != "kept":
-            self.reasons[trace["reason"]] += 1
-            return
-        self.origins[trace["origin"]] += 1
-        self.rounds[trace["rounds"]] += 1
-        self.lengths["sft"].append(len(kept_chain(trace)))
-        self.incorrect["made" if trace["incorrect"] else "none"] += 1
-        if trace["incorrect"]:
-            self.lengths["incorrect"].append(len(trace["incorrect"]))
-        for pair in pairs:
-            self.pairs[pair["gap"]] += 1
-            chosen, rejected = (len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
-            self.ratios[pair["gap"]].append(math.log(chosen / rejected))
-
-    def _step(self, step):
-        agent, tally = step["step"], self.calls[step["step"]]
-        for call in step["calls"]:
-            tally["calls"] += 1
-            tally[call["status"]] += 1
-            tally["prompt_tokens"] += call["prompt_tokens"]
-            tally["completion_tokens"] += call["completion_tokens"]
-        if agent == "verifier" and step["label"]:
-            self.verified_at[f"round {step['round']}: {step['label']}"] += 1
-            disagree = {("YES", "differs"): "yes_but_wrong_answer", ("NO", "agrees"): "no_but_right_answer"}
-            conflict = disagree.get((step["label"], step.get("answer_check")))
-            self.conflicts.update([conflict] if conflict else [])
-        if "guard" in step:
-            self.guards[step["mode"]][step["guard"]] += 1
-        if agent == "rethinker" and step["mode"] == "incorrect" and "answer_check" in step:
-            self.incorrect[f"tries_{step['answer_check']}"] += 1
-
-    def result(self):
-        """The report as a dict. Raises AssertionError if a problem was lost or counted twice."""
-        kept, rejected = self.outcomes["kept"], self.outcomes["discarded"] + self.outcomes["quarantined"]
-        assert self.total == kept + rejected == kept + sum(self.reasons.values()), (self.total, self.outcomes)
-        return {
-            "problems": {
-                "input": self.total,
-                "kept": kept,
-                "rejected": rejected,
-                "discarded": self.outcomes["discarded"],
-                "quarantined": self.outcomes["quarantined"],
-            },
-            "rejected_by_reason": _sorted(self.reasons),
-            "levels_before": {level: self.before[level] for level in (*LEVELS, "unrated")},
-            "levels_after": {level: self.after[level] for level in (*LEVELS, "unrated")},  # the last rating of each
-            "kept_by_origin": _sorted(self.origins),
-            "kept_by_rounds": _sorted(self.rounds),
-            "verifier": _sorted(self.verified_at),
-            "verifier_conflicts": _sorted(self.conflicts),
-            "incorrect_chains": _sorted(self.incorrect),
-            "guards": {mode: _sorted(tally) for mode, tally in self.guards.items()},  # failed tries by role
-            "pairs": {gap: self.pairs[gap] for gap in GAPS},
-            "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
-            "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
-            "length_ratio": {gap: _ratio(values) for gap, values in self.ratios.items()},
-        }
-
-
-def _sorted(counter):
-    return {str(key): counter[key] for key in sorted(counter, key=str)}
-
-
-def _spread(values):
-    if not values:
-        return {"count": 0}
-    return {"count": len(values), "mean": round(statistics.fmean(values), 1), "median": statistics.median(values)}
-
-
-def _ratio(values):
-    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, or with
-    nearly all or none of the chosen the longer ones, length alone tells chosen from rejected, and preference training
-    may learn just that."""
-    if not values:
-        return {"count": 0}
-    return {
-        "count": len(values),
-        "chosen_over_rejected": round(math.exp(statistics.fmean(values)), 3),
-        "median": round(math.exp(statistics.median(values)), 3),
-        "chosen_longer": round(sum(v > 0 for v in values) / len(values), 3),
-        "abs_log": round(statistics.fmean(abs(v) for v in values), 3),
+    tally = Tally()
+    for trace in traces():
+        tally.add(trace, list(pair_rows([trace], layout)))
+    report = {"input": source, "made_with": made} | tally.result()
+    report["cost"] = cost(report["calls"], made["prices"])
+    chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)
+    files = {
+        "sft": sft_rows,
+        "pairs": pair_rows,
+        "rejected": lambda traces, layout: rejected_rows(traces),
+        "sft_original": original_rows,
+        **{f"sft_{level}": functools.partial(level_rows, level=level, chosen=chosen[level]) for level in LEVELS},
+        "sft_c": functools.partial(ablation_rows, stages="c"),
     }
+    if cfg.stages != "c":
+        files["sft_cr"] = functools.partial(ablation_rows, stages="cr")
+    places, samples = set(sample(tally.strata, cfg.report_samples, cfg.seed)), []
+    with contextlib.ExitStack() as stack:  # all files in one pass: the traces of a large run are tens of gigabytes
+        writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in files}
+        for place, trace in enumerate(traces()):
+            samples += [trace] if place in places else []
+            for name, rows in files.items():
+                for row in rows([trace], layout=layout):
+                    writers[name](row)
+    write_text(out / "report.html", render(report, tally.lengths, samples, Path(cfg.problems).stem))
+    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
+    return report
+
+
+def cost(calls, prices):
+    """{agent: cost so far}; empty where no endpoint has a price."""
+    return {
+        agent: round(sum(count[f"{kind}_tokens"] * price for kind, price in prices[agent].items()) / 1e6, 6)
+        for agent, count in calls.items()
+        if count and any(prices[agent].values())
+    }
+
+
+def write_text(path, text):
+    """All of it or nothing."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
+    os.replace(partial, path)

@@ -7,6 +7,7 @@ pair      {"id", "problem_id", "prompt", "chosen", "rejected", "gap", "origin"} 
 `messages`, `prompt`, `chosen`, `rejected` are lists of {"role", "content"}. x = problem, y = answer, r = reasoning.
 """
 
+import contextlib
 import json
 import os
 from pathlib import Path
@@ -108,12 +109,19 @@ def _check_escapes(value, where):
 
 def write_jsonl(path, rows):
     """Write all rows or nothing: a reader never sees half a file."""
+    with jsonl_writer(path) as write:
+        for row in rows:
+            write(row)
+
+
+@contextlib.contextmanager
+def jsonl_writer(path):
+    """with jsonl_writer(path) as write: write(row). The file is there once the block has ended without an error."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     with partial.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
         file.flush()
         os.fsync(file.fileno())
     partial.replace(path)

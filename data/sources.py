@@ -1,151 +1,174 @@
-"""Public chain-of-thought datasets -> problem records, the input of build_crv.py.
+"""Public chain-of-thought datasets -> problem records, the input of build_crv.py; preference data -> pair records.
 
     python -m data.sources name=bespoke out=problems/bespoke_stratos_17k.jsonl
-    python -m data.sources name=openthoughts out=problems/openthoughts_114k.jsonl
+    python -m data.sources name=openthoughts out=problems/openthoughts_114k.jsonl \\
+        decontaminate='[benchmarks/math500.jsonl, benchmarks/aime2024.jsonl]'
     python -m data.sources name=sky_t1 path=Sky-T1_data_17k.json out=problems/sky_t1_17k.jsonl
+    python -m data.sources name=someone/set columns='{problem: question, answer: solution, reasoning: cot}' out=…
+    python -m data.sources path=cogpo.jsonl gap=large out=problems/pairs.jsonl
 
-`path` overrides the hub id with a local .json, .jsonl or .parquet file of the same shape. Rows that cannot be used are
-counted by reason and written to no file: the counts are printed.
-
-Shapes. Bespoke-Stratos-17k and Sky-T1-data-17k hold two-turn conversations whose assistant text wraps the reasoning and
-the solution in tags; they have no answer column, so y is the last box of the solution block (code: the solution
-itself). OpenThoughts-114k's `metadata` configuration has columns, y and tests.
+Any hub id or local .json, .jsonl or .parquet file will do: the columns tell what the rows are (data/shapes.py). Rows
+that cannot be used are counted by reason and written to no file: the counts are printed.
 """
 
-import hashlib
-import json
+import glob
 import re
 from collections import Counter
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
-from data.answers import extract_boxed
+from data.decontaminate import Benchmarks, write_overlaps
 from data.errors import UserError
 from data.records import check_record, write_jsonl
+from data.shapes import preferences, shape_of
 
 HUB = {
     "bespoke": ("bespokelabs/Bespoke-Stratos-17k", None),
     "sky_t1": ("NovaSky-AI/Sky-T1_data_17k", None),
     "openthoughts": ("open-thoughts/OpenThoughts-114k", "metadata"),
+    "omnithought": ("alibaba-pai/OmniThought", None),
+    "s1k": ("simplescaling/s1K-1.1", None),
+    "limo": ("GAIR/LIMO", None),
 }
-MATH_PREFIX = "Return your final response within \\boxed{}."
-CODE_PREFIX = "Generate an executable Python function"
-TAGGED = re.compile(
-    r"<\|begin_of_thought\|>(?P<reasoning>.*?)<\|end_of_thought\|>\s*"
-    r"<\|begin_of_solution\|>(?P<solution>.*?)<\|end_of_solution\|>",
-    re.DOTALL,
-)
+ROW_KEYS = ("problem", "answer", "reasoning", "solution", "domain", "tests", "rv", "cd", "prompt", "chosen", "rejected")
 
 
 @dataclass
 class Config:
-    name: Literal["bespoke", "sky_t1", "openthoughts"]
-    """which dataset, and so which shape of row"""
     out: str
-    """the problem file to write"""
-    path: str | None = None
-    """local .json, .jsonl or .parquet file instead of the hub"""
+    """The file to write: problems, or pairs where the rows are preferences."""
+    name: str = ""
+    """bespoke, sky_t1, openthoughts, omnithought, s1k, limo, or a hub id."""
+    path: str = ""
+    """Local .json, .jsonl or .parquet file, or a pattern of such, instead of the hub."""
+    subset: str = ""
+    """The hub dataset's configuration; empty for the usual one (openthoughts: metadata)."""
+    split: str = "train"
+    """The hub dataset's split."""
+    columns: dict[str, str] = field(default_factory=dict)
+    """What the dataset calls our columns, e.g. {problem: question, answer: solution, reasoning: cot}."""
+    gap: Literal["beta", "small", "medium", "large"] = "beta"
+    """Preference rows: the gap of every pair, or beta to tell it from that column."""
+    betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
+    """What `beta` is for small, medium and large gaps (Table 8)."""
+    repair_latex: bool = False
+    """Mend LaTeX whose backslash was read as a JSON escape ("\\boxed" with one backslash) instead of leaving out the
+    row."""
+    decontaminate: list[str] = field(default_factory=list)
+    """Benchmark files; problems that overlap with one of theirs are left out (data/decontaminate.py)."""
+    overlap: float = 0.6
+    """Share of a benchmark problem's 8-grams from which on a problem counts as the same."""
     limit: int | None = None
-    """only the first N rows"""
+    """Only the first N rows."""
 
 
 def main(cfg):
-    hub_id, subset = HUB[cfg.name]
-    problem = problem_from_metadata if cfg.name == "openthoughts" else problem_from_conversation
-    problems, reasons = {}, Counter()
-    for row in read_rows(cfg.path, hub_id, subset, cfg.limit):
-        record = problem(row)
-        if isinstance(record, str):
-            reasons[record] += 1
-        elif not _is_valid(record):
-            reasons["with an empty text or damaged LaTeX"] += 1
-        elif record["id"] in problems:
-            reasons["duplicate"] += 1
-        else:
-            problems[record["id"]] = record
-    if not problems:
-        raise UserError(f"no usable row in {cfg.path or hub_id}: {dict(reasons)}")
-    write_jsonl(cfg.out, problems.values())
-    left_out = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common()) or "none"
-    print(f"{len(problems)} problems in {cfg.out}; left out: {left_out}")
+    benchmarks = Benchmarks(cfg.decontaminate)  # before anything is loaded: a mistyped path costs nothing
+    records, reasons, kind, overlaps = {}, Counter(), None, []
+    for row in read_rows(cfg):
+        if kind is None:
+            shape, kind = _shape(row, cfg)
+        for record in shape(row):
+            repaired = _repaired(record) if cfg.repair_latex else record
+            if isinstance(record, str):
+                reasons[record] += 1
+            elif problem := _invalid(repaired, kind):
+                reasons[problem] += 1
+            elif record["id"] in records:
+                reasons["duplicate"] += 1
+            elif found := benchmarks.overlaps(record["id"], _question(repaired), cfg.overlap):
+                overlaps += found
+                reasons[f"in {found[0]['benchmark']}"] += 1
+            else:
+                records[record["id"]] = repaired
+                reasons["repaired (and kept)"] += repaired != record
+    left_out = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common() if n) or "none"
+    if not records:
+        raise UserError(f"no usable row in {cfg.path or cfg.name}: {left_out}")
+    write_jsonl(cfg.out, records.values())
+    print(f"{len(records)} {kind}s in {cfg.out}; left out: {left_out}")
+    if cfg.decontaminate:
+        write_overlaps(cfg.out, overlaps, benchmarks)
 
 
-def read_rows(path, hub_id, subset, limit):
-    """Yields rows as dicts, from a local file or the hub."""
+def read_rows(cfg):
+    """Yields rows as dicts, with our names for their columns, from local files or the hub."""
     from datasets import load_dataset
+    from datasets.exceptions import DatasetGenerationError
 
-    if path is None:
-        try:
-            rows = load_dataset(hub_id, subset, split="train", streaming=limit is not None)
-        except (OSError, ValueError) as error:
-            raise UserError(f"cannot load {hub_id}: {' '.join(str(error).split())[:200]}; or set path=…") from None
-    elif not Path(path).is_file():
-        raise UserError(f"no such file: {path}")
+    if cfg.path:
+        files = sorted(glob.glob(cfg.path))
+        if not files:
+            raise UserError(f"no such file: {cfg.path}")
+        source = ("parquet" if files[0].endswith(".parquet") else "json",)
+        options = {"data_files": files, "split": "train", "streaming": True}
+    elif not cfg.name:
+        raise UserError(f"set name=… ({', '.join(HUB)} or a hub id) or path=…")
     else:
-        kind = "parquet" if path.endswith(".parquet") else "json"
-        rows = load_dataset(kind, data_files=path, split="train", streaming=True)
-    for number, row in enumerate(rows):
-        if number == limit:
-            return
-        yield row
-
-
-def problem_from_conversation(row):
-    """A problem record from {"conversations": [{"from", "value"}, …]}, or why there is none (str)."""
-    turns = {
-        turn.get("from", turn.get("role")): turn.get("value", turn.get("content")) for turn in row["conversations"]
-    }
-    user = turns.get("user", turns.get("human"))
-    found = TAGGED.search(turns.get("assistant", turns.get("gpt")) or "")
-    if user is None or found is None:
-        return "without a tagged thought and solution"
-    reasoning, solution = found["reasoning"].strip(), found["solution"].strip()
-    if user.startswith(CODE_PREFIX):
-        return _record(user, solution, reasoning, solution, "code")
-    answer = extract_boxed(solution)
-    if answer is None:
-        return "without a box in the solution"
-    return _record(user.removeprefix(MATH_PREFIX).strip(), answer, reasoning, solution, "math")
-
-
-def problem_from_metadata(row):
-    """A problem record from a row of OpenThoughts-114k's metadata configuration, or why there is none (str)."""
-    reasoning, solution = row["deepseek_reasoning"] or "", row["deepseek_solution"] or ""
-    domain = row["domain"]
-    truth = row["ground_truth_solution"] or ""
-    answer = solution if domain == "code" else extract_boxed(truth) or extract_boxed(solution) or truth
-    if not answer or not reasoning:
-        return "without an answer or reasoning"
-    problem = row["problem"]
-    if domain == "code" and row.get("starter_code"):
-        problem = f"{problem}\n\n{row['starter_code']}"
-    record = _record(problem, answer, reasoning, solution, domain)
-    if row.get("test_cases"):
-        tests = row["test_cases"]
-        record["tests"] = json.loads(tests) if isinstance(tests, str) else tests
-    return record
-
-
-def _is_valid(record):
-    """Whether build_crv.py will take the record: it refuses a whole file for one bad line."""
+        hub_id, subset = HUB.get(cfg.name, (cfg.name, None))
+        source = (hub_id, cfg.subset or subset)
+        options = {"split": cfg.split, "streaming": cfg.limit is not None}
     try:
-        check_record(record, "problem", "row")
-    except UserError:
-        return False
-    return True
+        for number, row in enumerate(load_dataset(*source, **options)):
+            if number == cfg.limit:
+                return
+            yield row | {ours: _column(row, theirs) for ours, theirs in cfg.columns.items()}
+    except (OSError, ValueError, DatasetGenerationError) as error:
+        if isinstance(error, UserError):
+            raise
+        hint = "" if cfg.path else "; or set path=…"
+        cause = " ".join(str(error.__cause__ or error).split())[:200]
+        raise UserError(f"cannot load {cfg.path or hub_id}: {cause}{hint}") from None
 
 
-def _record(problem, answer, reasoning, solution, domain):
-    identity = hashlib.sha256(f"{problem}\0{reasoning}".encode()).hexdigest()[:16]
-    return {
-        "id": identity,
-        "problem": problem.strip(),
-        "answer": answer.strip(),
-        "reasoning": reasoning.strip(),
-        "solution": solution.strip(),
-        "domain": domain,
-    }
+def _column(row, name):
+    if name not in row:
+        raise UserError(f"columns names {name!r}, which the rows do not have; they have {', '.join(row)}")
+    return row[name]
+
+
+def _shape(row, cfg):
+    """(generator of records, "problem" or "pair") for all rows, from the first one."""
+    unknown = [key for key in cfg.columns if key not in ROW_KEYS]
+    if unknown:
+        raise UserError(f"columns has {unknown[0]!r}; it maps from {', '.join(ROW_KEYS)}")
+    # with a map, what is not mapped does not take part: it would be mistaken for a column that tells the shape
+    shape = shape_of({key: row[key] for key in cfg.columns} if cfg.columns else row)
+    if shape is None:
+        raise UserError(
+            f"cannot tell problem, answer and reasoning from the columns {', '.join(row)}; "
+            f"name them with columns='{{problem: …, answer: …, reasoning: …}}'"
+        )
+    if shape is preferences:
+        gap = None if cfg.gap == "beta" else cfg.gap
+        return lambda row: preferences(row, gap, cfg.betas), "pair"
+    return shape, "problem"
+
+
+def _invalid(record, kind):
+    """Why build_crv.py or train_cogpo.py would refuse a whole file for this record, or None."""
+    try:
+        check_record(record, kind, "row")
+    except UserError as error:
+        damaged = "with one backslash" in str(error)
+        return "with damaged LaTeX (see repair_latex)" if damaged else "with an empty or missing text"
+    return None
+
+
+DAMAGED = re.compile(r"[\b\f\v](?=[a-z])")
+
+
+def _repaired(value):
+    """The same value with the backslash put back where JSON has read "\\b", "\\f" or "\\v" as a control character."""
+    if isinstance(value, str):
+        return DAMAGED.sub(lambda match: {"\b": "\\b", "\f": "\\f", "\v": "\\v"}[match.group()], value)
+    if isinstance(value, list):
+        return [_repaired(inner) for inner in value]
+    return {key: _repaired(inner) for key, inner in value.items()} if isinstance(value, dict) else value
+
+
+def _question(record):
+    return record["problem"] if "problem" in record else record["prompt"][-1]["content"]
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from scripted_endpoint import Server, error, reply, script
 
 from agents.client import Endpoint, EndpointConfig
 from agents.crv import Rules, life_of, run_problems
-from agents.exports import Report
 from agents.guards import Guards
 from agents.journal import Journal
 from agents.prompts import load_prompts
 from agents.roles import Agents, Sampling, Thresholds
+from agents.tally import Tally
 from data.errors import UserError
 
 PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}
@@ -233,7 +233,7 @@ def test_a_rewrite_that_fails_guards_to_the_end_is_discarded_under_the_guards_na
     trace, roles, _ = live(script(critic="easy", easy="I'm sorry, but I can't do that."), tmp_path)
     assert roles == ["critic", "easy", "easy", "easy"]
     assert (trace["outcome"], trace["reason"]) == ("discarded", "guard:refusal")
-    report = Report()
+    report = Tally()
     report.add(trace, [])
     assert report.result()["guards"] == {"easy": {"refusal": 3}, "hard": {}, "incorrect": {}}
     assert report.result()["rejected_by_reason"] == {"guard:refusal": 1}
@@ -283,7 +283,7 @@ def test_a_judge_that_disagrees_with_the_answer_is_counted(tmp_path):
     trace, _, _ = live(answer, tmp_path, max_rounds=2)
     verdicts = [(s["label"], s["answer_check"]) for s in trace["steps"] if s["step"] == "verifier"]
     assert verdicts == [("YES", "differs"), ("NO", "agrees")]
-    report = Report()
+    report = Tally()
     report.add(trace, [])
     assert report.result()["verifier_conflicts"] == {"no_but_right_answer": 1, "yes_but_wrong_answer": 1}
 

@@ -6,7 +6,6 @@ import pytest
 
 from agents.exports import (
     Layout,
-    Report,
     ablation_rows,
     level_sample,
     original_rows,
@@ -14,17 +13,24 @@ from agents.exports import (
     rejected_rows,
     sft_rows,
 )
+from agents.tally import Tally
 
-PLAIN = Layout("plain", "none", "", "{problem}")
+MADE = {
+    "models": {"critic": "c", "rethinker": "r", "verifier": "v"},
+    "prompts": {f"rethinker_{mode}": f"hash-{mode}" for mode in ("easy", "hard", "incorrect")},
+    "sampling": "temperature=0.7",
+    "seed": 0,
+}
+PLAIN = Layout("plain", "none", "", "{problem}", MADE)
 
 
 def rethought(mode, round, text, status="ok"):
-    calls = [{"key": "k", "status": status, "prompt_tokens": 10, "completion_tokens": 5}]
+    calls = [{"key": f"{round:07x}" + "0" * 25, "status": status, "prompt_tokens": 10, "completion_tokens": 5}]
     return {"step": "rethinker", "mode": mode, "round": round, "text": text, "calls": calls}
 
 
 def judged(agent, round, label, **more):
-    calls = [{"key": "k", "status": "ok", "prompt_tokens": 3, "completion_tokens": 1}]
+    calls = [{"key": "c0ffee0", "status": "ok", "prompt_tokens": 3, "completion_tokens": 1}]
     return {"step": agent, "round": round, "label": label, "votes": {label: 1}, "calls": calls, **more}
 
 
@@ -46,7 +52,13 @@ def trace(id, level, outcome="kept", reason=None, origin=None, rounds=0, rewritt
 
 
 TRACES = [
-    trace("a", "medium", origin="med", incorrect="wrong a", steps=[judged("critic", 0, "medium")]),
+    trace(
+        "a",
+        "medium",
+        origin="med",
+        incorrect="wrong a",
+        steps=[judged("critic", 0, "medium"), judged("verifier", 0, "YES"), rethought("incorrect", 3, "wrong a")],
+    ),
     trace(
         "b",
         "hard",
@@ -77,7 +89,15 @@ TRACES = [
         ],
     ),
     trace("d", None, "quarantined", "critic_invalid", steps=[judged("critic", 0, None)]),
-    trace("e", "medium", origin="med*", rounds=1, rewritten="better e", incorrect="wrong e"),
+    trace(
+        "e",
+        "medium",
+        origin="med*",
+        rounds=1,
+        rewritten="better e",
+        incorrect="wrong e",
+        steps=[rethought("easy", 1, "better e"), rethought("incorrect", 1, "wrong e")],
+    ),
 ]
 
 
@@ -95,8 +115,8 @@ def test_sft_takes_the_verified_chain():
 
 def test_ablations_take_what_their_stage_would_have_seen():
     medium = {"a": ("med", "original a"), "e": ("med", "original e")}
-    assert chains(ablation_rows(TRACES, "c", PLAIN)) == medium
-    assert chains(ablation_rows(TRACES, "cr", PLAIN)) == medium | {"b": ("hard*", "first b"), "c": ("easy*", "first c")}
+    assert chains(ablation_rows(TRACES, PLAIN, "c")) == medium
+    assert chains(ablation_rows(TRACES, PLAIN, "cr")) == medium | {"b": ("hard*", "first b"), "c": ("easy*", "first c")}
     assert {origin for origin, _ in chains(original_rows(TRACES, PLAIN)).values()} == {"med", "hard", "easy", "unrated"}
 
 
@@ -112,6 +132,23 @@ def test_pairs_of_a_rewritten_medium_start_from_the_rewrite():
     }
 
 
+def test_every_chain_names_its_call():
+    rows = {row["id"]: row["provenance"] for row in pair_rows(TRACES, PLAIN)}
+    better, original = rows["b/small"]["chosen"], rows["b/small"]["rejected"]
+    assert (better["by"], better["round"], better["call"]) == ("rethinker_hard", 2, "0000002" + "0" * 25)
+    assert (better["model"], better["prompt_hash"], better["sampling"]) == ("r", "hash-hard", "temperature=0.7")
+    assert (better["seed"], better["attempts"]) == (2, 1)
+    assert better["votes"] == {"easy": 0, "medium": 1, "hard": 0, "YES": 1, "NO": 0}
+    assert (original["by"], original["model"], original["call"]) == ("input", "", "")
+    assert original["votes"]["hard"] == 1 and original["votes"]["YES"] == 0
+    assert rows["a/large"]["chosen"]["votes"] == {"easy": 0, "medium": 1, "hard": 0, "YES": 1, "NO": 0}
+    assert (rows["a/large"]["rejected"]["by"], rows["a/large"]["rejected"]["round"]) == ("rethinker_incorrect", 3)
+    assert rows["e/large"]["chosen"]["by"] == "rethinker_easy"
+    assert [row["provenance"]["call"] for row in sft_rows(TRACES, PLAIN)] == ["", better["call"], "0000001" + "0" * 25]
+    first = next(row for row in ablation_rows(TRACES, PLAIN, "cr") if row["id"] == "b")
+    assert (first["provenance"]["round"], first["provenance"]["votes"]["YES"]) == (1, 1)
+
+
 def test_a_given_solution_is_kept():
     row = next(sft_rows([{**TRACES[0], "solution": "It is \\boxed{7}, of course."}], PLAIN))
     assert row["messages"][1]["content"] == "original a\n\nIt is \\boxed{7}, of course."
@@ -119,12 +156,12 @@ def test_a_given_solution_is_kept():
 
 @pytest.mark.parametrize(("chain", "end"), [("So 3 + 5 = 8", "\\boxed{8}."), ("Nobody knows", "Nobody knows")])
 def test_the_incorrect_chain_may_keep_its_own_answer(chain, end):
-    layout = Layout("plain", "from_reasoning", "", "{problem}")
+    layout = Layout("plain", "from_reasoning", "", "{problem}", MADE)
     assert layout.incorrect_response({**TRACES[0], "incorrect": chain}).endswith(end)
 
 
 def test_the_report_adds_up():
-    report = Report()
+    report = Tally()
     for item in TRACES:
         report.add(item, list(pair_rows([item], PLAIN)))
     result = report.result()
@@ -137,7 +174,7 @@ def test_the_report_adds_up():
     assert result["pairs"] == {"small": 1, "medium": 0, "large": 2}
     assert result["verifier_conflicts"] == {"yes_but_wrong_answer": 1}
     assert result["incorrect_chains"] == {"made": 2, "none": 1, "tries_agrees": 1}
-    assert result["calls"]["rethinker"] == {"calls": 4, "completion_tokens": 20, "ok": 4, "prompt_tokens": 40}
+    assert result["calls"]["rethinker"] == {"calls": 7, "completion_tokens": 35, "ok": 7, "prompt_tokens": 70}
     assert result["calls"]["critic"]["calls"] == 6
     small = next(row for row in pair_rows(TRACES, PLAIN) if row["gap"] == "small")
     ratio = len(small["chosen"][0]["content"]) / len(small["rejected"][0]["content"])
@@ -146,7 +183,7 @@ def test_the_report_adds_up():
 
 
 def test_a_lost_problem_refuses_the_report():
-    report = Report()
+    report = Tally()
     report.add(TRACES[0], [])
     report.total += 1
     with pytest.raises(AssertionError):

@@ -1,76 +1,205 @@
-"""Public datasets' row shapes -> problem records, from small files of those shapes."""
+"""Public datasets' row shapes -> problem and pair records, from small files of those shapes."""
 
 import json
 
 import pytest
 
+from config import load
 from data.errors import UserError
 from data.records import read_records
 from data.sources import Config, main
 
-
-def conversation(user, reasoning, solution):
-    text = (
-        f"<|begin_of_thought|>\n\n{reasoning}\n\n<|end_of_thought|>\n\n"
-        f"<|begin_of_solution|>\n\n{solution}\n\n<|end_of_solution|>"
-    )
-    return {"system": "…", "conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": text}]}
+TAGS = "<|begin_of_thought|>\n\n{}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{}\n\n<|end_of_solution|>"
+DAMAGED = chr(12) + "rac{5}{2}"  # what JSON makes of "\frac" with one backslash
 
 
-def run(tmp_path, name, rows, **options):
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    main(Config(name, str(tmp_path / "problems.jsonl"), path=str(tmp_path / "rows.jsonl"), **options))
-    return read_records(tmp_path / "problems.jsonl", "problem")
+def conversation(user, reasoning, solution, system="…"):
+    text = TAGS.format(reasoning, solution)
+    return {"system": system, "conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": text}]}
 
 
-def test_bespoke(tmp_path, capsys):
-    maths = conversation(
-        "Return your final response within \\boxed{}. What is 1/2 of 3?",
-        "Half of 3 is 3/2.",
-        "So \\boxed{\\frac{3}{2}}.",
-    )
-    code = conversation(
-        "Generate an executable Python function generated from the given prompt. Add.", "Plus.", "def f(): 1"
-    )
-    rows = [
-        maths,
-        maths,
-        code,
-        conversation("Why?", "Because.", "No box."),
-        {"conversations": []} | code | {"conversations": maths["conversations"][:1]},
-        conversation("What is 1/2 of 5?", "Half is 5/2.", "So \\boxed{\frac{5}{2}}."),  # a form feed
-        conversation("What is 1/2 of 7?", " ", "So \\boxed{3.5}."),
-    ]
-    problems = run(tmp_path, "bespoke", rows)
+def run(tmp_path, rows, *words, kind="problem", suffix="jsonl"):
+    path, out = tmp_path / f"rows.{suffix}", tmp_path / "records.jsonl"
+    if suffix == "parquet":
+        from datasets import Dataset
+
+        Dataset.from_list(rows).to_parquet(path)
+    elif suffix == "json":
+        path.write_text(json.dumps(rows))
+    else:
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    main(load(Config, [f"out={out}", f"path={path}", *words]))
+    return read_records(out, kind)
+
+
+BESPOKE = [
+    conversation("Return your final response within \\boxed{}. What is 1/2 of 3?", "3/2.", "So \\boxed{\\frac{3}{2}}."),
+    conversation("Generate an executable Python function generated from the given prompt. Add.", "Plus.", "def f(): 1"),
+]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])
+def test_tagged_conversations(tmp_path, suffix):
+    """Bespoke-Stratos-17k, Sky-T1-data-17k (one .json), OpenThoughts-114k (parquet)."""
+    problems = run(tmp_path, BESPOKE, suffix=suffix)
     assert [(p["problem"], p["answer"], p["reasoning"], p["domain"]) for p in problems] == [
-        ("What is 1/2 of 3?", "\\frac{3}{2}", "Half of 3 is 3/2.", "math"),
-        (code["conversations"][0]["value"], "def f(): 1", "Plus.", "code"),
+        ("What is 1/2 of 3?", "\\frac{3}{2}", "3/2.", "math"),
+        (BESPOKE[1]["conversations"][0]["value"], "def f(): 1", "Plus.", "code"),
     ]
-    printed = capsys.readouterr().out
-    for reason in (
+
+
+def test_every_row_left_out_is_counted(tmp_path, capsys):
+    rows = [
+        *BESPOKE,
+        BESPOKE[0],
+        conversation("Why?", "Because.", "No box."),
+        BESPOKE[1] | {"conversations": BESPOKE[0]["conversations"][:1]},
+        conversation("What is 1/2 of 5?", "Half is 5/2.", f"So \\boxed{{{DAMAGED}}}."),
+        conversation("What is 1/2 of 7?", " ", "So \\boxed{3.5}."),
+        {"system": "", "conversations": [{"from": "user", "value": "?"}, {"from": "assistant", "value": "a thought"}]},
+    ]
+    assert len(run(tmp_path, rows)) == 2
+    counts = capsys.readouterr().out.partition("left out: ")[2].strip().split(", ")
+    assert sorted(counts) == [
         "1 duplicate",
-        "1 without a box in the solution",
-        "1 without a tagged thought and solution",
-        "2 with an empty",
-    ):
-        assert reason in printed
+        "1 with an empty or missing text",
+        "1 with damaged LaTeX (see repair_latex)",
+        "1 without an answer: no box in the solution",
+        "2 without a tagged thought and solution",
+    ]
 
 
-def test_openthoughts_metadata(tmp_path):
-    row = {
-        "problem": "1+1?", "deepseek_reasoning": "1+1=2", "deepseek_solution": "\\boxed{2}",
-        "ground_truth_solution": "2",
-        "domain": "math", "source": "s", "test_cases": None, "starter_code": None,
-    }  # fmt: skip
-    code = row | {"domain": "code", "test_cases": '{"inputs": ["1"], "outputs": ["2"]}', "starter_code": "def f(x):"}
-    first, second = run(tmp_path, "openthoughts", [row, code | {"deepseek_solution": "def f(x): return x + 1"}])
+@pytest.mark.parametrize("system", ["Use <|begin_of_thought|> tags.\n\n", "with a literal \\n\\n", ""])
+def test_the_system_prompt_does_not_matter(tmp_path, system):
+    row = BESPOKE[0]["conversations"]
+    assert run(tmp_path, [{"system": system, "conversations": row}])[0]["answer"] == "\\frac{3}{2}"
+
+
+def test_code_without_the_usual_prefix_and_role_content_turns(tmp_path):
+    text = TAGS.format("Loop.", "```python\nprint(1)\n```")
+    turns = [{"role": "user", "content": "Print one."}, {"role": "assistant", "content": text}]
+    (problem,) = run(tmp_path, [{"conversations": turns}])
+    assert (problem["domain"], problem["answer"]) == ("code", "```python\nprint(1)\n```")
+
+
+METADATA = {
+    "problem": "1+1?", "deepseek_reasoning": "1+1=2", "deepseek_solution": "\\boxed{2}", "ground_truth_solution": "2",
+    "domain": "math", "source": "s", "test_cases": None, "starter_code": None,
+}  # fmt: skip
+
+
+def test_openthoughts_metadata(tmp_path, capsys):
+    code = METADATA | {"domain": "code", "deepseek_solution": "def f(x): return x + 1", "starter_code": "def f(x):"}
+    tests = {"test_cases": '{"inputs": ["1"], "outputs": ["2"]}'}
+    bad = [code | {"test_cases": tests, "problem": tests} for tests in ("{", "[1]", '{"inputs": ["1"], "outputs": []}')]
+    first, second, *others = run(tmp_path, [METADATA, code | tests, *bad])
     assert (first["answer"], first["solution"]) == ("2", "\\boxed{2}")
     assert second["answer"] == "def f(x): return x + 1" and second["tests"] == {"inputs": ["1"], "outputs": ["2"]}
     assert second["problem"].endswith("def f(x):")
+    assert len(others) == 3 and not any("tests" in problem for problem in others)
+    assert "3 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
-def test_nothing_usable_and_no_file(tmp_path):
+def test_scored_chains_of_one_problem(tmp_path, capsys):
+    """OmniThought: nested chains with {"level"} scores, or a chain a row as EasyDistill's own filters read them."""
+
+    def chain(text, rv, cd, **more):
+        return {
+            "full_response": text,
+            "Reasoning_Verbosity": {"level": rv},
+            "Cognitive_Difficulty": {"level": cd},
+        } | more
+
+    nested = {
+        "question": "2+3?",
+        "reasoning": [
+            chain("<think>two and three</think>It is \\boxed{5}.", 3, 2),
+            chain("<think>2, 3, so 5</think>\\boxed{5}", 7, 4),
+            chain("<think>2, 3, so 6</think>\\boxed{6}", 7, 4, logical_correctness=0),
+            chain("<think>2, 3</think>\\boxed{5}", None, 4),
+        ],
+    }
+    first, second = run(tmp_path, [nested])
+    assert (first["rv"], first["cd"], first["answer"], first["reasoning"]) == (3, 2, "5", "two and three")
+    assert (second["rv"], second["cd"], second["problem"]) == (7, 4, "2+3?") and first["id"] != second["id"]
+    printed = capsys.readouterr().out
+    assert "1 a chain judged to be wrong" in printed and "1 a chain without its scores" in printed
+    flat = {"instruction": "2+3?", "output": "Five, \\boxed{5}", "logical_correctness": 1}
+    (one,) = run(tmp_path, [flat | {"reasoning_verbosity": 0, "cognitive_difficulty": 9}])
+    assert (one["rv"], one["cd"], one["reasoning"], one["answer"]) == (0, 9, "Five, \\boxed{5}", "5")
+
+
+def test_s1k_and_limo(tmp_path):
+    old = {"question": "2+3?", "solution": "5", "thinking_trajectories": ["t"], "attempt": "a", "cot_type": "math"}
+    new = {"question": "2+3?", "solution": "x" * 300, "cot_type": "science",
+           "deepseek_thinking_trajectory": "t2", "deepseek_attempt": "\\boxed{5}"}  # fmt: skip
+    assert [run(tmp_path, [row])[0]["answer"] for row in (old, new)] == ["5", "5"]
+    assert run(tmp_path, [new])[0]["reasoning"] == "t2"
+    limo = {"question": "2+3?", "solution": "2+3 is 5. **Final Answer** \\boxed{5}", "answer": 5}
+    (problem,) = run(tmp_path, [limo])
+    assert (problem["answer"], problem["reasoning"]) == ("5", limo["solution"])
+
+
+def test_columns_by_name(tmp_path):
+    row = {"question": "2+3?", "solution": "Adding gives \\boxed{5}.", "cot": "<think>2, 3</think>", "answer": "wrong",
+           "thinking_trajectories": ["another"]}  # fmt: skip
+    words = ["columns={problem: question, answer: solution, reasoning: cot}"]
+    (problem,) = run(tmp_path, [row], *words, suffix="parquet")
+    assert (problem["problem"], problem["answer"], problem["reasoning"]) == ("2+3?", "5", "2, 3")
+    assert problem["solution"] == row["solution"]
+    with pytest.raises(UserError, match="columns names 'cott', which the rows do not have; they have question"):
+        run(tmp_path, [row], "columns={problem: question, answer: solution, reasoning: cott}")
+    with pytest.raises(UserError, match=r"cannot tell .* from the columns question, cot"):
+        run(tmp_path, [{"question": "?", "cot": "!"}])
+
+
+EASYDISTILL = {"prompt": "2+3?", "chosen": "<think>5</think>\\boxed{5}", "rejected": "<think>6</think>", "beta": 0.5}
+
+
+def test_preferences_become_pairs(tmp_path, capsys):
+    rows = [EASYDISTILL, EASYDISTILL | {"beta": 0.1}, EASYDISTILL | {"beta": 0.3}]
+    large, small = run(tmp_path, rows, kind="pair")
+    assert (large["gap"], small["gap"]) == ("large", "small") and large["problem_id"] == small["problem_id"]
+    assert large["prompt"] == [{"role": "user", "content": "2+3?"}]
+    assert large["rejected"] == [{"role": "assistant", "content": "<think>6</think>"}]
+    assert "1 with a beta other than 0.1, 0.2, 0.5" in capsys.readouterr().out
+    assert run(tmp_path, rows[2:], "betas=[0.1, 0.3, 0.5]", kind="pair")[0]["gap"] == "medium"
+    messages = {key: [{"role": role, "content": EASYDISTILL[key]}] for key, role in
+                (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))}  # fmt: skip
+    assert run(tmp_path, [messages], "gap=small", kind="pair")[0]["chosen"] == large["chosen"]
+
+
+def test_damaged_latex_can_be_repaired(tmp_path, capsys):
+    """The one published CogPO row reads as a backspace and "oxed"."""
+    row = json.loads('{"prompt": "2+3?", "chosen": "\\boxed{5}", "rejected": "6", "beta": 0.5}')
+    assert row["chosen"] == "\boxed{5}"
+    with pytest.raises(UserError, match=r"no usable row in .*: 1 with damaged LaTeX"):
+        run(tmp_path, [row], kind="pair")
+    (pair,) = run(tmp_path, [row], "repair_latex=true", kind="pair")
+    assert pair["chosen"][0]["content"] == "\\boxed{5}" and "1 repaired" in capsys.readouterr().out
+
+
+def test_benchmark_problems_are_left_out(tmp_path, capsys):
+    question = "How many of the first twenty positive integers are prime or divisible by seven?"
+    (tmp_path / "bench.jsonl").write_text(json.dumps({"id": "b1", "problem": f"**{question}**"}) + "\n")
+    rows = [conversation(question, "Count.", "\\boxed{9}"), BESPOKE[0]]
+    problems = run(tmp_path, rows, f"decontaminate=[{tmp_path}/bench.jsonl]")
+    assert [p["problem"] for p in problems] == ["What is 1/2 of 3?"]
+    assert f"1 in {tmp_path.name}/bench.jsonl" in capsys.readouterr().out
+    (pair,) = map(json.loads, (tmp_path / "records.jsonl.overlaps.jsonl").read_text().splitlines())
+    assert (pair["benchmark_id"], pair["share"], pair["left_out"]) == ("b1", 1.0, True)
+
+
+def test_what_cannot_be_read_is_said_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="no usable row"):
-        run(tmp_path, "bespoke", [conversation("?", "r", "no box")])
+        run(tmp_path, [conversation("?", "r", "no box")])
     with pytest.raises(UserError, match="no such file"):
-        main(Config("bespoke", "o.jsonl", path="nowhere.jsonl"))
+        main(Config("o.jsonl", path="nowhere.jsonl"))
+    with pytest.raises(UserError, match="set name="):
+        main(Config("o.jsonl"))
+    (tmp_path / "rows.jsonl").write_text("{no json\n")
+    with pytest.raises(UserError, match=r"cannot load .*rows.jsonl"):
+        main(Config("o.jsonl", path=str(tmp_path / "rows.jsonl")))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"cannot load nobody/nothing.*or set path="):
+        main(Config("o.jsonl", name="nobody/nothing"))

@@ -1,0 +1,58 @@
+"""LaTeX in model texts -> MathML that is safe to put into a page; browsers render it without a script or a font."""
+
+import html
+import re
+from xml.etree import ElementTree
+
+from latex2mathml.converter import convert_to_element
+
+# $$…$$, \[…\], \(…\), $…$, and without any of them \boxed{…} and environments; report.js has the same expression
+MATHS = re.compile(
+    r"\$\$([\s\S]+?)\$\$|\\\[([\s\S]+?)\\\]|(\\begin\{(?:align|equation|gather|cases)\*?\}[\s\S]+?\\end\{[a-z]+\*?\})"
+    r"|\\\(([\s\S]+?)\\\)|\$([^$\n]+?)\$|(\\boxed\{[^{}\n]*\})"
+)
+LONGEST = 2000  # characters; what is longer is no formula but an unpaired dollar sign
+
+# MathML's own rendering, without links, events, styles and foreign elements
+TAGS = re.compile(
+    r"math|mrow|mi|mn|mo|mtext|mspace|mfrac|msqrt|mroot|msub|msup|msubsup|munder|mover|munderover|mtable|mtr|mtd|mstyle"
+    r"|mpadded|mphantom|menclose|mmultiscripts|mprescripts|none"
+)
+ATTRIBUTES = re.compile(
+    r"display|displaystyle|scriptlevel|mathvariant|stretchy|fence|form|separator|[lr]space|(min|max)size|accent|accentunder"
+    r"|movablelimits|largeop|symmetric|linethickness|columnalign|(row|column)spacing|width|height|depth|voffset"
+)
+
+
+def formulas(text):
+    """Yields (key, LaTeX, "block" or "inline") for every formula in a text; key is what report.js looks it up by."""
+    for found in MATHS.finditer(text):
+        block = found[1] or found[2] or found[3]
+        latex, display = block or found[4] or found[5] or found[6], "block" if block else "inline"
+        yield f"{display} {latex}", latex, display
+
+
+def mathml(latex, display):
+    """MathML, or None for what cannot be converted: it is then shown as it was written.
+
+    Only elements and attributes of MathML's own rendering pass. The converter lets \\href and elements inside \\text
+    through, and the text is a language model's.
+    """
+    if len(latex) > LONGEST:
+        return None
+    try:
+        root = convert_to_element(latex, display=display)
+    except Exception:  # it raises whatever its parsing runs into, and the text is anything at all
+        return None
+    for node in root.iter():
+        unknown = node.tag == "mi" and node.text and node.text.startswith("\\")  # a command that it does not know
+        if unknown or not TAGS.fullmatch(node.tag):
+            return None
+        boxed = node.get("notation") == "box"
+        node.tag = "mrow" if node.tag == "menclose" else node.tag  # which browsers have dropped
+        node.attrib = {name: value for name, value in node.attrib.items() if ATTRIBUTES.fullmatch(name)}
+        if boxed:
+            node.set("class", "boxed")
+        node.text = html.unescape(node.text) if node.text else node.text  # written as entities; escaped again below
+        node.tail = None
+    return ElementTree.tostring(root, encoding="unicode")

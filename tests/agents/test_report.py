@@ -1,0 +1,208 @@
+"""report.html: its numbers, its sample, and the page itself in a headless browser."""
+
+import html
+import re
+import shutil
+import subprocess
+from collections import Counter
+
+import pytest
+from test_exports import MADE, PLAIN, judged, rethought, trace
+
+from agents import figures
+from agents.exports import cost, pair_rows
+from agents.latex import formulas, mathml
+from agents.report import render, sample
+from agents.tally import Tally
+
+EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
+HREF = r"$\href{javascript:document.body.dataset.pwned=1}{x^2}$"
+EVERY_FORM = r"""Solve \(\frac{1}{2}x=3\), $\frac{1}{3}$, needle42, \[\frac{1}{4}\] $$\frac{1}{5}$$
+\begin{align*}y&=\frac{1}{6}\\z&=1\end{align*} \boxed{7}"""
+PRICES = {agent: {"prompt": 1.0, "completion": 2.0} for agent in ("critic", "rethinker", "verifier")}
+
+
+def life(id, level, *, tries, kept, reason=None, **more):
+    """A trace whose rewrites ended like this: tries is a list of "NO", "guard", "unchanged" or a level."""
+    steps = [judged("critic", 0, level)]
+    for round, end in enumerate(tries, 1):
+        steps.append(rethought(level, round, f"try {round} of {id}") | ({"guard": "meta"} if end == "guard" else {}))
+        if end not in ("guard", "unchanged"):
+            steps.append(judged("verifier", round, "NO" if end == "NO" else "YES", answer_check="agrees"))
+        if end in ("easy", "medium", "hard"):
+            steps.append(judged("critic", round, end))
+    outcome = {"origin": f"{level}*", "rounds": len(tries), "rewritten": f"try {len(tries)} of {id}"} if kept else {
+        "outcome": "discarded", "reason": reason}  # fmt: skip
+    return trace(id, level, steps=steps, **outcome) | more
+
+
+TRACES = [
+    trace("m1", "medium", origin="med", steps=[judged("critic", 0, "medium"), judged("verifier", 0, "YES")]),
+    trace("m2", "medium", "discarded", "medium_failed_verification",
+          steps=[judged("critic", 0, "medium"), judged("verifier", 0, "NO")]),
+    life("e1", "easy", tries=["medium"], kept=True),
+    life("e2", "easy", tries=["NO", "medium"], kept=True, problem=f"Evil {EVIL} {HREF}", reasoning=EVIL, answer=EVIL),
+    life("h1", "hard", tries=["guard", "hard", "medium"], kept=True, problem=EVERY_FORM),
+    life("h2", "hard", tries=["NO", "easy", "unchanged"], kept=False, reason="unchanged"),
+    trace("u1", None, "quarantined", f"critic_{EVIL}", steps=[judged("critic", 0, None)])
+    | {"problem": EVIL, "reasoning": f"{HREF} {EVIL}"},
+]  # fmt: skip
+
+
+def counted(traces):
+    tally = Tally()
+    for item in traces:
+        tally.add(item, list(pair_rows([item], PLAIN)))
+    report = {"input": {"problems": len(traces)}, "made_with": MADE | {"prices": PRICES}} | tally.result()
+    report["cost"] = cost(report["calls"], PRICES)
+    return tally, report
+
+
+def test_every_arrow_of_the_flow_adds_up():
+    flow = counted(TRACES)[1]["flow"]
+    assert flow["medium"] == {"entered": 2, "kept": 1, "lost": 1} and flow["rating"] == {"lost": 1}
+    assert flow["tries"] == {
+        "1": {"again": 3, "entered": 4, "guarded": 1, "kept": 1, "not_verified": 2, "rated_medium": 1, "verified": 1},
+        "2": {"again": 2, "entered": 3, "kept": 1, "rated_easy": 1, "rated_hard": 1, "rated_medium": 1, "verified": 3},
+        "3": {"entered": 2, "kept": 1, "lost": 1, "rated_medium": 1, "unchanged": 1, "verified": 1},
+    }
+    for count, following in zip(flow["tries"].values(), [*list(flow["tries"].values())[1:], {}], strict=True):
+        assert count["entered"] == count["kept"] + count.get("lost", 0) + count.get("again", 0)
+        assert count.get("again", 0) == following.get("entered", 0)
+
+
+def test_the_drawing_says_the_counts():
+    said = re.findall(r"<text[^>]*>([^<]*)</text>", figures.flow(counted(TRACES)[1]))
+    for words in (
+        "2 medium", "1 as they were", "2 easy", "2 hard", "try 2: 3", "1 stopped by a guard", "2 not verified",
+        "1 rated hard", "1 unchanged", "3 again", "1 given up", "4", "kept", "not kept", "1 at once",
+    ):  # fmt: skip
+        assert words in said, (words, said)
+
+
+def test_cost_is_tokens_times_price():
+    report = counted(TRACES)[1]
+    count = report["calls"]["rethinker"]
+    assert report["cost"]["rethinker"] == (count["prompt_tokens"] * 1.0 + count["completion_tokens"] * 2.0) / 1e6
+    free = {agent: {"prompt": 0.0, "completion": 0.0} for agent in PRICES}
+    assert cost(report["calls"], free) == {}
+
+
+def test_the_sample_has_something_of_everything():
+    strata = {("kept", "medium"): range(1000), ("kept", "easy"): range(1000, 1990), ("discarded", "x"): [1990, 1991]}
+    chosen = sample(strata, 20, 0)
+    assert len(chosen) == 20 == len(set(chosen)) and chosen == sorted(chosen) == sample(strata, 20, 0)
+    assert {1990, 1991} < set(chosen) and chosen != sample(strata, 20, 1)
+    assert Counter(place < 1000 for place in chosen if place < 1990) == {True: 9, False: 9}
+    assert sample({"a": [3, 1]}, 20, 0) == [1, 3]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("$a$ and $$b\nc$$ and \\(d\\) and \\[e\\]", ["inline a", "block b\nc", "inline d", "block e"]),
+        ("so \\boxed{12}.", ["inline \\boxed{12}"]),
+        ("\\begin{align*}\na&=b\n\\end{align*}", ["block \\begin{align*}\na&=b\n\\end{align*}"]),
+        ("it costs $5", []),
+    ],
+)
+def test_formulas_are_found(text, found):
+    assert [key for key, _, _ in formulas(text)] == found
+
+
+@pytest.mark.parametrize(
+    "latex",
+    [
+        r"\text{<script>alert(1)</script>}",
+        r"\text{</mtext></math><img src=x onerror=y>}",
+        r"\href{javascript:y}{x}",
+        r"\style{background:url(y)}{x}",
+        r"\text{&lt;img src=x&gt;}",
+    ],
+)
+def test_mathml_lets_nothing_through(latex):
+    made = mathml(latex, "inline") or ""
+    assert not re.search(r"<(?!/?m)", made) and "href" not in re.sub(r">[^<]*<", "><", made) and "style" not in made
+
+
+def test_mathml_of_what_is_no_latex():
+    assert "mfrac" in mathml(r"\frac{1}{2}", "inline") and 'class="boxed"' in mathml(r"\boxed{7}", "block")
+    assert mathml(r"\multicolumn{2}{r}{5}", "inline") is None  # shown as written, not as a product of letters
+    assert mathml(r"\frac", "inline") is None and mathml("x" * 3000, "inline") is None
+
+
+# --- in the browser ---
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory):
+    tally, report = counted(TRACES)
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    path.write_text(render(report, tally.lengths, TRACES, f"problems {EVIL}"), encoding="utf-8")
+    return path
+
+
+def opened(page, view=""):
+    """The page's elements after its script has run, and what it said on the console."""
+    done = subprocess.run(
+        [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr", "--dump-dom",
+         "--virtual-time-budget=3000", f"--user-data-dir={page.parent}/profile", f"{page.as_uri()}#{view}"],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    assert 'data-ready="true"' in done.stdout, done.stderr[-2000:]
+    return done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+
+
+def listed(dom):
+    return re.findall(r'<span class="why">(\w+) ·', dom)
+
+
+@needs_browser
+def test_the_page_in_a_browser(page):
+    dom, console = opened(page)
+    assert not console
+    assert len(listed(dom)) == len(TRACES) and "7 of 7" in dom
+    assert "://" not in dom and not re.search(r"<link|<script[^>]* src|url\((?!#tip)", dom)  # nothing from elsewhere
+    assert re.search(r'class="chain medium".*Original.*Critic: medium', dom, re.S)  # the first problem is open
+
+
+@needs_browser
+@pytest.mark.parametrize(("view", "id"), [("search=evil", "e2"), ("outcome=quarantined", "u1")])
+def test_model_text_stays_text(page, view, id):
+    dom, console = opened(page, view)
+    assert listed(dom) == [id] and not console
+    assert "pwned" in dom and "data-pwned" not in dom and "<img" not in dom  # shown, and never run
+    assert dom.count("<script") == 2 and "<msup>" in dom  # ours; and the rest of that formula is rendered
+    assert html.escape(EVIL, quote=False) in dom
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("view", "ids"),
+    [
+        ("outcome=kept", ["m1", "e1", "e2", "h1"]),
+        ("outcome=kept&level=easy", ["e1", "e2"]),
+        ("reason=unchanged", ["h2"]),
+        ("search=NEEDLE42", ["h1"]),
+        ("search=try+3&outcome=discarded", ["h2"]),
+        ("search=nowhere", []),
+    ],
+)
+def test_filters(page, view, ids):
+    assert listed(opened(page, view)[0]) == ids
+
+
+@needs_browser
+def test_every_try_is_beside_the_others(page):
+    dom = opened(page, "search=needle42")[0]
+    columns = re.findall(r'<div class="chain [^"]*"><header><b>([^<]*)</b>', dom)
+    assert columns == ["Original", "Try 1: simplified", "Try 2: simplified", "Try 3: simplified, kept"]
+    chips = re.findall(r'<span class="chip[^"]*">([^<]*)</span>', dom)
+    for chip in ("Critic: hard", "guard: meta", "Verifier: YES", "answer agrees", "Critic: medium", "kept as hard*"):
+        assert chip in chips
+    problem = re.search(r'<div class="problem">(.*?)</div>', dom, re.S)[1]
+    assert problem.count("<mfrac>") == 5 and problem.count("boxed") == 1 and "\\frac" not in problem
+    assert "<mark>needle42</mark>" in problem
