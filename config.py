@@ -11,6 +11,7 @@ results of another configuration is refused.
 import ast
 import dataclasses
 import difflib
+import errno
 import inspect
 import itertools
 import os
@@ -32,9 +33,9 @@ RESOLVED = "config.yaml"
 def run_cli(main, schema, doc):
     """Entry point of a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
 
-    `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2; Ctrl-C says
-    how to go on and exits with 130; so do, with 2, the ranks that another one has left alone. Everything else keeps its
-    traceback: it is a defect of this project.
+    `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2, and so do a
+    full disk and a rank that another one has left alone; Ctrl-C says how to go on and exits with 130. Everything else
+    keeps its traceback: it is a defect of this project.
     """
     argv = sys.argv[1:]
     speaks = int(os.environ.get("RANK", "0")) == 0  # one voice under torchrun
@@ -50,6 +51,12 @@ def run_cli(main, schema, doc):
         if speaks:
             print("\nstopped; run the same command again to go on from here", file=sys.stderr, flush=True)
         sys.exit(130)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        what = f"cannot write {error.filename or 'to disk'}: {error.strerror}"
+        _speak_in_turn(f"{what}; once there is room, run the same command again to go on")
+        sys.exit(2)
     except RuntimeError as error:
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise

@@ -141,22 +141,25 @@ def small_disk(num_bytes):
     return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
 
 
-@pytest.mark.parametrize("during", ["save", "export"])
-def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files, tmp_path, during):
+@pytest.mark.parametrize(
+    "num_bytes, target",
+    [(50_000, "checkpoints/step-000040"), (10_000, "to disk"), (130_000, "model.partial/model.safetensors")],
+    ids=["save", "curves", "export"],
+)
+def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files, tmp_path, num_bytes, target):
     out = tmp_path / "o"
     shutil.copytree(undisturbed, out)
     (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(undisturbed), str(out)))
     shutil.rmtree(out / "model")
-    if during == "save":
-        shutil.rmtree(out / "checkpoints" / "step-000040")
+    if target.startswith("checkpoints"):
+        shutil.rmtree(out / target)
     before = checkpoints(out)
     words = sft_words(tiny_qwen, files, out, **LONG)
     done = subprocess.run(
-        command("train_sft.py", *words), cwd=ROOT, capture_output=True, text=True, preexec_fn=small_disk(50_000)
+        command("train_sft.py", *words), cwd=ROOT, capture_output=True, text=True, preexec_fn=small_disk(num_bytes)
     )
-    target = out / ("checkpoints/step-000040" if during == "save" else "model.partial/model.safetensors")
     last = done.stderr.strip().splitlines()[-1]
-    assert done.returncode == 2 and last.startswith(f"error: cannot write {target}: ")
+    assert done.returncode == 2 and last.startswith("error: cannot write ") and f"{target}: " in last, last
     assert "File too large" in last and "Traceback" not in done.stderr
     assert checkpoints(out) == before and not (out / "model").exists()
     run("train_sft.py", *words)
