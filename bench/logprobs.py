@@ -133,7 +133,8 @@ def start_of_peak():
         torch.cuda.reset_peak_memory_stats()
     else:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: tensors go back to the kernel when they are freed
+        for option, value in ((-3, 1 << 16), (-2, 0), (-1, 0)):  # M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD:
+            libc.mallopt(option, value)  # what is freed goes back to the kernel
         libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak of resident memory starts again from now
     return memory_now()

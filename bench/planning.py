@@ -15,9 +15,9 @@ import json
 import time
 
 import numpy as np
-from bench.common import ROOT, environment_line, table
 from transformers import Qwen2Config
 
+from bench.common import ROOT, environment_line, table
 from data.packing import Unit, _best_fit, _split, plan_epoch, plan_micro_batches, plan_stats
 from model.flops import quadratic, shape_of
 
