@@ -73,9 +73,9 @@ ROWS = {
     "ours": (linear_logps, "ours"),
     "naive": (naive, "full logits"),
     "torch": (torch_chunked, "torch F.linear_cross_entropy, chunked"),
-    "torch256": (torch_chunks_of_256, "the same, 256 tokens a chunk"),
+    "torch256": (torch_chunks_of_256, "torch F.linear_cross_entropy, 256 tokens a chunk"),
     "liger": (liger, "Liger fused linear cross-entropy"),
-    "liger32": (liger_float32, "the same, accum_dtype=float32"),
+    "liger32": (liger_float32, "Liger fused linear cross-entropy, accum_dtype=float32"),
     "cut": (cut_exact, "cut-cross-entropy, no gradient filter"),
     "cut-filter": (cut, "cut-cross-entropy as it comes (filters gradients)"),
 }
