@@ -90,13 +90,8 @@ def main(argv=None):
         if rate is None or time.perf_counter() - began + flops / rate < args.limit:
             seconds, memory = measure(model, length, min(8, max(1, 16384 // length)))
             rate = flops / seconds
-            values = (
-                seconds,
-                length / seconds,
-                rate / 1e12,
-                100 * rate / peak if peak else None,
-                memory and memory / 1e9,
-            )
+            mfu = 100 * rate / peak if peak else None
+            values = (seconds, length / seconds, rate / 1e12, mfu, memory and memory / 1e9)
             row |= zip(KEYS, values, strict=True)
         rows.append(row)
     print(environment_line(), end="\n\n")

@@ -73,9 +73,9 @@ ROWS = {
     "ours": (linear_logps, "ours"),
     "naive": (naive, "full logits"),
     "torch": (torch_chunked, "torch F.linear_cross_entropy, chunked"),
-    "torch256": (torch_chunks_of_256, "the same, 256 tokens a chunk"),
+    "torch256": (torch_chunks_of_256, "torch F.linear_cross_entropy, 256 tokens a chunk"),
     "liger": (liger, "Liger fused linear cross-entropy"),
-    "liger32": (liger_float32, "the same, accum_dtype=float32"),
+    "liger32": (liger_float32, "Liger fused linear cross-entropy, accum_dtype=float32"),
     "cut": (cut_exact, "cut-cross-entropy, no gradient filter"),
     "cut-filter": (cut, "cut-cross-entropy as it comes (filters gradients)"),
 }
@@ -133,7 +133,8 @@ def start_of_peak():
         torch.cuda.reset_peak_memory_stats()
     else:
         libc = ctypes.CDLL("libc.so.6")
-        libc.mallopt(-3, 1 << 16)  # M_MMAP_THRESHOLD: tensors go back to the kernel when they are freed
+        for option, value in ((-3, 1 << 16), (-2, 0), (-1, 0)):  # M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD:
+            libc.mallopt(option, value)  # what is freed goes back to the kernel
         libc.malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak of resident memory starts again from now
     return memory_now()
