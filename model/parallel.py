@@ -19,7 +19,7 @@ from torch.distributed.tensor import DTensor
 from data.errors import UserError
 from model.recompute import checkpointed
 
-PATIENCE = timedelta(minutes=30)  # how long a rank waits for the others: the slowest checkpoint, not the slowest step
+PATIENCE = timedelta(minutes=10)  # how long a rank waits for the others before it gives up
 
 
 @dataclass

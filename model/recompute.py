@@ -17,6 +17,7 @@ ATTENTION = (  # by name: the flash-attn package registers its own when it is im
     "_flash_attn_varlen_forward",
     "_flash_attn_forward",
     "_varlen_attn",
+    "flash_attn_3.fwd",
 )
 
 

@@ -100,7 +100,7 @@ def test_easydistill_there_and_back(finished, tmp_path):
     assert first["prompt"] == f"{SYSTEM}\n\nWhat is 1 plus 1?" and first["beta"] == 0.5
     assert rows(folder / "sft.jsonl")[0]["output"].startswith("chain1: 1 + 1 = 2")
     sources.main(load(sources.Config, [f"path={folder}/cogpo.jsonl", f"out={tmp_path}/back.jsonl"]))
-    back = read_records(tmp_path / "back.jsonl", "pair")
+    back = list(read_records(tmp_path / "back.jsonl", "pair"))
     ours = rows(finished / "pairs.jsonl")
     assert [(r["gap"], r["chosen"], r["rejected"]) for r in back] == [
         (r["gap"], r["chosen"], r["rejected"]) for r in ours

@@ -29,7 +29,7 @@ def run(tmp_path, rows, *words, kind="problem", suffix="jsonl"):
     else:
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     main(load(Config, [f"out={out}", f"path={path}", *words]))
-    return read_records(out, kind)
+    return list(read_records(out, kind))
 
 
 BESPOKE = [
