@@ -64,7 +64,7 @@ def test_solve_asks_the_base_model():
 
 
 def test_code_gets_no_mathematical_prefix():
-    layout = Layout("plain", "none", "", study("crv_bespoke", made={}).instruction)
+    layout = Layout("plain", "none", "", study("crv_bespoke").instruction, {})
     asked = {domain: layout.prompt({"problem": "P", "domain": domain})[0]["content"] for domain in ("math", "code")}
     assert asked == {"math": "Return your final response within \\boxed{}. P", "code": "P"}
     assert layout.prompt({"problem": "P"})[0]["content"] == asked["math"]
