@@ -7,8 +7,10 @@ import pytest
 from aiohttp import web
 from scripted_endpoint import Server, error, reply
 
-from agents.client import REFUSALS, Endpoint, EndpointConfig, read_reply
+from agents.client import REFUSALS, Endpoint, EndpointConfig
+from agents.pool import Pool
 from agents.prompts import load_prompts, question
+from agents.reply import read_reply
 from data.errors import UserError
 
 
@@ -18,13 +20,20 @@ def body(n=0):
 
 def chat(server, bodies, proven=True, **settings):
     """All bodies at once through one Endpoint. Returns (replies or exceptions, the Endpoint)."""
-    settings = {"concurrency": 64, "timeout": 20, "retries": 2, "backoff": 0.01} | settings
+    settings = {
+        "concurrency": 64,
+        "timeout": 20,
+        "min_tokens_per_second": 1000,
+        "retries": 2,
+        "backoff": 0.01,
+    } | settings
     url = server if isinstance(server, str) else server.url
 
     async def run():
         endpoint = Endpoint("teacher", EndpointConfig(base_url=url, model="m", **settings), proven)
+        pool = Pool([endpoint])
         try:
-            replies = await asyncio.gather(*[endpoint.chat(b) for b in bodies], return_exceptions=True)
+            replies = await asyncio.gather(*[pool.chat(b) for b in bodies], return_exceptions=True)
         finally:
             await endpoint.close()
         return replies, endpoint
@@ -134,7 +143,7 @@ def test_a_reset_connection_is_tried_again():
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2, backoff=0.01), proven=True)
         with pytest.raises(UserError, match="does not answer"):
-            await endpoint.chat(body())
+            await Pool([endpoint]).chat(body())
         await endpoint.close()
         server.close()
 
