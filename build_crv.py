@@ -68,7 +68,7 @@ class Config:
     """OpenAI-compatible endpoints by name."""
     agents: Bindings = field(default_factory=Bindings)
     """Which endpoint plays which agent."""
-    probe: Literal["off", "short", "long"] = "short"
+    probe: Literal["none", "short", "long"] = "short"
     """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
     back, which options it honours, how it wants to be asked. long: also a long prompt, to see whether it is cut."""
     max_cost: float | None = None
@@ -209,7 +209,7 @@ async def ask_all(cfg, prompts, total, out):
     journal = Journal(cfg.journal or out / "journal.jsonl")
     endpoints = []
     try:
-        prober = None if cfg.probe == "off" else Prober(out / "probe.json", cfg.probe == "long")
+        prober = None if cfg.probe == "none" else Prober(out / "probe.json", cfg.probe == "long")
         endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
         agents = Agents(
             bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes,

@@ -27,7 +27,7 @@ def command(problems, out, url, *words):
     return [
         sys.executable, "build_crv.py", f"problems={problems}", f"out={out}", f"endpoints.teacher.base_url={url}",
         "endpoints.teacher.model=m", "endpoints.teacher.retries=2", "endpoints.teacher.backoff=0.01",
-        "endpoints.teacher.concurrency=8", "response_style=plain", "probe=off", *words,
+        "endpoints.teacher.concurrency=8", "response_style=plain", "probe=none", *words,
     ]  # fmt: skip
 
 
