@@ -1,10 +1,12 @@
 """One OpenAI-compatible endpoint: limits, deadlines, and what its answers and failures mean. agents/pool.py retries.
 
-It is the `openai` client over its aiohttp transport, with the transport's cap on connections lifted and idle
-connections dropped before the usual server does (vLLM's uvicorn waits 5 s), so that none is reused as it closes.
+It is `openai`'s own aiohttp client, without the request building on top of it that costs as much CPU again; with its
+cap on connections lifted, and idle connections dropped before the usual server does (vLLM's uvicorn waits 5 s), so that
+none is reused as it closes.
 """
 
 import asyncio
+import json
 import os
 import re
 import time
@@ -14,7 +16,7 @@ import httpx2
 import openai
 
 from agents.limits import Gate, Pace, retry_after
-from agents.reply import Reply, join_stream, read_reply, room_left
+from agents.reply import Reply, complaint, join_stream, read_reply, room_left
 from data.errors import UserError
 from progress import say
 
@@ -23,6 +25,7 @@ CONGESTED = (429, 503)
 TOO_LONG = ("context length", "context_length", "context window", "context size", "too long", "completion tokens")
 REFUSALS = 20  # so many refusals and not one answer: the request itself is wrong, not the questions
 SUSPECT = 5  # so many failures in a row and no answer: the endpoint is in trouble, not the questions
+CONNECT = 30.0  # seconds for a connection, and for small questions
 KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn closes an idle connection
 MAX_DOUBLED = 4  # times that a deadline is doubled at most
 LEAST_ROOM = 256  # fewer tokens than this for an answer are not worth a call
@@ -114,10 +117,11 @@ class Endpoint:
         self.traits, self.probing, self.watcher = None if prober else Traits(), None, None
         # 0 is aiohttp's "no limit"; None would be its default of 100
         limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
-        self.http = openai.DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=30.0))
-        self.client = openai.AsyncOpenAI(
-            base_url=cfg.base_url, api_key=self.key or "none", max_retries=0, http_client=self.http
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key or 'none'}"}
+        self.http = openai.DefaultAioHttpClient(
+            headers=headers, limits=limits, timeout=httpx2.Timeout(None, connect=CONNECT)
         )
+        self.url = httpx2.URL(cfg.base_url.rstrip("/") + "/chat/completions")  # parsed once
 
     async def ask(self, body, patience=0):
         """POST /chat/completions once. patience: how often the deadline is doubled. The caller holds a place in `gate`.
@@ -138,7 +142,7 @@ class Endpoint:
             elif error.status < 500 and error.status != 408:
                 return self._refused(error)
             failure = Failed(error.words, retry_after(error.headers), congested)
-        except openai.APIConnectionError as error:
+        except httpx2.TransportError as error:
             failure = Failed(_cause(error))
         except Malformed as error:
             failure = Failed(str(error))
@@ -146,39 +150,37 @@ class Endpoint:
         raise failure
 
     async def post(self, body, seconds, read):
-        """read(completion), the JSON of the answer. Raises Refused, Malformed, TimeoutError, APIConnectionError."""
-        sending = self.client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-        response = await self._exchange(sending, seconds)
+        """read(completion), the JSON of the answer. Raises Refused, Malformed, TimeoutError, httpx2.TransportError."""
+        async with asyncio.timeout(seconds):
+            response = await self.http.post(self.url, content=json.dumps(body, ensure_ascii=False).encode())
+        return self._read(response, lambda: read(join_stream(response.text) if body.get("stream") else response.json()))
+
+    async def models(self):
+        """What GET /models says. Raises like `post`."""
+        async with asyncio.timeout(CONNECT):
+            response = await self.http.get(self.url.join("../models"))
+        return self._read(response, response.json)
+
+    def _read(self, response, read):
+        if response.status_code >= 400:
+            raise Refused(response.status_code, *complaint(response, self.key), response.headers)
         try:
-            return read(join_stream(response.text) if body.get("stream") else response.json())
+            return read()
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             raise Malformed(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
-
-    async def _exchange(self, sending, seconds):
-        refused = None
-        try:
-            async with asyncio.timeout(seconds):
-                return await sending
-        except openai.APIStatusError as error:  # its text may hold the key: nothing may be raised from in here
-            refused = Refused(error.status_code, self._words(error), error.code, error.response.headers)
-        raise refused
 
     def deadline(self, body, patience=0):
         """Seconds that a call may take."""
         tokens = next((body[key] for key in TOKEN_KEYS if key in body), 0)
         return (self.cfg.timeout + tokens / self.cfg.min_tokens_per_second) * 2 ** min(patience, MAX_DOUBLED)
 
-    async def models(self):
-        """What GET /models says. Raises like `post`."""
-        return (await self._exchange(self.client.get("/models", cast_to=httpx2.Response), 30.0)).json()
-
     async def is_there(self):
         """Whether anything speaks HTTP at the address."""
         try:
             await self.models()
-        except (openai.APIConnectionError, TimeoutError):
+        except (httpx2.TransportError, TimeoutError):
             return False
-        except (Refused, ValueError):
+        except (Refused, Malformed):
             pass
         return True
 
@@ -187,7 +189,7 @@ class Endpoint:
             if task is not None:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
-        await self.client.close()
+        await self.http.aclose()
 
     def check_served(self):
         """Raises UserError if every question was refused, however few there were."""
@@ -258,13 +260,6 @@ class Endpoint:
         if self.refusals >= REFUSALS and not self.proven:
             raise Failed(f"refused its first {REFUSALS} requests; the last time it said {error.words}", fatal=True)
         return Reply("refused", detail=error.words)
-
-    def _words(self, error):
-        body = error.body if isinstance(error.body, dict) else {}
-        message = " ".join(str(body.get("message") or error.body or "").split())
-        if self.key:
-            message = message.replace(self.key, "***")
-        return f"HTTP {error.status_code}: {message[:300]}" if message else f"HTTP {error.status_code}"
 
     async def _watch(self):
         """Follow vLLM's queue: while it is there in three looks in a row, its length is taken off the limit, once."""

@@ -11,7 +11,7 @@ import json
 import os
 from pathlib import Path
 
-from agents.client import TOKEN_KEYS, Refused, Traits
+from agents.client import TOKEN_KEYS, Malformed, Refused, Traits
 from agents.reply import read_reply, room_left, where_thought_is
 from data.errors import UserError
 from progress import say
@@ -89,7 +89,7 @@ async def _served_context(endpoint):
     """max_model_len as GET /models tells it (vLLM, SGLang), or None."""
     try:
         models = await endpoint.models()
-    except (Refused, ValueError):
+    except (Refused, Malformed):
         return None
     listed = models.get("data") if isinstance(models, dict) else None
     for model in listed if isinstance(listed, list) else []:

@@ -114,3 +114,17 @@ def room_left(words):
     if not window or not prompt:
         return None
     return int(window.group(1)) - int(next(group for group in prompt.groups() if group)) - ROOM
+
+
+def complaint(response, key):
+    """(words, code) of an HTTP response of status 400 or more: its message in one line, never with the key in it."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    body = body.get("error", body) if isinstance(body, dict) else body
+    message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
+    words, code = " ".join(str(message).split()), body.get("code") if isinstance(body, dict) else None
+    if key:
+        words, code = words.replace(key, "***"), str(code).replace(key, "***")
+    return f"HTTP {response.status_code}: {words[:300]}" if words else f"HTTP {response.status_code}", code

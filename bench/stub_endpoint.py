@@ -33,7 +33,7 @@ def completion(text):
             "created": 0,
             "model": "stub",
             "choices": [{"index": 0, "message": message, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 500, "completion_tokens": max(1, len(text) // 4)},
+            "usage": {"prompt_tokens": 500, "completion_tokens": len(text) // 4, "total_tokens": 500 + len(text) // 4},
         }
     )
 
