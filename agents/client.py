@@ -157,8 +157,8 @@ class Endpoint:
 
     async def models(self):
         """What GET /models says. Raises like `post`."""
-        async with asyncio.timeout(CONNECT):
-            response = await self.http.get(self.url.join("../models"))
+        async with asyncio.timeout(CONNECT):  # a server that fails here may close the connection: none is to be reused
+            response = await self.http.get(self.url.join("../models"), headers={"Connection": "close"})
         return self._read(response, response.json)
 
     def _read(self, response, read):

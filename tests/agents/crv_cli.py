@@ -32,7 +32,7 @@ def command(problems, out, url, *words):
 
 
 def run(*args, **kwargs):
-    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=120, **kwargs)
+    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
 
 
 def check_refused(done, message, lines=1):
