@@ -118,9 +118,8 @@ class Endpoint:
         # 0 is aiohttp's "no limit"; None would be its default of 100
         limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key or 'none'}"}
-        self.http = openai.DefaultAioHttpClient(
-            headers=headers, limits=limits, timeout=httpx2.Timeout(None, connect=CONNECT)
-        )
+        patience = httpx2.Timeout(None, connect=CONNECT)
+        self.http = openai.DefaultAioHttpClient(headers=headers, limits=limits, timeout=patience)
         self.url = httpx2.URL(cfg.base_url.rstrip("/") + "/chat/completions")  # parsed once
 
     async def ask(self, body, patience=0):

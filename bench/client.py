@@ -22,7 +22,7 @@ import urllib.request
 from collections import Counter
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+from bench.common import ROOT, environment_line, table
 
 
 @contextlib.contextmanager
@@ -129,35 +129,30 @@ def timed(name, python, url, calls, concurrency, prompt_bytes):
 
 
 def calls(args):
-    pythons = {
-        "ours": sys.executable,
-        "aiohttp": sys.executable,
-        "curator": args.curator,
-        "distilabel": args.distilabel,
-    }
-    print(f"{args.count} calls, 50 ms, 2 KB answers; calls/s (ours / it), CPU ms a call with imports, load")
+    mine, rows = sys.executable, []
+    pythons = {"ours": mine, "aiohttp": mine, "curator": args.curator, "distilabel": args.distilabel}
     for concurrency in args.concurrency:
         with stub("--latency", 0.05, "--answer-bytes", 2048) as url:
             base = None
             for name, python in pythons.items():
                 if python:
                     row = timed(name, python, url, args.count, concurrency, 1024)
-                    base = base or row["rate"]
-                    print(
-                        f"  C={concurrency:<5} {name:<11} {row['rate']:7.0f} ({base / row['rate']:.2f})"
-                        f"  {1000 * row['cpu'] / args.count:5.2f} ms  load {row['load']:.1f}"
-                        + (f"  only {row['answers']} answers" if row["answers"] != args.count else ""),
-                        flush=True,
-                    )
+                    base, used = base or row, 1000 * row["cpu"] / args.count
+                    rows.append({"in flight": concurrency, "client": name, "calls/s": row["rate"],
+                                 "ours / it": base["rate"] / row["rate"], "CPU ms a call": used,
+                                 "its CPU / ours": row["cpu"] / base["cpu"], "answers": row["answers"],
+                                 "load": row["load"]})  # fmt: skip
+    print(f"{args.count} calls, 50 ms, 1 KB questions, 2 KB answers\n\n{table(rows)}")
 
 
 def long(args):
-    ideal = 1024 / 5
-    print(f"{args.count} calls, 5 s, 24 KB each way, 1,024 in flight; share of the ideal {ideal:.0f}/s")
+    ideal, rows = 1024 / 5, []
     with stub("--latency", 5, "--answer-bytes", 24 << 10) as url:
         for name in ("ours", "aiohttp"):
             row = timed(name, sys.executable, url, args.count, 1024, 24 << 10)
-            print(f"  {name:<8} {row['rate']:6.1f}/s = {row['rate'] / ideal:.1%}  load {row['load']:.1f}", flush=True)
+            rows.append({"client": name, "calls/s": row["rate"], "of the ideal": f"{row['rate'] / ideal:.1%}",
+                         "CPU ms a call": 1000 * row["cpu"] / args.count, "load": row["load"]})  # fmt: skip
+    print(f"{args.count} calls, 5 s, 24 KB each way, 1,024 in flight: {ideal:.0f}/s would be ideal\n\n{table(rows)}")
 
 
 def problems(args):
@@ -225,6 +220,7 @@ def main():
     kind.add_argument("--count", type=int, default=114_000)
     kind.add_argument("--folder", help="where to put the temporary files (20 KB a problem)")
     args = parser.parse_args()
+    print(environment_line("aiohttp", "openai") + "\n", flush=True)
     args.run(args)
 
 
