@@ -17,17 +17,19 @@ import asyncio
 import errno
 import hashlib
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from agents.client import Endpoint, EndpointConfig
+from agents.client import EndpointConfig
 from agents.crv import Rules, run_problems
 from agents.exports import write_outputs
 from agents.guards import Guards
 from agents.journal import Journal
 from agents.live import Live
 from agents.merge import parse_shard
+from agents.pool import open_endpoints
+from agents.probe import Prober
 from agents.prompts import load_prompts
 from agents.provenance import made_with
 from agents.roles import Agents, Sampling, Thresholds
@@ -41,11 +43,11 @@ from progress import Progress, say
 
 @dataclass
 class Bindings:
-    critic: str = "teacher"
-    """Endpoint of the Critic: π_large (§3.2.1, A.5)."""
-    rethinker: str = "teacher"
+    critic: str | list[str] = "teacher"
+    """Endpoint of the Critic: π_large (§3.2.1, A.5). Several that serve the same model share the work: [a, b]."""
+    rethinker: str | list[str] = "teacher"
     """Endpoint of the Rethinker, for incorrect chains too: π_large (§3.2.2)."""
-    verifier: str = "teacher"
+    verifier: str | list[str] = "teacher"
     """Endpoint of the Verifier. §3.2.3 says π_base, A.2 and A.5 say π_large: bind it to another one for the former."""
 
 
@@ -60,6 +62,11 @@ class Config:
     """OpenAI-compatible endpoints by name."""
     agents: Bindings = field(default_factory=Bindings)
     """Which endpoint plays which agent."""
+    probe: Literal["none", "short", "long"] = "short"
+    """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
+    back, which options it honours, how it wants to be asked. long: also a long prompt, to see whether it is cut."""
+    max_cost: float | None = None
+    """Stop before all answers together cost more than this, by the endpoints' prices; null for no cap."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampling of all agents (A.2)."""
     prompts_dir: str = ""
@@ -127,8 +134,8 @@ class Config:
 
 
 # what may change between a run and its resumption: nothing of it changes an answer
-FREE_ENDPOINT_KEYS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "backoff", "max_backoff",
-                      "price_prompt", "price_completion")  # fmt: skip
+FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", "extra_body"})
+FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens", "report_samples")
 
 
 def main(cfg):
@@ -136,7 +143,7 @@ def main(cfg):
     prompts = load_prompts(cfg.prompts_dir)
     source = check_problems(cfg.problems, cfg.limit)
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
-    claim_output(cfg, cfg.out, free=[*free, "sampling.max_tokens"])
+    claim_output(cfg, cfg.out, free=[*free, *FREE_KEYS])
     out = Path(cfg.out)
     try:
         spool = asyncio.run(ask_all(cfg, prompts, source["problems"], out))
@@ -151,10 +158,11 @@ def main(cfg):
 
 
 def check_config(cfg):
-    for agent, name in vars(cfg.agents).items():
-        if name not in cfg.endpoints:
-            known = ", ".join(cfg.endpoints) or "none"
-            raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
+    for agent, names in vars(cfg.agents).items():
+        for name in [names] if isinstance(names, str) else names or [""]:
+            if name not in cfg.endpoints:
+                known = ", ".join(cfg.endpoints) or "none"
+                raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
     for key, least in {"max_rounds": 1, "critic_votes": 1, "verifier_votes": 1, "incorrect_tries": 0}.items():
         if getattr(cfg, key) < least:
             raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
@@ -162,8 +170,11 @@ def check_config(cfg):
     for name, endpoint in cfg.endpoints.items():
         if endpoint.concurrency < 1:
             raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
-        if not endpoint.base_url.startswith(("http://", "https://")):
-            raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {endpoint.base_url}")
+        for url in [endpoint.base_url] if isinstance(endpoint.base_url, str) else endpoint.base_url or [""]:
+            if not url.startswith(("http://", "https://")):
+                raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")
+            if "@" in url or "?" in url:  # it would be written into config.yaml and shown in messages
+                raise UserError(f"config key endpoints.{name}.base_url must not hold a key; name it in api_key_env")
     templates = cfg.instruction if isinstance(cfg.instruction, dict) else {"default": cfg.instruction}
     if "default" not in templates:
         raise UserError("config key instruction needs a default, for problems of other domains")
@@ -201,10 +212,10 @@ def check_problems(path, limit):
 async def ask_all(cfg, prompts, total, out):
     """Walk every problem through the agents. Returns the Spool of traces."""
     journal = Journal(cfg.journal or out / "journal.jsonl")
-    endpoints = {}
+    endpoints = []
     try:
-        endpoints = {n: Endpoint(n, e, e.model in journal.models) for n, e in cfg.endpoints.items()}
-        bound = {agent: endpoints[name] for agent, name in vars(cfg.agents).items()}
+        prober = None if cfg.probe == "none" else Prober(out / "probe.json", cfg.probe == "long")
+        endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
         agents = Agents(
             bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes,
             cfg.critic_mode, cfg.verifier_mode, cfg.rv_cd,
@@ -214,22 +225,22 @@ async def ask_all(cfg, prompts, total, out):
         mine = range(index, total, count)
         say(f"{len(mine)} problems, {len(journal)} answers in {journal.path}")
         problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i in mine)
-        window = min(len(mine), sum(endpoint.cfg.concurrency for endpoint in set(bound.values())))
+        window = min(len(mine), sum(endpoint.cfg.concurrency for endpoint in endpoints))
         spool = Spool(out / "traces.spool")
         with Progress(len(mine), "crv", unit="problems") as bar:
-            live = Live(bar, len(mine), list(endpoints.values()), made_with(cfg, prompts)["prices"])
+            live = Live(bar, len(mine), endpoints, made_with(cfg, prompts)["prices"])
 
             def finished(index, trace):
                 spool.add(index, trace)
                 live.finished(trace)
 
             await run_problems(problems, agents, rules, window, finished)
-        for endpoint in endpoints.values():
+        for endpoint in endpoints:
             endpoint.check_served()
         return spool
     finally:
         await journal.close()
-        for endpoint in endpoints.values():
+        for endpoint in endpoints:
             await endpoint.close()
 
 

@@ -1,58 +1,61 @@
-"""One async client for any OpenAI-compatible endpoint: bounded concurrency, retries, and typed outcomes.
+"""One OpenAI-compatible endpoint: limits, deadlines, and what its answers and failures mean. agents/pool.py retries.
 
-It is the `openai` client over its aiohttp transport, with the transport's cap on connections lifted and idle
-connections dropped before the usual server does (vLLM's uvicorn waits 5 s), so that none is reused as it closes.
-
-What a call ends in (`Reply.status`):
-
-    ok           an answer
-    truncated    finish_reason "length": never an answer, however good its beginning looks
-    filtered     the host's content filter cut it
-    misrouted    reasoning, but no answer after it
-    empty        neither
-    too_long     the server says that the prompt does not fit its context
-    refused      any other 4xx
-    transport    this question failed `retries` times while the endpoint answered others
-
-An endpoint that answers nobody, or that refuses everything, ends the run with a UserError that names its URL.
+It is `openai`'s own aiohttp client, without the request building on top of it that costs as much CPU again; with its
+cap on connections lifted, and idle connections dropped before the usual server does (vLLM's uvicorn waits 5 s), so that
+none is reused as it closes.
 """
 
 import asyncio
+import json
 import os
-import random
+import re
 import time
-from dataclasses import dataclass, field
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field, replace
 
 import httpx2
 import openai
 
+from agents.limits import Gate, Pace, retry_after
+from agents.reply import Reply, complaint, join_stream, read_reply, room_left
 from data.errors import UserError
 from progress import say
 
-ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
-
 FATAL = (401, 402, 404)  # wrong key, no credit, unknown model: the next question would fare no better
 CONGESTED = (429, 503)
-TOO_LONG = ("context length", "context_length", "context window", "too long")
+TOO_LONG = ("context length", "context_length", "context window", "context size", "too long", "completion tokens")
 REFUSALS = 20  # so many refusals and not one answer: the request itself is wrong, not the questions
-LOST = 8  # so many questions given up in a row: the endpoint is broken, not the questions
+SUSPECT = 5  # so many failures in a row and no answer: the endpoint is in trouble, not the questions
+CONNECT = 30.0  # seconds for a connection, and for small questions
 KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn closes an idle connection
+MAX_DOUBLED = 4  # times that a deadline is doubled at most
+LEAST_ROOM = 256  # fewer tokens than this for an answer are not worth a call
+SILENT_CUT = 16, 20_000  # so many characters a token, in a prompt of so many: no language; the server cut it
+WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{[^}]*\})? ([\d.eE+-]+)", re.MULTILINE)
+TOKEN_KEYS = ("max_tokens", "max_completion_tokens")
 
 
 @dataclass
 class EndpointConfig:
-    base_url: str
-    """Address up to and including /v1, e.g. http://localhost:8000/v1"""
+    base_url: str | list[str]
+    """Address up to and including /v1, e.g. http://localhost:8000/v1. Several addresses of equal servers: a list;
+    the settings below then hold for each of them."""
     model: str
     """Model name as the endpoint knows it (GET /v1/models lists it)."""
     api_key_env: str = ""
     """Name of the environment variable that holds the API key; empty for a server that wants none. The key itself is
     never written anywhere."""
     concurrency: int = 64
-    """Requests in flight at most."""
-    timeout: float = 1800.0
-    """Seconds for one answer; doubled when it is asked again after a time-out."""
+    """Requests in flight at most. Congestion (429, 503, a missed deadline) lowers the limit, answers raise it again."""
+    requests_per_minute: int | None = None
+    """Cap of the host's plan; null for none."""
+    tokens_per_minute: int | None = None
+    """Likewise, prompt and answer together."""
+    watch_queue: float = 0.0
+    """Seconds between two looks at vLLM's /metrics: while requests wait there, fewer are sent. 0: never."""
+    timeout: float = 300.0
+    """Seconds for connecting and for waiting in the server's queue, part of every call's deadline."""
+    min_tokens_per_second: float = 10.0
+    """Slowest speed of one answer: the rest of the deadline is max_tokens at this speed. Doubled after a miss."""
     retries: int = 8
     """Further tries after a failure of the connection or the server, before the question (or the run) is given up."""
     backoff: float = 1.0
@@ -67,158 +70,217 @@ class EndpointConfig:
     """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
 
 
-@dataclass(frozen=True)
-class Reply:
-    """text: the answer without its thought. Tokens as the server counts them, thought included. seconds: of the try
-    that succeeded. detail: the server's own words, when there is no answer."""
+@dataclass
+class Traits:
+    """How an endpoint wants to be asked; agents/probe.py finds out."""
 
-    status: str
-    text: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    detail: str = ""
+    token_key: str = ""
+    stream: bool = False
+    prefilled: bool = False
+
+
+class Failed(Exception):
+    """A try that brought no answer. pause: seconds that the server asks to wait. fatal: it will not get better."""
+
+    def __init__(self, why, pause=None, congested=False, late=False, fatal=False):
+        super().__init__(why)
+        self.why, self.pause, self.congested, self.late, self.fatal = why, pause, congested, late, fatal
+
+
+class Refused(Exception):
+    """An HTTP status of 400 or more: the server's own words in one line, never with the key in them."""
+
+    def __init__(self, status, words, code, headers):
+        super().__init__(words)
+        self.status, self.words, self.code, self.headers = status, words, code, headers
+
+
+class Malformed(Exception):
+    """HTTP 200, but no chat completion."""
 
 
 class Endpoint:
-    """`chat(body) -> Reply` against one server. proven: whether it is known to have answered before (a resumed run)."""
+    """`ask(body) -> Reply`, one try at one server, within its limits.
 
-    def __init__(self, name, cfg, proven=False):
-        self.name, self.cfg, self.proven = name, cfg, proven
+    proven: whether it is known to have answered before (a resumed run). prober: `async prober(endpoint, body) ->
+    Traits`, called once, before the first question.
+    """
+
+    def __init__(self, name, cfg, proven=False, prober=None):
+        self.name, self.cfg, self.proven, self.prober = name, cfg, proven, prober
+        self.where = f"endpoint {name} at {cfg.base_url}"
         self.key = _api_key(name, cfg)
-        self.slots = asyncio.Semaphore(cfg.concurrency)
-        self.calls = self.retried = self.in_flight = self.refusals = self.lost = self.completion_tokens = 0
-        self.last_answer = -1.0  # time.monotonic()
+        self.gate = Gate(cfg.concurrency)
+        self.requests, self.tokens = Pace(cfg.requests_per_minute), Pace(cfg.tokens_per_minute)
+        self.calls = self.retried = self.refusals = self.troubles = self.completion_tokens = 0
+        self.last_answer, self.away_until, self.broken = -1.0, 0.0, ""  # times: time.monotonic()
+        self.traits, self.probing, self.watcher = None if prober else Traits(), None, None
         # 0 is aiohttp's "no limit"; None would be its default of 100
         limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
-        transport = openai.DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=30.0))
-        self.client = openai.AsyncOpenAI(
-            base_url=cfg.base_url, api_key=self.key or "none", max_retries=0, http_client=transport
-        )
+        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key or 'none'}"}
+        patience = httpx2.Timeout(None, connect=CONNECT)
+        self.http = openai.DefaultAioHttpClient(headers=headers, limits=limits, timeout=patience)
+        self.url = httpx2.URL(cfg.base_url.rstrip("/") + "/chat/completions")  # parsed once
 
-    async def chat(self, body):
-        """POST /chat/completions. A pause between two tries keeps its slot, so a server in trouble is asked less."""
-        async with self.slots:
-            self.in_flight += 1
-            try:
-                return await self._until_answered(body | self.cfg.extra_body)
-            finally:
-                self.in_flight -= 1
+    async def ask(self, body, patience=0):
+        """POST /chat/completions once. patience: how often the deadline is doubled. The caller holds a place in `gate`.
+
+        Returns a Reply for whatever the server decided about this question; raises Failed for everything else.
+        """
+        episode = self.gate.episode
+        try:
+            await self._know(body)
+            return await self._answer(body, patience)
+        except TimeoutError:
+            self.gate.congested(episode)
+            failure = Failed(f"no answer within {self.deadline(body, patience):g} s", late=True)
+        except Refused as error:
+            congested = error.status in CONGESTED
+            if congested:
+                self.gate.congested(episode)
+            elif error.status < 500 and error.status != 408:
+                return self._refused(error)
+            failure = Failed(error.words, retry_after(error.headers), congested)
+        except httpx2.TransportError as error:
+            failure = Failed(_cause(error))
+        except Malformed as error:
+            failure = Failed(str(error))
+        self.retried, self.troubles = self.retried + 1, self.troubles + (not failure.congested)
+        raise failure
+
+    async def post(self, body, seconds, read):
+        """read(completion), the JSON of the answer. Raises Refused, Malformed, TimeoutError, httpx2.TransportError."""
+        async with asyncio.timeout(seconds):
+            response = await self.http.post(self.url, content=json.dumps(body, ensure_ascii=False).encode())
+        return self._read(response, lambda: read(join_stream(response.text) if body.get("stream") else response.json()))
+
+    async def models(self):
+        """What GET /models says. Raises like `post`."""
+        async with asyncio.timeout(CONNECT):  # a server that fails here may close the connection: none is to be reused
+            response = await self.http.get(self.url.join("../models"), headers={"Connection": "close"})
+        return self._read(response, response.json)
+
+    def _read(self, response, read):
+        if response.status_code >= 400:
+            raise Refused(response.status_code, *complaint(response, self.key), response.headers)
+        try:
+            return read()
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+            raise Malformed(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
+
+    def deadline(self, body, patience=0):
+        """Seconds that a call may take."""
+        tokens = next((body[key] for key in TOKEN_KEYS if key in body), 0)
+        return (self.cfg.timeout + tokens / self.cfg.min_tokens_per_second) * 2 ** min(patience, MAX_DOUBLED)
+
+    async def is_there(self):
+        """Whether anything speaks HTTP at the address."""
+        try:
+            await self.models()
+        except (httpx2.TransportError, TimeoutError):
+            return False
+        except (Refused, Malformed):
+            pass
+        return True
 
     async def close(self):
-        await self.client.close()
+        for task in (self.probing, self.watcher):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+        await self.http.aclose()
 
     def check_served(self):
         """Raises UserError if every question was refused, however few there were."""
         if self.refusals and not self.proven:
-            raise UserError(f"endpoint {self.name} at {self.cfg.base_url} refused every request")
+            raise UserError(f"{self.where} refused every request")
 
-    async def _until_answered(self, body):
-        cfg, deadline, failures, since = self.cfg, self.cfg.timeout, 0, time.monotonic()
-        while True:
-            pause, congested, begin = None, False, time.monotonic()
-            try:
-                async with asyncio.timeout(deadline):
-                    response = await self.client.post("/chat/completions", body=body, cast_to=httpx2.Response)
-                reply = read_reply(response.json(), time.monotonic() - begin)
-                self.calls, self.completion_tokens = self.calls + 1, self.completion_tokens + reply.completion_tokens
-                self.proven, self.lost, self.last_answer = True, 0, time.monotonic()
-                return reply
-            except TimeoutError:
-                why = f"no answer within {deadline:g} s"
-                deadline *= 2  # the server may have been right to take its time
-            except openai.APIStatusError as error:
-                why = self._words(error)
-                congested = error.status_code in CONGESTED
-                pause = _retry_after(error.response.headers)
-                if error.status_code < 500 and not congested and error.status_code != 408:
-                    return self._refused(error, why)
-            except openai.APIConnectionError as error:
-                why = _cause(error)
-            except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                why = f"the answer is no chat completion ({type(error).__name__}: {error})"
-            failures, self.retried = failures + 1, self.retried + 1
-            if failures > cfg.retries:
-                await self._give_up(why, failures, since)
-                if not congested:
-                    return Reply("transport", detail=why)
-                failures, since = 0, time.monotonic()  # being busy says nothing about this question
-            if pause is None:
-                pause = min(cfg.max_backoff, cfg.backoff * 2 ** max(failures - 1, 0)) * random.uniform(0.5, 1.0)
-            elif pause > 60:
-                say(f"{cfg.base_url} asks to wait {pause:.0f} s")
-            await asyncio.sleep(pause)
+    def shaped(self, body, traits):
+        """The body as this endpoint wants it."""
+        body = body | self.cfg.extra_body
+        for key in TOKEN_KEYS:
+            if traits.token_key and key != traits.token_key and key in body:
+                body[traits.token_key] = body.pop(key)
+        if traits.stream:
+            body |= {"stream": True, "stream_options": {"include_usage": True}}
+        return body
 
-    async def _give_up(self, why, tries, since):
-        """Returns if the failure is this question's own; raises UserError if it is the endpoint's."""
-        if self.last_answer > since:
-            return
-        self.lost += 1
-        if not self.proven or self.lost >= LOST or not await self._is_there():
-            raise UserError(
-                f"endpoint {self.name} at {self.cfg.base_url} does not answer: {why} ({tries} tries in "
-                f"{time.monotonic() - since:.0f} s); every answer so far is kept, run the same command again to go on"
-            )
+    async def _know(self, body):
+        """Probe the endpoint and watch its queue, if that is wanted and not yet done. All questions share one probe."""
+        if self.watcher is None and self.cfg.watch_queue:
+            self.watcher = asyncio.create_task(self._watch())
+        while self.traits is None:
+            if self.probing is None or self.probing.done():
+                self.probing = asyncio.create_task(self.prober(self, body))
+            self.traits = await asyncio.shield(self.probing)
 
-    async def _is_there(self):
-        """Whether anything speaks HTTP at the address."""
+    async def _answer(self, body, patience):
+        body = self.shaped(body, self.traits)
+        letters = sum(len(message["content"]) for message in body["messages"])
+        guess = letters // 4 + (self.completion_tokens // self.calls if self.calls else 0)
+        await self.requests.take(1)
+        await self.tokens.take(guess)
+        begin, limit = time.monotonic(), self.deadline(body, patience)
+
+        def read(completion):
+            return read_reply(completion, time.monotonic() - begin, self.traits.prefilled, self.name)
+
         try:
-            async with asyncio.timeout(30):
-                await self.client.get("/models", cast_to=httpx2.Response)
-        except openai.APIStatusError:
-            return True
-        except (openai.APIConnectionError, TimeoutError):
-            return False
-        return True
+            reply = await self.post(body, limit, read)
+        except Refused as error:
+            key = next((key for key in TOKEN_KEYS if key in body), None)
+            room = room_left(error.words) if key and _is_too_long(error) else None
+            if room is None or room < min(LEAST_ROOM, body[key]) or room >= body[key]:
+                raise
+            reply = await self.post(body | {key: room}, limit, read)  # the prompt fits, the answer may be shorter
+        self.tokens.correct(reply.prompt_tokens + reply.completion_tokens - guess)
+        self.calls, self.completion_tokens = self.calls + 1, self.completion_tokens + reply.completion_tokens
+        self.proven, self.troubles, self.last_answer = True, 0, time.monotonic()
+        self.gate.answered()
+        per_token, long = SILENT_CUT
+        if letters > long and 0 < reply.prompt_tokens * per_token < letters:
+            words = f"the server counts {reply.prompt_tokens} tokens in {letters} characters: it cuts long prompts"
+            return replace(reply, status="too_long", text="", detail=words)
+        return reply
 
-    def _refused(self, error, why):
-        """The Reply for a 4xx, or a UserError where the next question would be refused as well."""
-        where = f"endpoint {self.name} at {self.cfg.base_url}"
-        if error.status_code in FATAL or (error.status_code == 403 and not self.proven):
+    def price(self, prompt_tokens, completion_tokens):
+        return (prompt_tokens * self.cfg.price_prompt + completion_tokens * self.cfg.price_completion) / 1e6
+
+    def _refused(self, error):
+        """The Reply for a 4xx; raises Failed where the next question would be refused as well."""
+        if error.status in FATAL or (error.status == 403 and not self.proven):
             key = f" (key from ${self.cfg.api_key_env})" if self.cfg.api_key_env else " (no api_key_env is set)"
-            raise UserError(f"{where} says {why}{key if error.status_code in (401, 403) else ''}")
+            raise Failed(f"says {error.words}{key if error.status in (401, 403) else ''}", fatal=True)
         if error.code == "content_filter":
-            return Reply("filtered", detail=why)
-        if any(sign in f"{why} {error.code}".lower() for sign in TOO_LONG):
-            return Reply("too_long", detail=why)
+            return Reply("filtered", detail=error.words)
+        if _is_too_long(error):
+            return Reply("too_long", detail=error.words)
         self.refusals += 1
         if self.refusals >= REFUSALS and not self.proven:
-            raise UserError(f"{where} refused its first {REFUSALS} requests; the last time it said {why}")
-        return Reply("refused", detail=why)
+            raise Failed(f"refused its first {REFUSALS} requests; the last time it said {error.words}", fatal=True)
+        return Reply("refused", detail=error.words)
 
-    def _words(self, error):
-        """The server's own message in one line, never with the key in it."""
-        body = error.body if isinstance(error.body, dict) else {}
-        message = " ".join(str(body.get("message") or error.body or "").split())[:300]
-        if self.key:
-            message = message.replace(self.key, "***")
-        return f"HTTP {error.status_code}: {message}" if message else f"HTTP {error.status_code}"
+    async def _watch(self):
+        """Follow vLLM's queue: while it is there in three looks in a row, its length is taken off the limit, once."""
+        url, looks = self.cfg.base_url.removesuffix("/").removesuffix("/v1") + "/metrics", 0
+        while True:
+            await asyncio.sleep(self.cfg.watch_queue)
+            try:
+                async with asyncio.timeout(10):
+                    found = WAITING.findall((await self.http.get(url)).text)
+            except (httpx2.HTTPError, TimeoutError):
+                continue  # the questions themselves will show whether the server is gone
+            if not found:
+                return say(f"{url} does not tell vllm:num_requests_waiting; its queue is not watched")
+            waiting = sum(map(float, found))
+            looks = looks + 1 if waiting else 0
+            self.gate.held = looks >= 3
+            if looks == 3:
+                self.gate.cut_to(self.gate.in_flight - waiting)
 
 
-def read_reply(completion, seconds=0.0):
-    """A Reply from the JSON of a chat completion; the thought is taken off wherever the server put it.
-
-    vLLM names the field `reasoning` (older ones and DeepSeek `reasoning_content`); without a reasoning parser the
-    thought stands in the text, often without its opening tag, because the chat template has already written that.
-    """
-    choice = completion["choices"][0]
-    message, finish = choice["message"], choice.get("finish_reason")
-    usage = completion.get("usage") or {}
-    content = message.get("content") or ""
-    thought, _, text = content.rpartition("</think>")
-    thinks = bool(thought or message.get("reasoning") or message.get("reasoning_content"))
-    if "<think>" in text:  # a thought that never ends: what stands there is no answer
-        thinks, text = True, ""
-    text = text.strip()
-    if finish == "length":
-        status, text = "truncated", ""
-    elif finish == "content_filter" or message.get("refusal"):
-        status, text = "filtered", ""
-    elif text:
-        status = "ok"
-    else:
-        status = "misrouted" if thinks else "empty"
-    return Reply(status, text, usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, round(seconds, 3))
+def _is_too_long(error):
+    return error.status == 413 or any(sign in f"{error.words} {error.code}".lower() for sign in TOO_LONG)
 
 
 def _api_key(name, cfg):
@@ -228,21 +290,6 @@ def _api_key(name, cfg):
     if not key:
         raise UserError(f"endpoints.{name}.api_key_env names ${cfg.api_key_env}, which is not set")
     return key
-
-
-def _retry_after(headers):
-    """Seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
-    value = headers.get("retry-after")
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _cause(error):

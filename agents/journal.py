@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agents.client import ANSWERED
+from agents.reply import ANSWERED
 from data.errors import UserError
 
 
@@ -38,8 +38,10 @@ class Journal:
             raise UserError(
                 f"{self.path} is in use by another run; wait for it, or set another output folder"
             ) from None
-        self.at = {}  # key -> (offset, length) of the last answered entry
+        self.at = {}  # hash of a key -> offset of its last answered entry: 130 bytes a call, keys would be 300
         self.models = set()
+        self.tokens = {}  # endpoint -> (calls, prompt tokens, completion tokens)
+        self.reader = self.path.open("rb")
         self.size = self._load()
         self.pending, self.writer = [], None
         self.thread = ThreadPoolExecutor(1)  # its own: never behind a slow comparison of answers
@@ -54,26 +56,32 @@ class Journal:
                     break
                 try:
                     entry = json.loads(line)
-                    self._index(entry, offset, len(line))
+                    self._index(entry, offset)
                 except (ValueError, KeyError, TypeError):
                     raise UserError(f"{self.path}:{number} is damaged; delete that line to go on") from None
                 offset += len(line)
         return offset
 
-    def _index(self, entry, offset, length):
+    def _index(self, entry, offset):
         if entry["status"] in ANSWERED:
-            self.at[entry["key"]] = (offset, length)
+            self.at[hash(entry["key"])] = offset
             self.models.add(entry["model"])
+        name = entry.get("endpoint", "")
+        if entry.get("completion_tokens"):
+            calls, asked, spent = self.tokens.get(name, (0, 0, 0))
+            self.tokens[name] = calls + 1, asked + entry["prompt_tokens"], spent + entry["completion_tokens"]
 
     def __len__(self):
         return len(self.at)
 
     def get(self, key):
         """The entry under `key`, or None."""
-        if key not in self.at:
+        offset = self.at.get(hash(key))
+        if offset is None:
             return None
-        offset, length = self.at[key]
-        return json.loads(os.pread(self.fd, length, offset))
+        self.reader.seek(offset)
+        entry = json.loads(self.reader.readline())
+        return entry if entry["key"] == key else None  # two keys of one hash: the older is paid for again
 
     async def append(self, entry):
         """Returns when the entry is on the disk. Entries that are no answers are kept for the record only."""
@@ -90,6 +98,7 @@ class Journal:
             try:
                 await asyncio.get_running_loop().run_in_executor(self.thread, self._sync, b"".join(lines))
             except OSError as error:
+                os.ftruncate(self.fd, self.size)  # half a line would spoil what another call may still append
                 failure = UserError(f"cannot write {self.path}: {error.strerror}; what was written before is kept")
                 for _, done in batch + self.pending:
                     if not done.done():
@@ -97,7 +106,7 @@ class Journal:
                 self.pending = []
                 break
             for (entry, done), line in zip(batch, lines, strict=True):
-                self._index(entry, self.size, len(line))
+                self._index(entry, self.size)
                 self.size += len(line)
                 if not done.done():  # its waiter may have been cancelled
                     done.set_result(None)
@@ -113,4 +122,5 @@ class Journal:
         if self.writer is not None:
             await self.writer
         self.thread.shutdown()
+        self.reader.close()
         os.close(self.fd)

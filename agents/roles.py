@@ -9,10 +9,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
-from agents.client import ANSWERED, Reply
 from agents.guards import clean, is_code, solves
 from agents.journal import call_key
 from agents.prompts import question
+from agents.reply import ANSWERED, Reply
 
 LEVELS = ("easy", "medium", "hard")
 VERDICTS = ("YES", "NO")
@@ -208,6 +208,7 @@ class Agents:
                 "vote": vote,
                 "attempt": attempt,
                 "model": endpoint.cfg.model,
+                "endpoint": reply.endpoint,
                 "sampling": options,
                 "seed": seed,
                 "max_tokens": max_tokens,

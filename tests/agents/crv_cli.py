@@ -27,12 +27,12 @@ def command(problems, out, url, *words):
     return [
         sys.executable, "build_crv.py", f"problems={problems}", f"out={out}", f"endpoints.teacher.base_url={url}",
         "endpoints.teacher.model=m", "endpoints.teacher.retries=2", "endpoints.teacher.backoff=0.01",
-        "endpoints.teacher.concurrency=8", "response_style=plain", *words,
+        "endpoints.teacher.concurrency=8", "response_style=plain", "probe=none", *words,
     ]  # fmt: skip
 
 
 def run(*args, **kwargs):
-    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=120, **kwargs)
+    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
 
 
 def check_refused(done, message, lines=1):

@@ -17,6 +17,8 @@ ROLES = {
     "You are rating": "scores",
 }
 
+RESET = object()  # an answer that breaks the connection
+
 
 @dataclass
 class Asked:
@@ -52,7 +54,9 @@ def error(status, message="no", headers=None, **fields):
 
 def parse(body, headers, tries):
     text = "\n".join(message["content"] for message in body["messages"])
-    role = next(role for sign, role in ROLES.items() if sign in text)
+    role = next((role for sign, role in ROLES.items() if sign in text), "probe")
+    if role == "probe":
+        return Asked(role, text, "", "", body, headers, tries)
     user = body["messages"][-1]["content"]
     rest, reasoning = user.removeprefix("Problem:\n").split("\n\nReasoning process:\n")
     problem, _, answer = rest.partition("\n\nAnswer:\n")
@@ -63,33 +67,59 @@ class Server:
     """with Server(answer) as server: … server.url …
 
     answer(asked) returns the assistant's text, a whole completion (dict), or an aiohttp Response; it may be async.
-    server.asked holds every request in order of arrival.
+    server.asked holds every request in order of arrival; probe questions go to `probe(asked)` and server.probes.
+    server.models and server.metrics are what GET /v1/models and /metrics tell. down() and up() take the server away
+    and bring it back under its address.
     """
 
-    def __init__(self, answer):
-        self.answer, self.asked, self.seen = answer, [], {}
+    def __init__(self, answer, probe=lambda asked: "alpha"):
+        self.answer, self.probe, self.asked, self.probes, self.seen = answer, probe, [], [], {}
+        self.models, self.metrics, self.gone = {"object": "list", "data": []}, "", False
         self.loop = asyncio.new_event_loop()
 
     async def _chat(self, request):
         raw = await request.text()
         self.seen[raw] = self.seen.get(raw, 0) + 1
         asked = parse(json.loads(raw), request.headers, self.seen[raw] - 1)
-        self.asked.append(asked)
-        result = self.answer(asked)
+        if self.gone:
+            request.transport.abort()
+        (self.probes if asked.role == "probe" else self.asked).append(asked)
+        result = (self.probe if asked.role == "probe" else self.answer)(asked)
         if asyncio.iscoroutine(result):
             result = await result
         if isinstance(result, str):
             result = reply(result)
+        if result is RESET:
+            request.transport.abort()
+            return web.Response()
         return web.json_response(result) if isinstance(result, dict) else result
+
+    async def _models(self, request):
+        return web.json_response(self.models)
+
+    async def _metrics(self, request):
+        return web.Response(text=self.metrics)
 
     async def _start(self):
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/chat/completions", self._chat)
-        self.runner = web.AppRunner(app)
+        app.router.add_get("/v1/models", self._models)
+        app.router.add_get("/metrics", self._metrics)
+        self.runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self.runner.setup()
-        site = web.TCPSite(self.runner, "127.0.0.1", 0)
-        await site.start()
+        self.site = web.TCPSite(self.runner, "127.0.0.1", 0)
+        await self.site.start()
         self.url = f"http://127.0.0.1:{self.runner.addresses[0][1]}/v1"
+
+    def down(self):
+        """Nobody listens any more, and connections that are still open break."""
+        self.gone = True
+        asyncio.run_coroutine_threadsafe(self.site.stop(), self.loop).result(10)
+
+    def up(self):
+        port = int(self.url.rsplit(":", 1)[1].split("/")[0])
+        self.gone, self.site = False, web.TCPSite(self.runner, "127.0.0.1", port, reuse_address=True)
+        asyncio.run_coroutine_threadsafe(self.site.start(), self.loop).result(10)
 
     def __enter__(self):
         self.thread = threading.Thread(target=self.loop.run_forever, daemon=True)
@@ -97,8 +127,13 @@ class Server:
         asyncio.run_coroutine_threadsafe(self._start(), self.loop).result(10)
         return self
 
+    async def _end(self):
+        await self.runner.cleanup()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:  # answers that hang
+            task.cancel()
+
     def __exit__(self, *exc):
-        asyncio.run_coroutine_threadsafe(self.runner.cleanup(), self.loop).result(10)
+        asyncio.run_coroutine_threadsafe(self._end(), self.loop).result(10)
         self.loop.call_soon_threadsafe(self.loop.stop)
         self.thread.join(10)
         self.loop.close()

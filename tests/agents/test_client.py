@@ -1,14 +1,18 @@
 """The client against a real server: outcomes, retries, limits."""
 
 import asyncio
+import json
 import time
+import traceback
 
 import pytest
 from aiohttp import web
 from scripted_endpoint import Server, error, reply
 
-from agents.client import REFUSALS, Endpoint, EndpointConfig, read_reply
+from agents.client import REFUSALS, Endpoint, EndpointConfig, Traits
+from agents.pool import Pool
 from agents.prompts import load_prompts, question
+from agents.reply import join_stream, read_reply, room_left
 from data.errors import UserError
 
 
@@ -18,13 +22,20 @@ def body(n=0):
 
 def chat(server, bodies, proven=True, **settings):
     """All bodies at once through one Endpoint. Returns (replies or exceptions, the Endpoint)."""
-    settings = {"concurrency": 64, "timeout": 20, "retries": 2, "backoff": 0.01} | settings
+    settings = {
+        "concurrency": 64,
+        "timeout": 20,
+        "min_tokens_per_second": 1000,
+        "retries": 2,
+        "backoff": 0.01,
+    } | settings
     url = server if isinstance(server, str) else server.url
 
     async def run():
         endpoint = Endpoint("teacher", EndpointConfig(base_url=url, model="m", **settings), proven)
+        pool = Pool([endpoint])
         try:
-            replies = await asyncio.gather(*[endpoint.chat(b) for b in bodies], return_exceptions=True)
+            replies = await asyncio.gather(*[pool.chat(b) for b in bodies], return_exceptions=True)
         finally:
             await endpoint.close()
         return replies, endpoint
@@ -134,7 +145,7 @@ def test_a_reset_connection_is_tried_again():
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
         endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2, backoff=0.01), proven=True)
         with pytest.raises(UserError, match="does not answer"):
-            await endpoint.chat(body())
+            await Pool([endpoint]).chat(body())
         await endpoint.close()
         server.close()
 
@@ -249,3 +260,143 @@ def test_extra_body_reaches_the_server():
     with Server(lambda asked: "easy") as server:
         chat(server, [body()], extra_body={"chat_template_kwargs": {"enable_thinking": True}})
     assert server.asked[0].body["chat_template_kwargs"] == {"enable_thinking": True}
+
+
+# --- context length ---
+
+SAID = {
+    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (2000 in the messages, "
+    "3000 in the completion). Please reduce the length of the messages or completion.": 4096 - 2000 - 64,
+    "'max_tokens' or 'max_completion_tokens' is too large: 3000. This model's maximum context length is 4096 tokens "
+    "and your request has 2000 input tokens (3000 > 4096 - 2000).": 4096 - 2000 - 64,
+    "You passed 2000 input tokens and requested 3000 output tokens. However, the model's context length is only 4096 "
+    "tokens": 4096 - 2000 - 64,
+    "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 "
+    "tokens: 2000 tokens from the input messages and 3000 tokens for the completion.": 4096 - 2000 - 64,
+    "max_tokens is too large: 3000. This model supports at most 2000 completion tokens": 2000,
+    "This model's maximum context length is 4096 tokens. However, your messages resulted in 9000 tokens.": None,
+    "the request exceeds the available context size (4096 tokens), try increasing it": None,
+}
+
+
+@pytest.mark.parametrize(("words", "room"), SAID.items())
+def test_the_servers_numbers_are_read(words, room):
+    assert room_left(words) == room
+
+
+@pytest.mark.parametrize(("words", "room"), SAID.items())
+def test_an_answer_is_shortened_where_the_prompt_fits_and_never_asked_for_blindly(words, room):
+    def answer(asked):
+        return error(400, words) if asked.body["max_tokens"] == 3000 else "easy"
+
+    with Server(answer) as server:
+        replies, endpoint = chat(server, [body() | {"max_tokens": 3000}])
+    assert replies[0].status == ("ok" if room else "too_long") and endpoint.retried == 0
+    assert [asked.body["max_tokens"] for asked in server.asked] == ([3000, room] if room else [3000])
+
+
+def test_a_prompt_that_leaves_no_room_is_too_long():
+    words = "maximum context length is 4096 tokens. However, you requested 7000 tokens (4000 in the messages, …)"
+    with Server(lambda asked: error(400, words)) as server:
+        replies, _ = chat(server, [body() | {"max_tokens": 3000}])
+    assert replies[0].status == "too_long" and len(server.asked) == 1
+
+
+def test_a_prompt_that_the_server_cuts_in_silence_is_too_long():
+    """Ollama answers 200 after 4,096 tokens; its count gives it away. Normal text has about 4 letters a token."""
+    long = body()
+    long["messages"][-1]["content"] += " word" * 10_000
+    with Server(lambda asked: reply("easy", prompt_tokens=2048)) as server:
+        cut, _ = chat(server, [long])
+        server.answer = lambda asked: reply("easy", prompt_tokens=10_000)
+        whole, _ = chat(server, [long])
+    assert cut[0].status == "too_long" and "2048 tokens" in cut[0].detail and cut[0].completion_tokens == 7
+    assert whole[0].status == "ok"
+
+
+# --- how an endpoint wants to be asked ---
+
+
+def stream_of(*deltas, finish="stop", done=True):
+    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
+    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}]
+    chunks += [{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}]
+    lines = [f"data: {json.dumps(chunk)}" for chunk in chunks] + [": keep-alive", "data: [DONE]"] * done
+    return "\n\n".join(lines) + "\n\n"
+
+
+def test_a_streamed_answer_is_put_together():
+    text = stream_of({"role": "assistant", "content": ""}, {"reasoning": "h"}, {"reasoning": "m"}, {"content": "ea"},
+                     {"content": "sy"})  # fmt: skip
+    got = read_reply(join_stream(text))
+    assert (got.status, got.text, got.prompt_tokens, got.completion_tokens) == ("ok", "easy", 3, 4)
+    assert read_reply(join_stream(stream_of({"content": "ea"}, finish="length"))).status == "truncated"
+    with pytest.raises(ValueError, match="breaks off"):
+        join_stream("\n".join(text.splitlines()[:6]))
+
+
+def with_traits(server, traits, bodies):
+    async def run():
+        async def prober(endpoint, body):
+            return traits
+
+        pool = Pool([Endpoint("teacher", EndpointConfig(server.url, "m", backoff=0.01), prober=prober)])
+        try:
+            return await asyncio.gather(*map(pool.chat, bodies))
+        finally:
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+def test_what_the_probe_found_is_used():
+    def answer(asked):
+        if not asked.body.get("stream") or "max_tokens" in asked.body:
+            return error(400, "no")
+        text = stream_of({"content": "think, no tag"} if asked.tries else {"content": "so</think>easy"})
+        return web.Response(text=text, content_type="text/event-stream")
+
+    traits = Traits(token_key="max_completion_tokens", stream=True, prefilled=True)
+    with Server(answer) as server:
+        replies = with_traits(server, traits, [body()])
+        replies += with_traits(server, traits, [body()])
+    assert [(r.status, r.text) for r in replies] == [("ok", "easy"), ("misrouted", "")]
+    assert server.asked[0].body["max_completion_tokens"] == 9
+
+
+def test_the_deadline_follows_from_the_tokens():
+    async def run():
+        endpoint = Endpoint("t", EndpointConfig("http://127.0.0.1:9/v1", "m", timeout=60, min_tokens_per_second=20))
+        await endpoint.close()
+        return [endpoint.deadline({"max_tokens": 1000}), endpoint.deadline({"max_completion_tokens": 1000}, 2)]
+
+    assert asyncio.run(run()) == [110, 440]
+
+
+def test_no_traceback_holds_the_key(monkeypatch):
+    """Whatever way the server echoes it."""
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    echoes = [
+        error(400, "bad key sk-very-secret"),
+        error(401, "bad key sk-very-secret"),
+        error(500, "bad key sk-very-secret", code="sk-very-secret"),
+        web.Response(status=502, text="<html>sk-very-secret</html>"),
+        web.Response(status=200, text="sk-very-secret"),
+        web.json_response({"error": "sk-very-secret"}),
+        web.json_response(["sk-very-secret"], status=403),
+    ]
+
+    async def run(url):
+        endpoint = Endpoint("t", EndpointConfig(url, "m", api_key_env="MY_KEY"))
+        try:
+            return repr(await endpoint.ask(body()))
+        except Exception:
+            return traceback.format_exc()
+        finally:
+            await endpoint.close()
+
+    for echo in echoes:
+        with Server(lambda asked: echo) as server:  # noqa: B023
+            text = asyncio.run(run(server.url))
+        assert "HTTP" in text or "no chat completion" in text
+        assert "very-secret" not in text

@@ -9,6 +9,7 @@ from agents.client import Endpoint, EndpointConfig
 from agents.crv import Rules, life_of, run_problems
 from agents.guards import Guards
 from agents.journal import Journal
+from agents.pool import Pool
 from agents.prompts import load_prompts
 from agents.roles import Agents, Sampling, Thresholds
 from agents.tally import Tally
@@ -22,7 +23,7 @@ async def with_agents(url, folder, use, sampling=None, votes=(1, 1), **modes):
     """`await use(agents)`, all three agents behind one endpoint."""
     journal = Journal(folder / "journal.jsonl")
     config = EndpointConfig(base_url=url, model="m", retries=1, backoff=0.01, timeout=20)
-    endpoint = Endpoint("teacher", config, proven=True)
+    endpoint = Pool([Endpoint("teacher", config, proven=True)])
     bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
     try:
         return await use(

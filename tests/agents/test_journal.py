@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import resource
 
 import pytest
 
@@ -24,9 +25,9 @@ def write(path, entries):
 
 def open_and_close(path):
     journal = Journal(path)
-    entries = {key: journal.get(key) for key in journal.at}
+    entries = {key: journal.get(key) for key in (f"k{n}" for n in range(400))}
     asyncio.run(journal.close())
-    return entries
+    return {key: found for key, found in entries.items() if found}
 
 
 def test_what_was_appended_is_found_again(tmp_path):
@@ -102,3 +103,40 @@ def test_keys_tell_calls_apart():
     }
     assert len(keys) == 10
     assert call_key(dict(reversed(question.items())), *place) in keys
+
+
+def test_a_write_that_fails_halfway_leaves_no_half_line(tmp_path):
+    """A file-size limit stands in for a full disk: the first bytes of the line still fit."""
+    path = tmp_path / "journal.jsonl"
+
+    async def run():
+        journal = Journal(path)
+        await journal.append(entry(0))
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 20, hard))
+        try:
+            with pytest.raises(UserError, match="cannot write"):
+                await journal.append(entry(1))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        await journal.append(entry(2))
+        await journal.close()
+
+    asyncio.run(run())
+    assert open_and_close(path) == {"k0": entry(0), "k2": entry(2)}
+
+
+def test_keys_of_one_hash_are_told_apart(tmp_path):
+    write(tmp_path / "journal.jsonl", [entry(0)])
+    journal = Journal(tmp_path / "journal.jsonl")
+    journal.at[hash("k1")] = journal.at[hash("k0")]
+    assert journal.get("k1") is None and journal.get("k0") == entry(0)
+    asyncio.run(journal.close())
+
+
+def test_tokens_are_summed_for_the_budget(tmp_path):
+    spent = [entry(n) | {"endpoint": "ab"[n % 2], "prompt_tokens": 10, "completion_tokens": n} for n in range(5)]
+    write(tmp_path / "journal.jsonl", spent)
+    journal = Journal(tmp_path / "journal.jsonl")
+    assert journal.tokens == {"a": (2, 20, 6), "b": (2, 20, 4)}  # what cost no tokens was no answer
+    asyncio.run(journal.close())

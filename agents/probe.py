@@ -1,0 +1,180 @@
+"""The start-up probe: a few test questions that tell how an endpoint wants to be asked and what it really honours.
+
+Servers answer 200 to options that they ignore, so each one is tried with a question whose answer shows its effect:
+a choice that leaves out the word that the prompt asks for, top_k = 1 at a temperature at which nothing else repeats
+itself, a prompt whose length is known. What is found is saved and used (`Traits`); a question that the endpoint
+refuses leaves its line at "refused", and only an option that the run itself needs stops it.
+"""
+
+import asyncio
+import json
+import os
+from pathlib import Path
+
+from agents.client import TOKEN_KEYS, Malformed, Refused, Traits
+from agents.reply import read_reply, room_left, where_thought_is
+from data.errors import UserError
+from progress import say
+
+WORD = "Reply with exactly one word: alpha"
+CHOICE = ["beta", "gamma"]
+LIST = "Write a list of twelve random words."
+LONG = 6000  # words, each of them one token to any tokenizer in use; Ollama cuts at 4,096 and says nothing
+SHORT_ANSWER, THOUGHTFUL_ANSWER = 24, 2048  # max_tokens
+SECONDS = 120  # for one of these answers, on top of what the endpoint allows for its queue
+
+
+class Prober:
+    """`await prober(endpoint, body) -> Traits`; asks only what `path` (probe.json) does not tell already.
+
+    body: a question of the run, whose model and sampling the test questions share. long: try a long prompt, too.
+    """
+
+    def __init__(self, path, long=False):
+        self.path, self.long = Path(path), long
+        self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
+
+    async def __call__(self, endpoint, body):
+        found = self.known.get(endpoint.cfg.base_url)
+        if found is None or found["model"] != body["model"] or (self.long and "long_prompt" not in found):
+            found = await probe(endpoint, body, self.long)
+            self.known[endpoint.cfg.base_url] = found
+            partial = self.path.with_suffix(".tmp")
+            partial.write_text(json.dumps(self.known, indent=2) + "\n")
+            os.replace(partial, self.path)
+        say(f"{endpoint.where}: {summary(found)}")
+        if found["top_k"] == "refused" and body.get("top_k") is not None:
+            raise UserError(f"{endpoint.where} refuses top_k; set sampling.top_k=null ({found['top_k_words']})")
+        return Traits(found["token_key"], found["stream"], found["thought"] == "prefilled")
+
+
+async def probe(endpoint, body, long=False):
+    """What the endpoint is like, as a JSON-able dict. Raises what `Endpoint.post` does when it does not answer."""
+    traits = Traits()
+
+    async def ask(question, read):
+        return await endpoint.post(endpoint.shaped(question, traits), endpoint.cfg.timeout + SECONDS, read)
+
+    found = {"model": body["model"], "context": await _served_context(endpoint)}
+    found |= {"thought": await _first_answer(ask, body, traits), "token_key": traits.token_key, "stream": traits.stream}
+    tests = [_choice(ask, body), _top_k(ask, body)]
+    if traits.stream:  # only the first choice of a stream is read, and no log-probs
+        found |= {"n": "unknown", "logprobs": "unknown"}
+    else:
+        tests += [_several(ask, body), _logprobs(ask, body)]
+    for part in await asyncio.gather(*tests, *([_long_prompt(ask, body)] if long else [])):
+        found |= part
+    return found
+
+
+def summary(found):
+    """One line for the person watching."""
+    options = ", ".join(f"{name} {found[name]}" for name in ("top_k", "choice", "n", "logprobs"))
+    thought = {"none": "no thoughts", "inline": "thoughts in <think> tags", "unknown": "test question refused"}
+    parts = [thought.get(found["thought"], f"thoughts: {found['thought']}"), options]
+    parts += ["streaming only"] if found["stream"] else []
+    parts += [found["token_key"]] if found["token_key"] == TOKEN_KEYS[1] else []
+    parts += [f"context {found['context']}"] if found["context"] else []
+    parts += [f"long prompt {found['long_prompt']}"] if "long_prompt" in found else []
+    return "; ".join(parts)
+
+
+def _question(body, text, max_tokens, **options):
+    """A test question with the run's own model and sampling."""
+    kept = {key: body[key] for key in ("model", "temperature", "top_p", "seed") if key in body}
+    return kept | {"messages": [{"role": "user", "content": text}], TOKEN_KEYS[0]: max_tokens} | options
+
+
+async def _served_context(endpoint):
+    """max_model_len as GET /models tells it (vLLM, SGLang), or None."""
+    try:
+        models = await endpoint.models()
+    except (Refused, Malformed):
+        return None
+    listed = models.get("data") if isinstance(models, dict) else None
+    for model in listed if isinstance(listed, list) else []:
+        if model.get("id") == endpoint.cfg.model:
+            return model.get("max_model_len")
+    return None
+
+
+async def _first_answer(ask, body, traits):
+    """Where thoughts come back. Changes `traits` as the endpoint's complaints say."""
+    question = _question(body, WORD, THOUGHTFUL_ANSWER)
+    for _ in range(3):
+        thought, words = await _try(ask, question, lambda completion: where_thought_is(_message(completion)))
+        if not words:
+            return thought
+        if "stream" in words.lower() and not traits.stream:
+            traits.stream = True
+        elif TOKEN_KEYS[1] in words and not traits.token_key:
+            traits.token_key = TOKEN_KEYS[1]
+        else:
+            break
+    return "unknown"
+
+
+def _message(completion):
+    return completion["choices"][0]["message"]
+
+
+async def _try(ask, question, read):
+    """(read(completion), ""), or (None, the words of the refusal)."""
+    try:
+        return await ask(question, read), ""
+    except Refused as error:
+        if error.status >= 500 or error.status in (401, 408, 429):
+            raise
+        return None, error.words
+
+
+async def _honours(name, ask, question, read):
+    """{name: "honoured", "ignored" or "refused"}. read(completion): whether the effect is to be seen."""
+    seen, words = await _try(ask, question, read)
+    return {name: "refused" if words else "honoured" if seen else "ignored"}
+
+
+def _choice(ask, body):
+    question = _question(body, WORD, THOUGHTFUL_ANSWER, structured_outputs={"choice": CHOICE})
+    return _honours("choice", ask, question, lambda completion: read_reply(completion).text in CHOICE)
+
+
+def _several(ask, body):
+    question = _question(body, LIST, SHORT_ANSWER, n=2)
+    return _honours("n", ask, question, lambda completion: len(completion["choices"]) == 2)
+
+
+def _logprobs(ask, body):
+    question = _question(body, LIST, SHORT_ANSWER, logprobs=True, top_logprobs=2)
+    return _honours(
+        "logprobs", ask, question, lambda completion: (completion["choices"][0].get("logprobs") or {}).get("content")
+    )
+
+
+async def _top_k(ask, body):
+    """At temperature 2 two samples differ, unless top_k = 1 leaves nothing to choose."""
+    hot = {"temperature": 2.0, "top_p": 1.0}
+    seeds = [{"seed": seed} if "seed" in body else {} for seed in (1, 2)]
+    asked = [_question(body, LIST, SHORT_ANSWER, **hot | seed, top_k=1) for seed in seeds]
+    asked += [_question(body, LIST, SHORT_ANSWER, **hot | seed) for seed in seeds]
+    read = [_try(ask, question, lambda completion: str(_message(completion))) for question in asked]
+    (one, words), (two, _), (free_one, free_words), (free_two, _) = await asyncio.gather(*read)
+    if words and not free_words:
+        return {"top_k": "refused", "top_k_words": words}
+    if None in (one, two, free_one, free_two):
+        return {"top_k": "unknown"}
+    if one != two:
+        return {"top_k": "ignored"}
+    return {"top_k": "honoured" if free_one != free_two else "unknown"}
+
+
+async def _long_prompt(ask, body):
+    """Whether the server counts all the tokens of a prompt of known length, as `found` wants it."""
+    question = _question(body, "one" + " word" * LONG, SHORT_ANSWER)
+    seen, words = await _try(ask, question, lambda completion: (completion.get("usage") or {}).get("prompt_tokens"))
+    if words:
+        room = room_left(words)
+        return {"long_prompt": "refused" if room is None else f"refused, {room} tokens of room"}
+    if not seen:
+        return {"long_prompt": "not counted"}
+    return {"long_prompt": "whole" if seen >= LONG else f"cut silently to {seen} tokens"}

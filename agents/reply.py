@@ -1,0 +1,130 @@
+"""What a call ends in, and how it is read out of a chat completion (or of the stream of one).
+
+ok           an answer
+truncated    finish_reason "length": never an answer, however good its beginning looks
+filtered     the host's content filter cut it
+misrouted    reasoning, but no answer after it
+empty        neither
+too_long     the server says that the prompt does not fit its context
+refused      any other 4xx
+transport    this question failed `retries` times while the endpoint answered others
+"""
+
+import json
+import re
+from dataclasses import dataclass
+
+ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
+
+ROOM = 64  # tokens left free between what a server says and what is then asked for: templates are counted in odd ways
+WINDOW = re.compile(r"(?:context (?:length|window|size)|max_model_len|n_ctx)\D{0,20}?(\d{3,})", re.IGNORECASE)
+PROMPT = re.compile(
+    r"(\d+) (?:tokens )?(?:in|from|of) (?:the|your) (?:input |prompt )?(?:messages|prompt|input)|(\d+) input tokens"
+    r"|prompt contains (?:at least )?(\d+)",
+    re.IGNORECASE,
+)
+COMPLETION_CAP = re.compile(r"at most (\d+) completion tokens", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """text: the answer without its thought. Tokens as the server counts them, thought included. seconds: of the try
+    that succeeded. detail: the server's own words, when there is no answer. endpoint: the name of who answered."""
+
+    status: str
+    text: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    detail: str = ""
+    endpoint: str = ""
+
+
+def read_reply(completion, seconds=0.0, prefilled=False, endpoint=""):
+    """A Reply from the JSON of a chat completion; the thought is taken off wherever the server put it.
+
+    vLLM names the field `reasoning` (older ones and DeepSeek `reasoning_content`); without a reasoning parser the
+    thought stands in the text, often without its opening tag, because the chat template has already written that.
+    prefilled: the endpoint is known to do so, and a text without the closing tag is then a thought that never ends.
+    """
+    choice = completion["choices"][0]
+    message, finish = choice["message"], choice.get("finish_reason")
+    usage = completion.get("usage") or {}
+    content = message.get("content") or ""
+    thought, closed, text = content.rpartition("</think>")
+    thinks = bool(thought or message.get("reasoning") or message.get("reasoning_content"))
+    if "<think>" in text or (prefilled and text and not closed):  # what stands there is no answer
+        thinks, text = True, ""
+    text = text.strip()
+    if finish == "length":
+        status, text = "truncated", ""
+    elif finish == "content_filter" or message.get("refusal"):
+        status, text = "filtered", ""
+    elif text:
+        status = "ok"
+    else:
+        status = "misrouted" if thinks else "empty"
+    asked, spent = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint)
+
+
+def where_thought_is(message):
+    """ "reasoning" or "reasoning_content" (a field), "inline" or "prefilled" (in the text), or "none"."""
+    for field in ("reasoning", "reasoning_content"):
+        if message.get(field):
+            return field
+    thought, closed, _ = (message.get("content") or "").rpartition("</think>")
+    if closed:
+        return "inline" if "<think>" in thought else "prefilled"
+    return "none"
+
+
+def join_stream(text):
+    """The completion that a stream of server-sent events adds up to. Raises ValueError if it breaks off."""
+    message, finish, usage, ended = {}, None, None, False
+    for line in text.splitlines():
+        data = line.removeprefix("data:").strip()
+        if not line.startswith("data:") or not data:
+            continue
+        if data == "[DONE]":
+            ended = True
+            break
+        chunk = json.loads(data)
+        usage = chunk.get("usage") or usage
+        for choice in chunk.get("choices") or []:
+            if choice.get("index", 0) == 0:
+                for field in ("content", "reasoning", "reasoning_content", "refusal"):
+                    if choice["delta"].get(field):
+                        message[field] = message.get(field, "") + choice["delta"][field]
+                finish = choice.get("finish_reason") or finish
+    if finish is None and not ended:
+        raise ValueError("the stream breaks off")
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
+
+
+def room_left(words):
+    """Tokens that still fit behind the prompt, from the words of a server that found a request too long.
+
+    None if it does not say, and then nothing can be done but to give the question up.
+    """
+    cap = COMPLETION_CAP.search(words)
+    if cap:
+        return int(cap.group(1))
+    window, prompt = WINDOW.search(words), PROMPT.search(words)
+    if not window or not prompt:
+        return None
+    return int(window.group(1)) - int(next(group for group in prompt.groups() if group)) - ROOM
+
+
+def complaint(response, key):
+    """(words, code) of an HTTP response of status 400 or more: its message in one line, never with the key in it."""
+    try:
+        body = response.json()
+    except ValueError:
+        body = response.text
+    body = body.get("error", body) if isinstance(body, dict) else body
+    message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
+    words, code = " ".join(str(message).split()), body.get("code") if isinstance(body, dict) else None
+    if key:
+        words, code = words.replace(key, "***"), str(code).replace(key, "***")
+    return f"HTTP {response.status_code}: {words[:300]}" if words else f"HTTP {response.status_code}", code

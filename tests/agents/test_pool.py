@@ -1,0 +1,236 @@
+"""Several endpoints at once, and the limits that hold requests back."""
+
+import asyncio
+import time
+
+import pytest
+from scripted_endpoint import RESET, Server, error, reply
+
+from agents.client import Endpoint, EndpointConfig
+from agents.limits import Budget, Gate, Pace
+from agents.pool import Pool, open_endpoints
+from agents.prompts import load_prompts, question
+from data.errors import UserError
+
+
+def body(n=0):
+    return {"model": "m", "messages": question(load_prompts()["critic"], f"problem {n}", "1", "chain"), "max_tokens": 9}
+
+
+def ask(servers, count, use=None, **settings):
+    """`count` questions at once through a Pool of these servers. Returns (replies or exceptions, endpoints)."""
+    settings = {"timeout": 20, "retries": 8, "backoff": 0.02, "max_backoff": 0.2} | settings
+
+    async def run():
+        cfgs = [EndpointConfig(getattr(server, "url", server), "m", **settings) for server in servers]
+        pool = Pool([Endpoint(f"e{n}", cfg) for n, cfg in enumerate(cfgs)])
+        try:
+            if use:
+                return await use(pool), pool.endpoints
+            return await asyncio.gather(
+                *map(pool.chat, map(body, range(count))), return_exceptions=True
+            ), pool.endpoints
+        finally:
+            await pool.close()
+
+    return asyncio.run(run())
+
+
+async def soon(asked):
+    await asyncio.sleep(0.05)
+    return "easy"
+
+
+# --- balancing and failing over ---
+
+
+def test_the_least_busy_endpoint_is_asked():
+    async def slow(asked):
+        await asyncio.sleep(0.5)
+        return "hard"
+
+    with Server(soon) as quick, Server(slow) as lame:
+        replies, _ = ask([quick, lame], 60, concurrency=6)
+    assert {r.status for r in replies} == {"ok"} and {r.endpoint for r in replies} == {"e0", "e1"}
+    assert len(quick.asked) > 3 * len(lame.asked) > 0  # ten times as fast; the same number in flight
+
+
+def test_questions_move_over_from_an_endpoint_that_dies_and_return_when_it_is_back(capsys):
+    async def use(pool):
+        first = asyncio.gather(*map(pool.chat, map(body, range(40))))
+        await asyncio.sleep(0.1)
+        await asyncio.to_thread(dies.down)
+        replies = await first
+        replies += await asyncio.gather(*map(pool.chat, map(body, range(40, 80))))
+        served = len(dies.asked)
+        await asyncio.to_thread(dies.up)
+        await asyncio.sleep(0.3)  # longer than it is set aside
+        for n in range(80, 120, 8):
+            replies += await asyncio.gather(*map(pool.chat, map(body, range(n, n + 8))))
+        return replies, len(dies.asked) - served
+
+    with Server(soon) as stays, Server(soon) as dies:
+        (replies, later), _ = ask([stays, dies], 0, use, concurrency=4)
+    assert [r.status for r in replies] == ["ok"] * 120
+    assert later > 4  # not only the trial question
+    said = capsys.readouterr().err
+    assert said.count("is set aside") == 1 == said.count("answers again") and dies.url in said
+
+
+def test_a_hanging_endpoint_gets_one_question_at_a_time():
+    async def hangs(asked):
+        await asyncio.sleep(30)
+
+    with Server(soon) as well, Server(hangs) as ill:
+        replies, _ = ask([well, ill], 150, concurrency=8, timeout=0.4, min_tokens_per_second=1000)
+    assert {r.status for r in replies} == {"ok"} and {r.endpoint for r in replies} == {"e0"}
+    assert 8 <= len(ill.asked) <= 12
+
+
+def test_only_when_none_is_left_does_the_run_stop():
+    with Server(lambda asked: RESET) as one, Server(lambda asked: error(500, "out of memory")) as two:
+        replies, _ = ask([one, two], 8, retries=3)
+        assert all(isinstance(r, UserError) and one.url in str(r) and two.url in str(r) for r in replies)
+
+
+def test_an_endpoint_with_a_wrong_key_is_left_out(capsys):
+    with Server(lambda asked: error(401, "who are you?")) as locked, Server(soon) as open_one:
+        replies, _ = ask([locked, open_one], 30, concurrency=4)
+        assert {r.status for r in replies} == {"ok"} and len(locked.asked) <= 4
+        assert capsys.readouterr().err.count("who are you?") == 1
+        open_one.answer = lambda asked: error(402, "no credit")
+        replies, _ = ask([locked, open_one], 30, concurrency=4)  # more questions than places: nobody is left waiting
+    assert all(isinstance(r, UserError) for r in replies)
+    assert "who are you?" in str(replies[0]) and "no credit" in str(replies[0])
+
+
+class NoJournal:
+    models, tokens = (), {"b": (10, 1_000_000, 500_000)}
+
+
+def test_agents_share_endpoints_by_name(monkeypatch):
+    async def run():
+        configs = {
+            "a": EndpointConfig(["http://h1/v1", "http://h2/v1"], "m"),
+            "b": EndpointConfig("http://h3/v1", "m", price_prompt=2, price_completion=6),
+            "c": EndpointConfig("http://h4/v1", "other"),
+        }
+        bindings = {"critic": ["a", "b"], "rethinker": ["a", "b"], "verifier": "b"}
+        endpoints, pools = open_endpoints(configs, bindings, NoJournal)
+        assert [e.cfg.base_url for e in endpoints] == ["http://h1/v1", "http://h2/v1", "http://h3/v1"]
+        assert pools["critic"] is pools["rethinker"] and pools["critic"].endpoints == endpoints
+        assert pools["verifier"].endpoints == endpoints[2:]
+        assert pools["critic"].budget is pools["verifier"].budget and pools["critic"].budget.spent == 2 + 3
+        with pytest.raises(UserError, match=r"agents\.critic is bound to a, c, which differ in model"):
+            open_endpoints(configs, {"critic": ["a", "c"]}, NoJournal)
+        for endpoint in endpoints:
+            await endpoint.close()
+
+    asyncio.run(run())
+
+
+# --- how many at a time ---
+
+
+def test_one_cut_an_episode_and_additive_growth():
+    gate = Gate(100)
+    sent = [gate.enter() for _ in range(100)]
+    for episode in sent[:60]:
+        gate.congested(episode)
+    assert gate.limit == 70 and not gate.free
+    for _ in range(40):
+        gate.leave()
+    gate.congested(gate.enter())  # sent after the cut: a new episode
+    assert gate.limit == pytest.approx(0.7 * 61)
+    before = gate.limit
+    for _ in range(int(before)):  # as many answers as there are places: about one round trip
+        gate.answered()
+    assert 4 < gate.limit - before < 6
+    for _ in range(10_000):
+        gate.answered()
+    assert gate.limit == 100
+    gate.cut_to(-5)
+    assert gate.limit == 1
+
+
+def test_concurrency_settles_at_what_the_server_bears():
+    """429 above 10 in flight: nearly all of 400 questions are answered at the first try."""
+    now, refused = [0], [0]
+
+    async def answer(asked):
+        now[0] += 1
+        try:
+            if now[0] > 10:
+                refused[0] += 1
+                return error(429)
+            await asyncio.sleep(0.02)
+            return "easy"
+        finally:
+            now[0] -= 1
+
+    with Server(answer) as server:
+        replies, (endpoint,) = ask([server], 400, concurrency=64, backoff=0.05)
+    assert [r.status for r in replies] == ["ok"] * 400
+    assert endpoint.gate.limit < 30 and refused[0] < 250  # 64 at once and never fewer: over a thousand
+
+
+def test_the_servers_queue_is_followed():
+    async def slow(asked):
+        await asyncio.sleep(0.4)
+        return "easy"
+
+    async def use(pool):
+        gate, limits = pool.endpoints[0].gate, []
+        work = asyncio.gather(*map(pool.chat, map(body, range(60))))
+        server.metrics = (
+            '# HELP\nvllm:num_requests_waiting{engine="0"} 2.0\nvllm:num_requests_waiting{engine="1"} 4.0\n'
+        )
+        await asyncio.sleep(0.35)
+        limits.append(gate.limit)
+        await asyncio.sleep(0.5)
+        limits.append(gate.limit)
+        server.metrics = "vllm:num_requests_waiting 0.0\n"
+        await work
+        return [*limits, gate.limit]
+
+    with Server(slow) as server:
+        (cut, held, grown), _ = ask([server], 0, use, concurrency=16, watch_queue=0.05)
+    assert cut == held == 10 and grown > 12
+
+
+# --- how many a minute, and how much ---
+
+
+def test_requests_and_tokens_a_minute_are_capped():
+    with Server(lambda asked: reply("easy", prompt_tokens=50, completion_tokens=50)) as server:
+        begin = time.monotonic()
+        ask([server], 12, requests_per_minute=600)
+        assert time.monotonic() - begin >= 1.1  # 11 gaps of 0.1 s
+        begin = time.monotonic()
+        ask([server], 6, tokens_per_minute=12_000, concurrency=1)
+        assert 2.0 <= time.monotonic() - begin < 6.0  # 500 ms an answer; by the guess before it, nearly 2 s each
+    begin = time.monotonic()
+    asyncio.run(Pace(None).take(10**9))
+    assert time.monotonic() - begin < 1
+
+
+def test_the_budget_stops_before_it_is_overdrawn_and_waits_for_what_is_in_flight():
+    async def run():
+        budget, answered = Budget(cap=10.0), []
+
+        async def call():
+            await budget.admit()
+            await asyncio.sleep(0.01)
+            answered.append(1.0)
+            budget.settle(1.0)
+
+        await call()
+        with pytest.raises(ExceptionGroup) as caught:  # as in agents/crv.py: the first error ends the other tasks
+            async with asyncio.TaskGroup() as group:
+                for _ in range(30):
+                    group.create_task(call())
+        stopped = caught.value.exceptions
+        assert budget.spent == len(answered) == 10 and all(isinstance(error, UserError) for error in stopped)
+        assert "max_cost 10 is reached" in str(stopped[0]) and "higher max_cost" in str(stopped[0])
+
+    asyncio.run(run())

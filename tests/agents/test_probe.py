@@ -1,0 +1,155 @@
+"""The start-up probe against servers of many habits."""
+
+import asyncio
+import json
+import random
+
+import pytest
+from aiohttp import web
+from crv_cli import check_refused, run, write_problems
+from scripted_endpoint import Server, error, reply
+from test_build_crv import fixed
+
+from agents.client import Endpoint, EndpointConfig, Refused
+from agents.probe import LONG, Prober, summary
+from data.errors import UserError
+
+BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
+
+
+def probe(tmp_path, answer, body=BODY, long=False, models=()):
+    """(what was found, the Traits, the server) for a server that answers probe questions with answer(asked)."""
+    with Server(None, probe=answer) as server:
+        server.models["data"] = list(models)
+
+        async def ask():
+            endpoint = Endpoint("teacher", EndpointConfig(server.url, "m"))
+            try:
+                return await Prober(tmp_path / "probe.json", long)(endpoint, body)
+            finally:
+                await endpoint.close()
+
+        traits = asyncio.run(ask())
+        found = json.loads((tmp_path / "probe.json").read_text())[server.url]
+    return found, traits, server
+
+
+def honest(asked):
+    """A server that honours everything."""
+    body, dice = asked.body, random.Random(str(asked.body))
+    choice = (body.get("structured_outputs") or {}).get("choice")
+    text = random.Random(1) if body.get("top_k") == 1 or body["temperature"] == 0 else dice
+    text = choice[0] if choice else "alpha" if "alpha" in asked.problem else str(text.random())
+    got = reply(text, prompt_tokens=len(asked.problem.split()) + 7)
+    got["choices"] *= body.get("n", 1)
+    if body.get("logprobs"):
+        got["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.1}]}
+    return got
+
+
+def ignorant(asked):
+    """One that answers 200 to every option and heeds none."""
+    plain = {key: asked.body[key] for key in ("seed", "temperature") if key in asked.body}
+    return "alpha" if "alpha" in asked.problem else str(random.Random(str(plain)).random())
+
+
+def test_what_is_honoured_and_what_is_only_accepted(tmp_path):
+    (tmp_path / "1").mkdir()
+    found, traits, server = probe(tmp_path / "1", honest, models=[{"id": "m", "max_model_len": 40960}])
+    assert {found[name] for name in ("choice", "n", "logprobs", "top_k")} == {"honoured"}
+    assert (found["context"], found["thought"], traits.stream, traits.token_key) == (40960, "none", False, "")
+    assert len(server.probes) <= 8 and all(asked.body["model"] == "m" for asked in server.probes)
+    found, _, _ = probe(tmp_path, ignorant)
+    assert {found[name] for name in ("choice", "n", "logprobs", "top_k")} == {"ignored"} and found["context"] is None
+    assert summary(found) == "no thoughts; top_k ignored, choice ignored, n ignored, logprobs ignored"
+
+
+def test_a_server_that_always_says_the_same_tells_nothing_about_top_k(tmp_path):
+    found, _, _ = probe(tmp_path, lambda asked: "alpha")
+    assert found["top_k"] == "unknown"
+
+
+@pytest.mark.parametrize(
+    ("message", "where", "prefilled"),
+    [
+        (reply("alpha", reasoning="hm"), "reasoning", False),
+        (reply("alpha", reasoning_content="hm"), "reasoning_content", False),
+        (reply("<think>hm</think>alpha"), "inline", False),
+        (reply("hm</think>alpha"), "prefilled", True),
+        (reply("alpha"), "none", False),
+        (reply(None, "length", reasoning="hm"), "reasoning", False),
+    ],
+)
+def test_where_thoughts_come_back(tmp_path, message, where, prefilled):
+    found, traits, _ = probe(tmp_path, lambda asked: message)
+    assert found["thought"] == where and traits.prefilled == prefilled
+
+
+def test_a_host_that_only_streams_and_wants_the_other_token_key(tmp_path):
+    def answer(asked):
+        if "max_tokens" in asked.body:
+            return error(400, "Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.")
+        if not asked.body.get("stream"):
+            return error(400, "enable_thinking must be set to false for non-streaming calls")
+        chunk = {"choices": [{"index": 0, "delta": {"content": "alpha"}, "finish_reason": "stop"}]}
+        return web.Response(text=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
+
+    found, traits, _ = probe(tmp_path, answer)
+    assert (traits.stream, traits.token_key) == (True, "max_completion_tokens")
+    assert found["n"] == "unknown" and "streaming only; max_completion_tokens" in summary(found)
+
+
+def test_an_option_that_the_run_needs_and_the_host_refuses_stops_it(tmp_path):
+    def refuses(asked):
+        return error(400, "Unrecognized argument: top_k") if "top_k" in asked.body else ignorant(asked)
+
+    with pytest.raises(UserError, match=r"refuses top_k; set sampling.top_k=null \(HTTP 400: Unrecognized argument"):
+        probe(tmp_path, refuses)
+    without = {key: value for key, value in BODY.items() if key != "top_k"}
+    found, _, _ = probe(tmp_path, refuses, without)
+    assert found["top_k"] == "refused"
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (honest, "whole"),
+        (lambda asked: reply("x", prompt_tokens=min(4096, len(asked.problem.split()))), "cut silently to 4096 tokens"),
+        (lambda asked: error(400, "maximum context length is 4096") if len(asked.problem) > LONG else "x", "refused"),
+        (lambda asked: reply("alpha") | {"usage": None}, "not counted"),
+    ],
+)  # fmt: skip
+def test_a_long_prompt_that_is_cut_in_silence(tmp_path, answer, said):
+    found, _, _ = probe(tmp_path, answer, long=True)
+    assert found["long_prompt"] == said
+
+
+def test_a_refused_test_question_is_not_fatal_but_a_wrong_key_is(tmp_path):
+    found, traits, _ = probe(tmp_path, lambda asked: error(400, "I only do mathematics"))
+    assert found["thought"] == "unknown" and not traits.stream and "test question refused" in summary(found)
+    with pytest.raises(Refused):
+        probe(tmp_path, lambda asked: error(401, "who are you?"))
+
+
+def test_a_run_probes_once_remembers_and_shows_it(tmp_path):
+    problems = write_problems(tmp_path / "problems.jsonl", 4)
+    broken = []
+
+    def shy(asked):  # not quite up yet
+        if len(broken) < 2:
+            broken.append(asked)
+            return error(503)
+        return honest(asked)
+
+    with Server(fixed, probe=shy) as server:
+        done = run(problems, tmp_path / "out", server.url, "probe=short")
+        asked = len(server.probes)
+        assert done.returncode == 0 and 7 <= asked - len(broken) <= 8, done.stderr
+        assert done.stderr.count("no thoughts; top_k honoured, choice honoured") == 1
+        (tmp_path / "out/journal.jsonl").unlink()
+        done = run(problems, tmp_path / "out", server.url, "probe=short")
+        assert done.returncode == 0 and len(server.probes) == asked, done.stderr  # read from probe.json
+        done = run(problems, tmp_path / "other", server.url, "probe=none")
+        assert done.returncode == 0 and len(server.probes) == asked
+    done = run(problems, tmp_path / "third", server.url, "probe=short")
+    check_refused(done, f"{server.url} does not answer", lines=3)

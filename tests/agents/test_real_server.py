@@ -1,0 +1,58 @@
+"""A run against a real LLM server, `transformers serve` on CPU: its answers are poor, and no problem is lost."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+from crv_cli import run, write_problems
+
+NEEDS = ("fastapi", "uvicorn", "rich")  # pip install "transformers[serving]"
+MODEL = os.environ.get("STUDENT", "out/pocket/student")  # runs/pocket.sh makes one: SmolLM2-135M-Instruct
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not all(map(importlib.util.find_spec, NEEDS)), reason="needs transformers[serving]")
+@pytest.mark.skipif(not Path(MODEL).exists(), reason=f"no model at {MODEL}; set STUDENT")
+def test_a_small_model_on_a_real_server(tmp_path):
+    problems, port = write_problems(tmp_path / "problems.jsonl", 3), free_port()
+    command = [sys.executable, "-m", "transformers.cli.transformers", "serve", "--port", str(port), "--device", "cpu",
+               "--default-seed", "0"]  # fmt: skip
+    with (tmp_path / "server.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        deadline = time.monotonic() + 180
+        while True:
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert server.poll() is None and time.monotonic() < deadline, (tmp_path / "server.log").read_text()
+                time.sleep(0.5)
+        words = (f"endpoints.teacher.model={Path(MODEL).resolve()}", "endpoints.teacher.concurrency=2",
+                 "max_rounds=1", "endpoints.teacher.timeout=120", "sampling.max_tokens=32",
+                 "incorrect_tries=1", "probe=short", "sampling.top_k=null")  # fmt: skip
+        done = run(problems, tmp_path / "out", f"http://127.0.0.1:{port}/v1", *words)
+    finally:
+        server.kill()
+        server.wait()
+    assert done.returncode == 0, done.stderr
+    ends = [json.loads(line) for name in ("sft", "rejected") for line in (tmp_path / f"out/{name}.jsonl").open()]
+    assert sorted(row["id"] for row in ends) == ["p1", "p2", "p3"]
+    assert all(row["reason"] for row in ends if "outcome" in row)
+    assert (tmp_path / "out/journal.jsonl").read_text().count("\n") >= 3
+    found = json.loads((tmp_path / "out/probe.json").read_text())[f"http://127.0.0.1:{port}/v1"]
+    assert (found["thought"], found["top_k"], found["stream"]) == ("none", "refused", False)  # of transformers 5.23
+    print(done.stderr)
