@@ -165,7 +165,7 @@ def test_offload_without_a_gpu_is_refused(tiny_qwen, uneven, tmp_path):
 
 
 COUNT_ROWS = """
-import torch.distributed as dist
+import sys
 import model.stream as stream
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.parallel import Ranks, own_rows

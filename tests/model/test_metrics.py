@@ -170,7 +170,8 @@ def one_of_two(rank, port, out):
     ranks = Ranks()
     speed = Speed(ranks, peak_flops=1e12)
     speed.start()
-    ballast = torch.ones(500 * 2**20 // 4) if rank == 1 else None
+    # more than the whole process that spawns this one: Linux counts a parent's peak into its child's
+    ballast = torch.ones(1500 * 2**20 // 4) if rank == 1 else None
     time.sleep(0.2 * rank)
     stats = GapStats(torch.device("cpu"))
     stats.add(*part(*some_pairs(), torch.arange(50) % 2 == rank))
