@@ -58,6 +58,12 @@ def run_cli(main, schema, doc):
         _speak_in_turn(f"{what}; once there is room, run the same command again to go on")
         sys.exit(2)
     except RuntimeError as error:
+        if type(error).__name__ == "OutOfMemoryError":
+            _speak_in_turn(
+                "out of GPU memory; a smaller batch.max_tokens or parallel.activation_checkpointing=full needs less, "
+                "and --plan shows what fits"
+            )
+            sys.exit(2)
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
         reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]

@@ -29,7 +29,7 @@ from model.export import FOLDER, export, is_done
 from model.flops import device_peak, quadratic, shape_of, train_flops
 from model.load import ModelConfig, load_config, load_policy, load_tokenizer, resolve_dtype
 from model.logprobs import response_sums
-from model.lora import LoraConfig
+from model.lora import LoraConfig, check_lora
 from model.metrics import GapStats, Metrics, Speed, WatchConfig, shown
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
@@ -104,10 +104,11 @@ def main(cfg):
         "heldout.every_steps", "parallel.replicate",
     )  # fmt: skip
     check_optim(cfg.optim)
+    check_lora(cfg.lora)
     stop, ranks = Preemption(), Ranks()
     if not cfg.plan:
         check_output(cfg, cfg.out, FREE)
-    if is_done(cfg.out) and not cfg.plan:
+    if ranks.broadcast(is_done(cfg.out)) and not cfg.plan:
         say(f"already done: {cfg.out}/{FOLDER}")
         return
 
@@ -128,6 +129,11 @@ def main(cfg):
         f"{len(plan)} steps on {ranks.count} x {ranks.device.type}"
     )
 
+    if max(examples.lengths) > model_config.max_position_embeddings:
+        say(
+            f"warning: the longest sequence has {max(examples.lengths)} tokens, {cfg.model.path} was made for "
+            f"{model_config.max_position_embeddings} (max_position_embeddings)"
+        )
     model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
     if ranks.is_main:
         claim_output(cfg, cfg.out, FREE)
@@ -149,6 +155,7 @@ def main(cfg):
     train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed)
     export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
+    ranks.close()
 
 
 def reference(cfg, ranks, shape, examples, steps, model, folder):
@@ -264,7 +271,8 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, r
             if step == 0 and cfg.loss.name != "simpo" and abs(preference - math.log(2)) > 1e-3:
                 raise UserError(
                     f"the first loss is {preference:.4f}, not ln 2 = 0.6931: policy and reference log-probs differ "
-                    f"before any training; delete {cfg.reference_cache} if it was written by another version"
+                    f"before any training; delete {cfg.reference_cache} if another version, number of ranks or "
+                    f"batch.max_tokens wrote it"
                 )
             lr = lr_at(cfg.optim, step, len(plan))
             norm = apply_step(cfg.optim, model, optimizer, lr, total, step)

@@ -21,13 +21,14 @@ from model.checkpoint import CheckpointConfig, Saver
 from model.export import FOLDER, export, is_done
 from model.flops import device_peak, quadratic, shape_of, train_flops
 from model.load import ModelConfig, load_config, load_policy, load_tokenizer
-from model.lora import LoraConfig
+from model.lora import LoraConfig, check_lora
 from model.metrics import Metrics, Speed, WatchConfig, shown
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
 from model.plan import PlanConfig, show_plan
 from model.plots import plot_run
 from model.preempt import Preemption
+from model.stream import WeightFiles
 from progress import Progress, say
 
 
@@ -63,10 +64,11 @@ def main(cfg):
         "heldout.every_steps", "parallel.replicate",
     )  # fmt: skip
     check_optim(cfg.optim)
+    check_lora(cfg.lora)
     stop, ranks = Preemption(), Ranks()
     if not cfg.plan:
         check_output(cfg, cfg.out, FREE)
-    if is_done(cfg.out) and not cfg.plan:
+    if ranks.broadcast(is_done(cfg.out)) and not cfg.plan:
         say(f"already done: {cfg.out}/{FOLDER}")
         return
 
@@ -84,17 +86,25 @@ def main(cfg):
         f"{len(plan)} steps on {ranks.count} x {ranks.device.type}"
     )
 
+    if max(examples.lengths) > model_config.max_position_embeddings:
+        say(
+            f"warning: the longest sequence has {max(examples.lengths)} tokens, {cfg.model.path} was made for "
+            f"{model_config.max_position_embeddings} (max_position_embeddings)"
+        )
     model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
     if ranks.is_main:
         claim_output(cfg, cfg.out, FREE)
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest()}
+    if cfg.lora.rank:  # checkpoints then hold the adapters alone
+        inputs["model.path"] = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
     saver = Saver(cfg, ranks, stop)
     resumed = saver.load_latest(model, optimizer, inputs)
     start = resumed["step"] if resumed else 0
     train(cfg, ranks, saver, shape_of(model_config), examples, heldout, plan, model, optimizer, start, inputs)
     export(cfg, model, tokenizer, ranks)
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
+    ranks.close()
 
 
 def plan_step(cfg, ranks, examples, step, shape):

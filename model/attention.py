@@ -76,8 +76,10 @@ def backends_here(device, dtype):
     """The keys of ATTEND that work on a torch.device in a compute dtype, the fastest first."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return ["sdpa"]
-    hopper = torch.cuda.get_device_capability(device)[0] == 9  # flash-attn 3 is built for it alone
-    found = ["flash3"] if hopper and find_spec("flash_attn_interface") else []
+    generation = torch.cuda.get_device_capability(device)[0]
+    if generation < 8:  # the flash kernels, torch's own included, want Ampere or newer
+        return ["sdpa"]
+    found = ["flash3"] if generation == 9 and find_spec("flash_attn_interface") else []
     if find_spec("flash_attn_2_cuda"):  # its compiled module: the name flash_attn may be flash-attn 4's
         found.append("flash2")
     return [*found, "varlen", "sdpa"]
@@ -91,7 +93,7 @@ def choose_backend(wanted, device, dtype):
     fits = [name for name in here if name.startswith(wanted)]
     if fits:
         return fits[0]
-    needs = [] if "varlen" in here else ["a CUDA device and bfloat16 compute"]
+    needs = [] if "varlen" in here else ["a GPU of the Ampere generation or newer and bfloat16 compute"]
     if wanted == "flash":
         needs.append("the flash-attn package (pip install -r requirements-cuda.txt)")
     raise UserError(f"attention: {wanted} needs {' and '.join(needs)}; attention: auto uses what works here")

@@ -140,7 +140,7 @@ class Saver:
         inputs: {config key: digest of what it points at}; a run does not go on from other inputs than it began with.
         Raises UserError if one differs from the checkpoint's own `inputs`.
         """
-        found = _steps(self.folder)
+        found = self.ranks.broadcast(_steps(self.folder))
         if not found:
             return None
         extra = json.loads((found[-1] / "extra.json").read_text())

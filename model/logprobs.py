@@ -73,10 +73,8 @@ def _add_mm32(total, a, b):
     """total += a @ b, total in float32."""
     if a.dtype == torch.float32:
         total.addmm_(a, b)
-    elif a.is_cuda:
-        torch.addmm(total, a, b, out_dtype=torch.float32, out=total)
     else:
-        total += a @ b
+        total += _mm32(a, b)
 
 
 def linear_logps(h_ND, weight_VD, labels_N, block=BLOCK):
@@ -84,7 +82,7 @@ def linear_logps(h_ND, weight_VD, labels_N, block=BLOCK):
 
     h_ND: hidden states, weight_VD: the head's weight in the same dtype, labels_N: int64 in [0, V). block: words of the
     vocabulary at a time. Memory beyond arguments and gradients: N · block float32 logits twice over, and in the
-    backward pass the hidden states' gradient in float32.
+    backward pass the hidden states' gradient in float32, twice.
     """
     return _LinearLogProb.apply(h_ND, weight_VD, labels_N, block)
 

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from data.errors import UserError
+
 ADAPTER = "default"
 
 
@@ -23,6 +25,12 @@ class LoraConfig:
     """their scale is alpha / rank"""
     targets: list[str] | str = "all-linear"
     """names of the linear layers that get one, e.g. [q_proj, v_proj]; all-linear: every one but the head"""
+
+
+def check_lora(cfg):
+    """Raises UserError for a rank that is none."""
+    if cfg.rank < 0:
+        raise UserError(f"config key lora.rank must be 0 (off) or more, not {cfg.rank}")
 
 
 def peft_config(cfg):
@@ -39,8 +47,6 @@ def add_adapters(lm, cfg, frozen_dtype):
     Raises UserError if no layer bears one of the names in cfg.targets.
     """
     import peft
-
-    from data.errors import UserError
 
     for parameter in lm.parameters():
         parameter.requires_grad_(False)

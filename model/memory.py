@@ -125,4 +125,4 @@ def _head_phase(shape, s, shards, tokens):
 
 def _reduced(shards):
     """Bytes in float32 for each weight whose gradient is being reduced: all of it, and this rank's share of the sum."""
-    return 4 + 4 / shards + (4 if shards == 1 else 0)  # alone, FSDP2 copies instead of reducing
+    return 4 + 4 / shards

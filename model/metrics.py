@@ -99,7 +99,7 @@ def _wandb_run(out, project, config):
 class Speed:
     """Tokens a second, use of the hardware and peak memory of one step: `start()`, the step, `read(tokens, flops)`.
 
-    peak_flops: what one device can do, FLOP/s in the compute dtype, or None where that is unknown.
+    peak_flops: what one device can do in bfloat16, FLOP/s, or None where that is unknown.
     """
 
     def __init__(self, ranks, peak_flops=None):

@@ -26,15 +26,19 @@ class OptimConfig:
     weight_decay: float = 0.0
     """decoupled weight decay, of matrices only"""
     max_grad_norm: float = 1.0
-    """gradients are scaled down to this global norm"""
+    """gradients are scaled down to this global norm; .inf leaves them as they are"""
     state: Literal["float32", "8bit"] = "float32"
     """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
 
 
 def check_optim(cfg):
-    """Raises UserError for a learning rate that would spoil the weights."""
+    """Raises UserError for settings that would spoil the weights, or train nothing."""
     if not (math.isfinite(cfg.lr) and cfg.lr > 0):
         raise UserError(f"config key optim.lr must be a finite number above 0, not {cfg.lr}")
+    if not cfg.max_grad_norm > 0:
+        raise UserError(f"config key optim.max_grad_norm must be above 0 (.inf: no clipping), not {cfg.max_grad_norm}")
+    if not 0 <= cfg.warmup <= 1:
+        raise UserError(f"config key optim.warmup is a share of the steps, from 0 to 1, not {cfg.warmup}")
 
 
 def make_optimizer(cfg, model):

@@ -5,7 +5,6 @@ norm and the head. Each unit computes in `compute_dtype` from float32 shards and
 plain sum: the losses are divided by global counts, so the sharding must not divide again.
 """
 
-import atexit
 import os
 from dataclasses import dataclass
 from datetime import timedelta
@@ -37,7 +36,8 @@ class ParallelConfig:
     compile: bool = False
     """torch.compile each decoder layer (needs a C++ compiler on CPU, Triton on CUDA)"""
     offload: bool = False
-    """keep parameters, gradients and optimizer state in CPU memory; AdamW then runs there (CUDA)"""
+    """keep parameters, gradients and optimizer state in CPU memory; AdamW then runs there, on as many threads as
+    OMP_NUM_THREADS says, which torchrun sets to 1 (CUDA)"""
 
 
 class Ranks:
@@ -47,7 +47,13 @@ class Ranks:
         self.rank, self.count = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         self.device = torch.device("cpu")
         if torch.cuda.is_available():
-            self.device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+            local, here = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
+            if local >= here:
+                raise UserError(
+                    f"rank {self.rank} is number {local + 1} on its machine, which has {here} GPUs: "
+                    f"torchrun --nproc_per_node {here}"
+                )
+            self.device = torch.device("cuda", local)
             torch.cuda.set_device(self.device)
         if self.count > 1:
             _join()
@@ -80,18 +86,23 @@ class Ranks:
         if self.count > 1:
             dist.barrier()
 
+    def close(self):
+        """At the end of a run that went well. After an error it would wait for ranks that are stuck."""
+        if dist.is_initialized():
+            dist.destroy_process_group()
+
 
 def _join(**kwargs):
     if not dist.is_initialized():
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE, **kwargs)
-        atexit.register(dist.destroy_process_group)
 
 
 def shard(model, cfg, ranks, compute_dtype):
     """Spread a model.logprobs.LogProbModel, still on the meta device, over the ranks. Returns it, without values.
 
-    Alone in float32 it stays a plain module. Raises UserError if the ranks cannot be divided as `cfg` asks.
+    Alone in float32, and not offloaded, it stays a plain module. Raises UserError if the ranks cannot be divided as
+    `cfg` asks.
     """
     if ranks.count % cfg.replicate:
         raise UserError(f"parallel.replicate={cfg.replicate} does not divide the {ranks.count} ranks")
@@ -103,7 +114,7 @@ def shard(model, cfg, ranks, compute_dtype):
             layer.forward = torch.compile(layer.forward)
     lm = model.lm
     tied = lm.lm_head.weight is lm.model.embed_tokens.weight
-    if ranks.count > 1 or compute_dtype != torch.float32:
+    if ranks.count > 1 or compute_dtype != torch.float32 or cfg.offload:
         _fully_shard(model, cfg, ranks, compute_dtype, tied)
     model.to_empty(device="cpu" if cfg.offload else ranks.device)
     if tied:  # to_empty makes two of them
@@ -134,10 +145,9 @@ def _fully_shard(model, cfg, ranks, compute_dtype, tied):
         layer.set_modules_to_forward_prefetch(list(layers[i + 1 : i + 1 + cfg.prefetch]))
         layer.set_modules_to_backward_prefetch(list(reversed(layers[max(0, i - cfg.prefetch) : i])))
     for module in model.modules():
-        if isinstance(module, FSDPModule):
+        if isinstance(module, FSDPModule) and ranks.count > 1:  # alone, FSDP2 divides by nothing
             module.set_gradient_divide_factor(1.0)
-            if ranks.device.type == "cpu":
-                module.set_force_sum_reduction_for_comms(True)  # gloo knows no scaled sum
+            module.set_force_sum_reduction_for_comms(True)  # a plain sum: gloo knows no other
 
 
 def own_rows(parameter):

@@ -22,7 +22,7 @@ from progress import Progress
 
 
 def cache_key(weights, compute_dtype, backend):
-    """weights: model.load.weights_id. Returns a short hex string, the name of the cache folder."""
+    """weights: model.stream.WeightFiles.digest(). Returns a short hex string, the name of the cache folder."""
     text = f"{weights} {compute_dtype} {backend} logps-v1"
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
@@ -48,6 +48,7 @@ def reference_logps(model, sequences, micro_batches, folder, ranks):
     todo = [n for n, on_rank in enumerate(zip(*done, strict=True)) if not all(on_rank)]
     path = folder / f"rank-{ranks.rank}.jsonl"
     torn = path.exists() and not path.read_bytes().endswith(b"\n")
+    new = {}
     with path.open("a") as file, Progress(len(todo), "reference", unit="batch") as bar:
         file.write("\n" if torn else "")
         for n in todo:  # on every rank alike: the forward pass is a collective
@@ -57,18 +58,19 @@ def reference_logps(model, sequences, micro_batches, folder, ranks):
                 sums = response_sums(model(batch), batch).tolist()
             for i, value in zip(micro, sums, strict=True):
                 file.write(json.dumps([hashes[i], value]) + "\n")
+                new.setdefault(hashes[i], value)
             file.flush()
             bar.update()
     reshard(model)
-    ranks.barrier()
-    known = _read(folder)
+    for on_rank in ranks.gather(new):  # not read again from the folder: it may be one of each machine
+        known = on_rank | known
     return torch.tensor([known[h] for h in hashes], dtype=torch.float32)
 
 
 def _read(folder):
     """{sequence hash: log-prob}; a line torn by a kill is left out. The first value of a hash counts."""
     known = {}
-    for path in sorted(folder.glob("rank-*.jsonl")):
+    for path in sorted(folder.glob("rank-*.jsonl"), key=lambda path: int(path.stem[5:])):
         for line in path.read_text().splitlines():
             if line.endswith("]"):
                 key, value = json.loads(line)

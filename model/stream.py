@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 
 import torch
@@ -18,7 +17,7 @@ INDEX = "model.safetensors.index.json"
 class WeightFiles:
     """The safetensors files of a model folder or hub id, by parameter name. Raises UserError if there are none.
 
-    A hub id is downloaded into the local cache by the first rank of each machine.
+    A hub id is downloaded into the local cache first.
     """
 
     def __init__(self, path):
@@ -88,15 +87,11 @@ def fill(lm, files, seed, device):
 
 
 def _download(path):
-    import torch.distributed as dist
+    """The local copy of a hub id. Its files' locks make the ranks of a machine wait for the one that downloads."""
     from huggingface_hub import snapshot_download
 
-    first = int(os.environ.get("LOCAL_RANK", "0")) == 0
-    wanted = ["*.safetensors", "*.json"]
+    wanted, second_copies = ["*.safetensors", "*.json"], ["original/*", "consolidated*"]
     try:
-        folder = snapshot_download(path, allow_patterns=wanted) if first else None
-        if dist.is_initialized():
-            dist.barrier()
-        return Path(folder or snapshot_download(path, allow_patterns=wanted, local_files_only=True))
+        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=second_copies))
     except OSError as error:
         raise UserError(f"cannot download {path}: {' '.join(str(error).split())[:300]}") from None

@@ -31,6 +31,9 @@ stopped=75 # exit status of the scripts: stopped by SIGTERM, checkpoint saved
 
 if [ "${1:-}" = --one-node ]; then # one task a node, started by srun below
     shift
+    export RAYON_NUM_THREADS=$((SLURM_CPUS_ON_NODE / SLURM_GPUS_ON_NODE)) # the tokenizer's
+    # rows differ in length from one micro-batch to the next, which would fragment blocks of fixed size
+    export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
     # After SIGTERM the ranks have until just before SLURM's SIGKILL (--signal above) to save, instead of torchrun's
     # 30 s. Where a rank was lost, the others of its node still get no more than those.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-170}
@@ -57,7 +60,7 @@ if [ ! -f "${1:-}" ] || [ -z "${SLURM_JOB_ID:-}" ]; then
 fi
 # shellcheck disable=SC1091
 [ -f .venv/bin/activate ] && source .venv/bin/activate
-export TOKENIZERS_PARALLELISM=false OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 export RENDEZVOUS=$first:$((20000 + SLURM_JOB_ID % 10000)) # jobs that meet on a node must not share a port
 

@@ -256,3 +256,58 @@ def test_a_second_copy_of_the_weights_is_not_read(tmp_path):
     index = {"weight_map": dict.fromkeys(load_file(folder / "model.safetensors"), "model.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     assert [file.name for file in WeightFiles(str(folder)).files] == ["model.safetensors"]
+
+
+def test_a_hub_id_on_two_ranks(tiny_qwen, uneven, tmp_path, monkeypatch):
+    """From the hub's own cache folder, as it stands after a download."""
+    commit = "0123456789abcdef0123456789abcdef01234567"
+    cached = tmp_path / "hub" / "models--someone--tiny"
+    shutil.copytree(tiny_qwen, cached / "snapshots" / commit)
+    (cached / "refs").mkdir()
+    (cached / "refs" / "main").write_text(commit)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
+    run("train_cogpo.py", *words("someone/tiny", uneven, tmp_path / "hubbed", heldout__file=""), ranks=2)
+    run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "local", heldout__file=""))
+    assert_same_run(tmp_path / "hubbed", tmp_path / "local")
+
+
+def test_adapters_do_not_go_on_over_other_weights(files, tmp_path):
+    base = make_model(tmp_path / "base")
+    extra = {"lora__rank": 2, "epochs": 1, "checkpoint__keep_after_export": "true"}
+    line = sft_words(base, files, tmp_path / "o", **extra)
+    run("train_sft.py", *line)
+    shutil.rmtree(tmp_path / "o" / "model")  # as if killed before the export
+    shutil.rmtree(base)
+    make_model(base, seed=1)
+    assert "the content of model.path has changed" in fails("train_sft.py", *line)
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("optim.max_grad_norm=0", "optim.max_grad_norm must be above 0"),
+        ("optim.max_grad_norm=-1", "optim.max_grad_norm must be above 0"),
+        ("optim.warmup=100", "optim.warmup is a share of the steps"),
+        ("lora.rank=-1", "lora.rank must be 0 (off) or more"),
+    ],
+)
+def test_settings_that_would_train_wrongly_are_refused(tmp_path, word, said):
+    import train_sft
+    from config import load
+    from data.errors import UserError
+
+    cfg = load(train_sft.Config, [f"out={tmp_path}/o", "model.path=nowhere", "data.file=nothing", word])
+    with pytest.raises(UserError) as refused:
+        train_sft.main(cfg)
+    assert said in str(refused.value)
+
+
+def test_data_beyond_the_models_positions_is_told(tiny_qwen, files, tmp_path):
+    import json
+
+    folder = tmp_path / "m"
+    shutil.copytree(tiny_qwen, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"max_position_embeddings": 40}))
+    done = run("train_sft.py", *sft_words(folder, files, tmp_path / "o", epochs=1))
+    assert "was made for 40 (max_position_embeddings)" in done.stderr

@@ -134,7 +134,7 @@ def test_backend_choice_says_what_to_do():
     assert choose_backend("auto", CPU, torch.float32) == "sdpa"
     with pytest.raises(UserError, match=r"flash needs a CUDA device .* and the flash-attn package \(pip install -r"):
         choose_backend("flash", CPU, torch.float32)
-    with pytest.raises(UserError, match="varlen needs a CUDA device and bfloat16 compute; attention: auto"):
+    with pytest.raises(UserError, match="varlen needs a GPU of the Ampere generation or newer and bfloat16 compute; attention: auto"):
         choose_backend("varlen", CPU, torch.bfloat16)
 
 
@@ -146,6 +146,7 @@ def test_backend_choice_says_what_to_do():
         (8, {"flash_attn_interface", "flash_attn_2_cuda"}, "flash2", "flash2"),
         (8, {"flash_attn_interface"}, "varlen", None),
         (9, set(), "varlen", None),
+        (7, {"flash_attn_2_cuda"}, "sdpa", None),
     ],
 )
 def test_backend_choice_on_cuda(monkeypatch, capability, installed, auto, flash):
