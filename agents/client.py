@@ -166,7 +166,8 @@ class Endpoint:
         try:
             return read()
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            raise Malformed(f"the answer is no chat completion ({type(error).__name__}: {error})") from None
+            words = f"the answer is no chat completion ({type(error).__name__}: {error})"
+            raise Malformed(words.replace(self.key, "***") if self.key else words) from None
 
     def deadline(self, body, patience=0):
         """Seconds that a call may take."""

@@ -85,8 +85,9 @@ class Journal:
 
     async def append(self, entry):
         """Returns when the entry is on the disk. Entries that are no answers are kept for the record only."""
+        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"  # here: what cannot be written is its caller's error
         done = asyncio.get_running_loop().create_future()
-        self.pending.append((entry, done))
+        self.pending.append((entry, line, done))
         if self.writer is None:
             self.writer = asyncio.create_task(self._write_all())
         await done
@@ -94,18 +95,18 @@ class Journal:
     async def _write_all(self):
         while self.pending:
             batch, self.pending = self.pending, []
-            lines = [json.dumps(entry, ensure_ascii=False).encode() + b"\n" for entry, _ in batch]
+            data = b"".join(line for _, line, _ in batch)
             try:
-                await asyncio.get_running_loop().run_in_executor(self.thread, self._sync, b"".join(lines))
+                await asyncio.get_running_loop().run_in_executor(self.thread, self._sync, data)
             except OSError as error:
                 os.ftruncate(self.fd, self.size)  # half a line would spoil what another call may still append
                 failure = UserError(f"cannot write {self.path}: {error.strerror}; what was written before is kept")
-                for _, done in batch + self.pending:
+                for _, _, done in batch + self.pending:
                     if not done.done():
                         done.set_exception(failure)
                 self.pending = []
                 break
-            for (entry, done), line in zip(batch, lines, strict=True):
+            for entry, line, done in batch:
                 self._index(entry, self.size)
                 self.size += len(line)
                 if not done.done():  # its waiter may have been cancelled

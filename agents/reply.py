@@ -23,6 +23,7 @@ PROMPT = re.compile(
     r"|prompt contains (?:at least )?(\d+)",
     re.IGNORECASE,
 )
+BROKE_OFF = ("abort", "error", "insufficient_system_resource")  # finish_reason of vLLM, OpenRouter, DeepSeek
 COMPLETION_CAP = re.compile(r"at most (\d+) completion tokens", re.IGNORECASE)
 
 
@@ -46,11 +47,14 @@ def read_reply(completion, seconds=0.0, prefilled=False, endpoint=""):
     vLLM names the field `reasoning` (older ones and DeepSeek `reasoning_content`); without a reasoning parser the
     thought stands in the text, often without its opening tag, because the chat template has already written that.
     prefilled: the endpoint is known to do so, and a text without the closing tag is then a thought that never ends.
+    Raises ValueError where the server itself says that it did not finish.
     """
     choice = completion["choices"][0]
     message, finish = choice["message"], choice.get("finish_reason")
+    if finish in BROKE_OFF:
+        raise ValueError(f"the server broke off ({finish})")
     usage = completion.get("usage") or {}
-    content = message.get("content") or ""
+    content = _whole(message.get("content") or "")
     thought, closed, text = content.rpartition("</think>")
     thinks = bool(thought or message.get("reasoning") or message.get("reasoning_content"))
     if "<think>" in text or (prefilled and text and not closed):  # what stands there is no answer
@@ -64,8 +68,13 @@ def read_reply(completion, seconds=0.0, prefilled=False, endpoint=""):
         status = "ok"
     else:
         status = "misrouted" if thinks else "empty"
-    asked, spent = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
+    asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint)
+
+
+def _whole(text):
+    """Without halves of surrogate pairs, which JSON may hold ("\\ud83d") and UTF-8 may not."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def where_thought_is(message):
@@ -81,15 +90,16 @@ def where_thought_is(message):
 
 def join_stream(text):
     """The completion that a stream of server-sent events adds up to. Raises ValueError if it breaks off."""
-    message, finish, usage, ended = {}, None, None, False
-    for line in text.splitlines():
+    message, finish, usage = {}, None, None
+    for line in text.split("\n"):  # not splitlines: U+2028 may stand in an answer
         data = line.removeprefix("data:").strip()
         if not line.startswith("data:") or not data:
             continue
         if data == "[DONE]":
-            ended = True
             break
         chunk = json.loads(data)
+        if chunk.get("error"):
+            raise ValueError(f"the server broke off: {chunk['error']!r}"[:300])
         usage = chunk.get("usage") or usage
         for choice in chunk.get("choices") or []:
             if choice.get("index", 0) == 0:
@@ -97,7 +107,7 @@ def join_stream(text):
                     if choice["delta"].get(field):
                         message[field] = message.get(field, "") + choice["delta"][field]
                 finish = choice.get("finish_reason") or finish
-    if finish is None and not ended:
+    if finish is None:
         raise ValueError("the stream breaks off")
     return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage}
 
@@ -124,7 +134,7 @@ def complaint(response, key):
         body = response.text
     body = body.get("error", body) if isinstance(body, dict) else body
     message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body
-    words, code = " ".join(str(message).split()), body.get("code") if isinstance(body, dict) else None
+    words, code = _whole(" ".join(str(message).split())), body.get("code") if isinstance(body, dict) else None
     if key:
         words, code = words.replace(key, "***"), str(code).replace(key, "***")
     return f"HTTP {response.status_code}: {words[:300]}" if words else f"HTTP {response.status_code}", code

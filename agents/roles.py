@@ -191,7 +191,8 @@ class Agents:
         key = call_key(asked, problem["id"], prompt, round, vote, attempt)
         known = self.journal.get(key)
         if known and not (known["status"] == "truncated" and known["max_tokens"] < max_tokens):
-            return key, Reply(known["status"], known["text"], known["prompt_tokens"], known["completion_tokens"])
+            tokens = known["prompt_tokens"], known["completion_tokens"]
+            return key, Reply(known["status"], known["text"], *tokens, detail=known["detail"])
         seed = int(key[:7], 16)  # a function of the call alone: the order in which calls finish changes nothing
         body = {"model": endpoint.cfg.model, "messages": messages, **options, sampling.max_tokens_key: max_tokens}
         if sampling.send_seed:

@@ -92,6 +92,10 @@ def _check_messages(messages, where):
 
 def _check_escapes(value, where):
     if isinstance(value, str):
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise UserError(f"{where} holds half a surrogate pair, which no UTF-8 file can hold; repair it") from None
         for char, (name, latex) in ESCAPES.items():
             if char in value:
                 around = value[value.index(char) : value.index(char) + 8].replace(char, "")

@@ -42,6 +42,7 @@ def jsonl(*objects):
         (jsonl(GOOD | {"solution": ["so 2"]}), r"problems\.jsonl:1: solution must be a string, not list"),
         ('{"id": "a", "problem": "x", "answer": "2", "reasoning": "so \\boxed{2}"}\n', r"backspace .*'oxed"),
         ('{"id": "a", "problem": "x", "answer": "\\frac12", "reasoning": "so"}\n', r"form feed .*'rac12"),
+        (jsonl(GOOD | {"reasoning": "so \ud83d"}), r"problems\.jsonl:1: reasoning holds half a surrogate pair"),
         ("", r"holds no records"),
         (None, r"no such file: .*problems\.jsonl"),
     ],

@@ -62,6 +62,8 @@ def completion(content, finish="stop", **message):
         (completion("it is medium</think>  "), "misrouted", ""),
         (completion(None), "empty", ""),
         (completion("  "), "empty", ""),
+        (completion("half \ud83d"), "ok", "half \ufffd"),
+        (completion("\ud83d\ude00"), "ok", "😀"),
         (completion("medium", "length"), "truncated", ""),
         (completion("<think>so", "length"), "truncated", ""),
         (completion(None, "length", reasoning="so"), "truncated", ""),
@@ -72,6 +74,11 @@ def completion(content, finish="stop", **message):
 def test_reply_is_split_and_typed(given, status, text):
     got = read_reply(given)
     assert (got.status, got.text) == (status, text)
+
+
+def test_tokens_may_be_strings():
+    got = read_reply(reply("easy", prompt_tokens="3", completion_tokens="4"))
+    assert (got.prompt_tokens, got.completion_tokens) == (3, 4)
 
 
 def test_tokens_are_counted_and_may_be_missing():
@@ -115,11 +122,14 @@ async def sleep(asked):
         lambda asked: error(502, "bad gateway"),
         lambda asked: web.json_response({"choices": []}),
         lambda asked: web.json_response(["what"]),
+        lambda asked: reply("ea", "abort"),
+        lambda asked: reply("ea", "error"),
+        lambda asked: reply("ea", "insufficient_system_resource"),
         cut_short,
         hang_up,
         sleep,
     ],
-    ids=["500", "503", "429", "502", "no choices", "a list", "half a body", "plain text", "hangs"],
+    ids=["500", "503", "429", "502", "no choices", "a list", "abort", "error", "no resource", "half a body", "plain text", "hangs"],
 )
 def test_a_passing_failure_is_tried_again(failure):
     with Server(lambda asked: failure(asked) if asked.tries == 0 else "easy") as server:
@@ -222,10 +232,12 @@ def test_refusals_are_typed():
         "problem 1": error(400, "bad", code="content_filter"),
         "problem 2": error(400, "something else"),
         "problem 3": error(400, "too big", code="context_length_exceeded"),
+        "problem 4": error(400, "do not say \ud83d"),
     }
     with Server(lambda a: words[a.problem]) as server:
-        replies, endpoint = chat(server, [body(n) for n in range(4)])
-    assert [r.status for r in replies] == ["too_long", "filtered", "refused", "too_long"]
+        replies, endpoint = chat(server, [body(n) for n in range(5)])
+    assert [r.status for r in replies] == ["too_long", "filtered", "refused", "too_long", "refused"]
+    assert replies[4].detail == "HTTP 400: do not say \ufffd"
     assert endpoint.retried == 0
 
 
@@ -333,6 +345,11 @@ def test_a_streamed_answer_is_put_together():
     assert read_reply(join_stream(stream_of({"content": "ea"}, finish="length"))).status == "truncated"
     with pytest.raises(ValueError, match="breaks off"):
         join_stream("\n".join(text.splitlines()[:6]))
+    with pytest.raises(ValueError, match="breaks off"):
+        join_stream(stream_of({"content": "ea"}, finish=None))
+    with pytest.raises(ValueError, match="broke off: .*engine died"):
+        join_stream('data: {"error": {"message": "engine died"}}\n\n' + text)
+    assert read_reply(join_stream(text.replace("sy", "\u2028sy"))).text == "ea\u2028sy"
 
 
 def with_traits(server, traits, bodies):
@@ -383,6 +400,7 @@ def test_no_traceback_holds_the_key(monkeypatch):
         web.Response(status=502, text="<html>sk-very-secret</html>"),
         web.Response(status=200, text="sk-very-secret"),
         web.json_response({"error": "sk-very-secret"}),
+        web.json_response(completion("easy") | {"usage": {"prompt_tokens": "sk-very-secret"}}),
         web.json_response(["sk-very-secret"], status=403),
     ]
 

@@ -497,6 +497,24 @@ def test_a_raised_max_tokens_asks_again_only_for_what_was_cut(tmp_path):
     assert roles == ["easy", "verifier", "critic", "incorrect"] and second["outcome"] == "kept"
 
 
+def test_a_replayed_reply_keeps_the_servers_words(tmp_path):
+    first, _, _ = live(lambda asked: error(400, "we do not speak of dogs", code="content_filter"), tmp_path)
+    again, none, _ = live(lambda asked: pytest.fail("asked again"), tmp_path)
+    assert first == again and none == [] and first["reason"] == "critic_filtered"
+    assert "we do not speak of dogs" in again["steps"][0]["calls"][0]["detail"]
+
+
+@pytest.mark.parametrize("text", ["medium \ud83d", "\ud83d"])
+def test_half_a_surrogate_pair_hangs_nothing(tmp_path, text):
+    async def walk(agents):
+        async with asyncio.timeout(5):
+            return await life_of(PROBLEM, agents, Rules())
+
+    with Server(lambda asked: text) as server:
+        trace = asyncio.run(with_agents(server.url, tmp_path, walk))
+    assert trace["reason"] == "critic_invalid" and "\ufffd" in (tmp_path / "journal.jsonl").read_text()
+
+
 # --- many problems ---
 
 

@@ -126,6 +126,20 @@ def test_a_write_that_fails_halfway_leaves_no_half_line(tmp_path):
     assert open_and_close(path) == {"k0": entry(0), "k2": entry(2)}
 
 
+def test_what_cannot_be_written_is_its_callers_error_and_not_the_writers(tmp_path):
+    async def run():
+        journal = Journal(tmp_path / "journal.jsonl")
+        with pytest.raises(UnicodeEncodeError):
+            async with asyncio.timeout(2):
+                await journal.append(entry(0, text="half a pair: \ud83d"))
+        async with asyncio.timeout(2):
+            await journal.append(entry(1))
+        await journal.close()
+
+    asyncio.run(run())
+    assert set(open_and_close(tmp_path / "journal.jsonl")) == {"k1"}
+
+
 def test_keys_of_one_hash_are_told_apart(tmp_path):
     write(tmp_path / "journal.jsonl", [entry(0)])
     journal = Journal(tmp_path / "journal.jsonl")
