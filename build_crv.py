@@ -235,8 +235,8 @@ async def ask_all(cfg, prompts, total, out):
                 live.finished(trace)
 
             await run_problems(problems, agents, rules, window, finished)
-        for endpoint in endpoints:
-            endpoint.check_served()
+        for pool in bound.values():
+            pool.check_served()
         return spool
     finally:
         await journal.close()

@@ -191,11 +191,6 @@ class Endpoint:
                 await asyncio.gather(task, return_exceptions=True)
         await self.http.aclose()
 
-    def check_served(self):
-        """Raises UserError if every question was refused, however few there were."""
-        if self.refusals and not self.proven:
-            raise UserError(f"{self.where} refused every request")
-
     def shaped(self, body, traits):
         """The body as this endpoint wants it."""
         body = body | self.cfg.extra_body

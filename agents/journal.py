@@ -85,7 +85,9 @@ class Journal:
 
     async def append(self, entry):
         """Returns when the entry is on the disk. Entries that are no answers are kept for the record only."""
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"  # here: what cannot be written is its caller's error
+        line = (
+            json.dumps(entry, ensure_ascii=False).encode() + b"\n"
+        )  # here: what cannot be written is its caller's error
         done = asyncio.get_running_loop().create_future()
         self.pending.append((entry, line, done))
         if self.writer is None:

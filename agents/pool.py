@@ -15,6 +15,7 @@ from agents.reply import Reply
 from data.errors import UserError
 from progress import say
 
+DOUBTFUL = ("refused", "too_long")  # it may be the server that is wrong: another one must agree
 LOST = 8  # so many questions given up in a row: the endpoints are broken, not the questions
 
 
@@ -67,6 +68,12 @@ class Pool:
         finally:
             self.budget.settle(cost)
 
+    def check_served(self):
+        """Raises UserError if every question was refused, however few there were."""
+        if any(endpoint.refusals for endpoint in self.endpoints) and not any(e.proven for e in self.endpoints):
+            where = "; ".join(endpoint.where for endpoint in self.endpoints)
+            raise UserError(f"{where} refused every request; look at `detail` in the journal")
+
     async def close(self):
         for endpoint in self.endpoints:
             await endpoint.close()
@@ -74,16 +81,23 @@ class Pool:
     async def _until_answered(self, body):
         """(who answered, Reply), or (None, Reply of status "transport") for a question that nobody can answer."""
         failures = late = 0
-        since = time.monotonic()
+        since, doubted, words = time.monotonic(), None, ""
         while True:
-            endpoint = await self._place()
+            endpoint = await self._place(doubted)
             try:
                 reply = await endpoint.ask(body, late)
             except Failed as error:
                 failure = error
             else:
                 self.lost = 0
-                self._back(endpoint)
+                if reply.status not in DOUBTFUL:
+                    self._back(endpoint)
+                    if doubted is not None and endpoint is not doubted:
+                        doubted.troubles += 1
+                        self._set_aside(doubted, Failed(f"refuses what others answer: {words}"))
+                elif doubted is None and len(self._alive()) > 1:
+                    doubted, words = endpoint, reply.detail
+                    continue
                 return endpoint, reply
             finally:
                 endpoint.gate.leave()
@@ -96,10 +110,12 @@ class Pool:
                 failures, since = 0, time.monotonic()  # being busy says nothing about this question
             await asyncio.sleep(self._pause(failure, failures, endpoint))
 
-    async def _place(self):
-        """The least busy endpoint that has a free place, with the place taken."""
+    async def _place(self, avoid=None):
+        """The least busy endpoint that has a free place, with the place taken. avoid: one to ask only if there is no
+        other."""
         while True:
             alive = self._alive()
+            alive = [endpoint for endpoint in alive if endpoint is not avoid] or alive
             healthy = [endpoint for endpoint in alive if self._may_ask(endpoint)] or alive
             free = [endpoint for endpoint in healthy if endpoint.gate.free]
             if free:
@@ -130,7 +146,7 @@ class Pool:
             endpoint.gate.wake(everyone=True)
             self._alive()
             say(f"{endpoint.where} {failure.why}; the others go on without it")
-        if endpoint.troubles >= SUSPECT and len(self.endpoints) > 1:
+        if endpoint.troubles >= SUSPECT and not endpoint.broken and len(self.endpoints) > 1:
             if not endpoint.away_until:
                 say(f"{endpoint.where} is set aside, and tried again later: {failure.why}")
             doubled = endpoint.cfg.backoff * 2 ** min(endpoint.troubles, 16)

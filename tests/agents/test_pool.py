@@ -17,13 +17,13 @@ def body(n=0):
     return {"model": "m", "messages": question(load_prompts()["critic"], f"problem {n}", "1", "chain"), "max_tokens": 9}
 
 
-def ask(servers, count, use=None, **settings):
+def ask(servers, count, use=None, proven=False, **settings):
     """`count` questions at once through a Pool of these servers. Returns (replies or exceptions, endpoints)."""
     settings = {"timeout": 20, "retries": 8, "backoff": 0.02, "max_backoff": 0.2} | settings
 
     async def run():
         cfgs = [EndpointConfig(getattr(server, "url", server), "m", **settings) for server in servers]
-        pool = Pool([Endpoint(f"e{n}", cfg) for n, cfg in enumerate(cfgs)])
+        pool = Pool([Endpoint(f"e{n}", cfg, proven) for n, cfg in enumerate(cfgs)])
         try:
             if use:
                 return await use(pool), pool.endpoints
@@ -102,6 +102,42 @@ def test_an_endpoint_with_a_wrong_key_is_left_out(capsys):
         replies, _ = ask([locked, open_one], 30, concurrency=4)  # more questions than places: nobody is left waiting
     assert all(isinstance(r, UserError) for r in replies)
     assert "who are you?" in str(replies[0]) and "no credit" in str(replies[0])
+
+
+@pytest.mark.parametrize("words", ["Unrecognized argument: top_k", "maximum context length is 4096 tokens"])
+def test_what_one_server_refuses_another_must_refuse_too(capsys, words):
+    """Answering 400 is fast: without a second opinion the wrong server would get nearly all questions."""
+
+    async def use(pool):
+        return [
+            reply
+            for n in range(0, 80, 8)
+            for reply in await asyncio.gather(*map(pool.chat, map(body, range(n, n + 8))))
+        ]
+
+    for proven in (False, True):
+        with Server(soon) as good, Server(lambda asked: error(400, words)) as wrong:
+            replies, endpoints = ask([good, wrong], 0, use, proven, concurrency=4, max_backoff=60, backoff=1)
+        assert [(r.status, r.endpoint) for r in replies] == [("ok", "e0")] * 80
+        Pool(endpoints).check_served()  # one that serves is enough
+        assert len(wrong.asked) <= 16 and len(good.asked) == 80
+    said = capsys.readouterr().err
+    assert said.count("is set aside") == 2 and f"refuses what others answer: HTTP 400: {words}" in said
+
+
+def test_what_two_servers_refuse_is_refused():
+    def picky(asked):
+        return error(400, "no") if asked.problem in ("problem 3", "problem 5") else "easy"
+
+    with Server(picky) as one, Server(picky) as two:
+        replies, _ = ask([one, two], 8, concurrency=1)
+        assert [r.status for r in replies] == ["ok"] * 3 + ["refused", "ok", "refused"] + ["ok"] * 2
+        assert len(one.asked) + len(two.asked) == 10
+        one.answer = two.answer = lambda asked: error(400, "no")
+        replies, endpoints = ask([one, two], 3)
+        assert {r.status for r in replies} == {"refused"}
+        with pytest.raises(UserError, match=f"{one.url}; .*{two.url} refused every request"):
+            Pool(endpoints).check_served()
 
 
 class NoJournal:
