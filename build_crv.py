@@ -16,6 +16,7 @@ Reads problems {"id", "problem", "answer", "reasoning"} and writes into `out`
 import asyncio
 import errno
 import hashlib
+import itertools
 import json
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -145,15 +146,21 @@ def main(cfg):
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
     claim_output(cfg, cfg.out, free=[*free, *FREE_KEYS])
     out = Path(cfg.out)
+    index, count = parse_shard(cfg.shard)
+    mine = range(index, source["problems"], count)
+    journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
     try:
-        spool = asyncio.run(ask_all(cfg, prompts, source["problems"], out))
+        spool = asyncio.run(ask_all(cfg, prompts, mine, journal, out))
+        (out / "report.json").unlink(missing_ok=True)  # while outputs are written anew, the run is not finished
         write_jsonl(out / "traces.jsonl", spool.in_order())
         spool.remove()
-        report = write_outputs(out, cfg, made_with(cfg, prompts), source)
+        report = write_outputs(out, cfg, made_with(cfg, prompts), source, len(mine))
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise UserError(f"cannot write into {out}: {error.strerror}; make room, then run this again") from None
+    finally:
+        journal.close()
     show(report, out)
 
 
@@ -194,8 +201,9 @@ def check_problems(path, limit):
             tested += 1
         if any(not isinstance(row.get(score) or 0, int | float) for score in ("rv", "cd")):
             raise UserError(f"{where}: rv and cd must be numbers from 0 to 9")
-        if not isinstance(row.get("solution") or "", str):
-            raise UserError(f"{where}: solution must be a string, not {type(row['solution']).__name__}")
+        for key in ("solution", "domain"):
+            if not isinstance(row.get(key), str | None):
+                raise UserError(f"{where}: {key} must be a string, not {type(row[key]).__name__}")
         if row["id"] in seen:
             raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
         if limit is None or len(seen) < limit:
@@ -209,9 +217,8 @@ def check_problems(path, limit):
     return {"problems": total, "sha256": digest.hexdigest()}
 
 
-async def ask_all(cfg, prompts, total, out):
-    """Walk every problem through the agents. Returns the Spool of traces."""
-    journal = Journal(cfg.journal or out / "journal.jsonl")
+async def ask_all(cfg, prompts, mine, journal, out):
+    """Walk the problems at the places `mine` (a range) through the agents. Returns the Spool of traces."""
     endpoints = []
     try:
         prober = None if cfg.probe == "none" else Prober(out / "probe.json", cfg.probe == "long")
@@ -221,10 +228,9 @@ async def ask_all(cfg, prompts, total, out):
             cfg.critic_mode, cfg.verifier_mode, cfg.rv_cd,
         )  # fmt: skip
         rules = Rules(**{key: getattr(cfg, key) for key in Rules.__dataclass_fields__})
-        index, count = parse_shard(cfg.shard)
-        mine = range(index, total, count)
         say(f"{len(mine)} problems, {len(journal)} answers in {journal.path}")
-        problems = ((i, row) for i, (_, row) in enumerate(iter_jsonl(cfg.problems)) if i in mine)
+        rows = itertools.islice(iter_jsonl(cfg.problems), mine.start, mine.stop, mine.step)
+        problems = zip(mine, (row for _, row in rows), strict=False)  # a file that shrank is noticed by write_outputs
         window = min(len(mine), sum(endpoint.cfg.concurrency for endpoint in endpoints))
         spool = Spool(out / "traces.spool")
         with Progress(len(mine), "crv", unit="problems") as bar:
@@ -239,7 +245,7 @@ async def ask_all(cfg, prompts, total, out):
             pool.check_served()
         return spool
     finally:
-        await journal.close()
+        await journal.drain()
         for endpoint in endpoints:
             await endpoint.close()
 

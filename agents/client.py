@@ -141,7 +141,7 @@ class Endpoint:
             elif error.status < 500 and error.status != 408:
                 return self._refused(error)
             failure = Failed(error.words, retry_after(error.headers), congested)
-        except httpx2.TransportError as error:
+        except httpx2.RequestError as error:  # of the transport; or a redirect loop, a body that cannot be decoded
             failure = Failed(_cause(error))
         except Malformed as error:
             failure = Failed(str(error))
@@ -149,7 +149,7 @@ class Endpoint:
         raise failure
 
     async def post(self, body, seconds, read):
-        """read(completion), the JSON of the answer. Raises Refused, Malformed, TimeoutError, httpx2.TransportError."""
+        """read(completion), the JSON of the answer. Raises Refused, Malformed, TimeoutError, httpx2.RequestError."""
         async with asyncio.timeout(seconds):
             response = await self.http.post(self.url, content=json.dumps(body, ensure_ascii=False).encode())
         return self._read(response, lambda: read(join_stream(response.text) if body.get("stream") else response.json()))
@@ -180,7 +180,7 @@ class Endpoint:
             await self.models()
         except (httpx2.TransportError, TimeoutError):
             return False
-        except (Refused, Malformed):
+        except (Refused, Malformed, httpx2.RequestError):
             pass
         return True
 
@@ -282,9 +282,13 @@ def _is_too_long(error):
 def _api_key(name, cfg):
     if not cfg.api_key_env:
         return ""
-    key = os.environ.get(cfg.api_key_env, "")
+    key = os.environ.get(cfg.api_key_env, "").strip()  # a file with Windows line ends leaves its \r
     if not key:
         raise UserError(f"endpoints.{name}.api_key_env names ${cfg.api_key_env}, which is not set")
+    if not (key.isascii() and key.isprintable()):
+        raise UserError(
+            f"${cfg.api_key_env} (endpoints.{name}.api_key_env) is no API key: it holds other characters than ASCII"
+        )
     return key
 
 

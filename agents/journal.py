@@ -121,9 +121,13 @@ class Journal:
             view = view[os.write(self.fd, view) :]
         os.fsync(self.fd)
 
-    async def close(self):
+    async def drain(self):
+        """Returns when nothing waits to be written any more."""
         if self.writer is not None:
             await self.writer
+
+    def close(self):
+        """Gives the lock back; after `drain`."""
         self.thread.shutdown()
         self.reader.close()
         os.close(self.fd)

@@ -54,7 +54,7 @@ def main(cfg):
     (out / RESOLVED).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     source, made = reports[0]["input"], reports[0]["made_with"]
     join([folders[i] / "traces.jsonl" for i in order], out / "traces.jsonl", source["problems"])
-    show(write_outputs(out, SimpleNamespace(**read_yaml(out / RESOLVED)), made, source), out)
+    show(write_outputs(out, SimpleNamespace(**read_yaml(out / RESOLVED)), made, source, source["problems"]), out)
 
 
 def _read(folder):

@@ -171,7 +171,9 @@ async def _top_k(ask, body):
 async def _long_prompt(ask, body):
     """Whether the server counts all the tokens of a prompt of known length, as `found` wants it."""
     question = _question(body, "one" + " word" * LONG, SHORT_ANSWER)
-    seen, words = await _try(ask, question, lambda completion: (completion.get("usage") or {}).get("prompt_tokens"))
+    seen, words = await _try(
+        ask, question, lambda completion: int((completion.get("usage") or {}).get("prompt_tokens") or 0)
+    )
     if words:
         room = room_left(words)
         return {"long_prompt": "refused" if room is None else f"refused, {room} tokens of room"}

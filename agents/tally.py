@@ -5,6 +5,7 @@ import statistics
 from collections import Counter, defaultdict
 
 from agents.roles import LEVELS
+from data.errors import UserError
 from data.records import GAPS
 from progress import say
 
@@ -13,7 +14,7 @@ class Tally:
     """Counts over traces; `add` each, then `result()`. Keeps numbers, never texts."""
 
     def __init__(self):
-        self.total = 0
+        self.total, self.seen = 0, set()
         self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
         self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
         self.guards = {mode: Counter() for mode in ("easy", "hard", "incorrect")}
@@ -28,6 +29,7 @@ class Tally:
         kind = (trace["outcome"], trace["level"], trace["reason"] or trace["origin"], trace["rounds"])
         self.strata[kind].append(self.total)
         self.total += 1
+        self.seen.add(trace["id"])
         self._flow(trace)
         self.outcomes[trace["outcome"]] += 1
         self.before[trace["level"] or "unrated"] += 1
@@ -94,8 +96,16 @@ class Tally:
             if "critic" in asked and asked["critic"]["label"]:
                 self.tries[round][f"rated_{asked['critic']['label']}"] += 1
 
+    def check(self, total, out):
+        """Raises UserError unless each of `total` problems was added once."""
+        if not self.total == len(self.seen) == total:
+            raise UserError(
+                f"{out}/traces.jsonl holds {self.total} traces of {len(self.seen)} problems, but there are {total}: "
+                f"has the input changed? Nothing is exported; run the same command again"
+            )
+
     def result(self):
-        """The report as a dict. Raises AssertionError if a problem was lost or counted twice."""
+        """The report as a dict."""
         kept, rejected = self.outcomes["kept"], self.outcomes["discarded"] + self.outcomes["quarantined"]
         assert self.total == kept + rejected == kept + sum(self.reasons.values()), (self.total, self.outcomes)
         return {

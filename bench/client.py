@@ -87,7 +87,7 @@ async def ours(url, calls, concurrency, prompt_bytes, folder):
     try:
         return await drive(ask, calls, concurrency), sum(answers)
     finally:
-        await journal.close()
+        journal.close()
         await pool.close()
 
 

@@ -17,8 +17,11 @@ from crv_cli import ROOT, check_refused, command, run, write_problems
 from scripted_endpoint import Server, error, reply
 
 import build_crv
+from agents.exports import write_outputs
+from agents.journal import Journal
 from config import load
-from data.records import read_records
+from data.errors import UserError
+from data.records import iter_jsonl, read_records
 
 OUTPUTS = (
     "sft",
@@ -289,6 +292,54 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
         check_refused(run(problems, tmp_path / "out", server.url), "in use by another run")
         gate.set()
         assert first.wait(timeout=60) == 0
+
+
+def test_the_lock_is_held_until_the_outputs_are_there(tmp_path, monkeypatch):
+    problems, out, met = write_problems(tmp_path / "problems.jsonl", 5), tmp_path / "out", []
+
+    def while_written(*args):
+        with pytest.raises(UserError, match="in use by another run"):
+            Journal(out / "journal.jsonl")
+        met.append((out / "report.json").exists())  # of the run before: this one is not finished
+        return write_outputs(*args)
+
+    monkeypatch.setattr(build_crv, "write_outputs", while_written)
+    with Server(fixed) as server:
+        for _ in range(2):
+            build_crv.main(load(build_crv.Config, command(problems, out, server.url)[2:]))
+            assert (out / "report.json").exists()
+    assert met == [False, False]
+    Journal(out / "journal.jsonl").close()
+
+
+@pytest.mark.parametrize(("words", "read"), [(["limit=3"], 3), (["limit=10", "shard=1/4"], 10)])
+def test_no_more_of_the_problems_is_read_than_needed(tmp_path, monkeypatch, words, read):
+    problems, out, passes = write_problems(tmp_path / "problems.jsonl", 50), tmp_path / "out", []
+
+    def counted(path):
+        passes.append(0)
+        for row in iter_jsonl(path):
+            passes[-1] += 1
+            yield row
+
+    monkeypatch.setattr(build_crv, "iter_jsonl", counted)
+    with Server(fixed) as server:
+        build_crv.main(load(build_crv.Config, command(problems, out, server.url, *words)[2:]))
+    assert passes == [50, read]  # all of it is checked, and then asked about what is wanted
+    assert [t["id"] for t in rows(out, "traces")] == (["p1", "p2", "p3"] if read == 3 else ["p2", "p6", "p10"])
+
+
+def test_problems_that_vanish_between_check_and_use_are_noticed(tmp_path, monkeypatch):
+    problems, out = write_problems(tmp_path / "problems.jsonl", 30), tmp_path / "out"
+
+    def shrinking(path):
+        yield from iter_jsonl(path)
+        write_problems(problems, 10)
+
+    monkeypatch.setattr(build_crv, "iter_jsonl", shrinking)
+    with Server(fixed) as server, pytest.raises(UserError, match=r"10 traces .* but there are 30.*Nothing is exported"):
+        build_crv.main(load(build_crv.Config, command(problems, out, server.url)[2:]))
+    assert not (out / "sft.jsonl").exists() and not (out / "report.json").exists()
 
 
 def test_a_shared_journal_pays_for_an_ablation_once(whole, tmp_path):

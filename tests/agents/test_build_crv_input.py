@@ -39,6 +39,8 @@ def jsonl(*objects):
         (jsonl(GOOD, GOOD), r"problems\.jsonl:2: duplicate id 'a', first seen on line 1"),
         (jsonl(GOOD | {"answer": "  "}), r"problems\.jsonl:1: answer must be a string that is not empty"),
         (jsonl(GOOD | {"answer": 2}), r"problems\.jsonl:1: answer must be a string"),
+        (jsonl(GOOD | {"domain": []}), r"problems\.jsonl:1: domain must be a string, not list"),
+        (jsonl(GOOD | {"domain": {"math": 1}}), r"problems\.jsonl:1: domain must be a string, not dict"),
         (jsonl(GOOD | {"solution": ["so 2"]}), r"problems\.jsonl:1: solution must be a string, not list"),
         ('{"id": "a", "problem": "x", "answer": "2", "reasoning": "so \\boxed{2}"}\n', r"backspace .*'oxed"),
         ('{"id": "a", "problem": "x", "answer": "\\frac12", "reasoning": "so"}\n', r"form feed .*'rac12"),

@@ -122,6 +122,7 @@ async def sleep(asked):
         lambda asked: error(502, "bad gateway"),
         lambda asked: web.json_response({"choices": []}),
         lambda asked: web.json_response(["what"]),
+        lambda asked: web.Response(body=b"no gzip", headers={"Content-Encoding": "gzip"}),
         lambda asked: reply("ea", "abort"),
         lambda asked: reply("ea", "error"),
         lambda asked: reply("ea", "insufficient_system_resource"),
@@ -136,6 +137,7 @@ async def sleep(asked):
         "502",
         "no choices",
         "a list",
+        "no gzip",
         "abort",
         "error",
         "no resource",
@@ -198,6 +200,12 @@ def test_a_server_that_only_fails_ends_the_run():
     assert any(isinstance(r, UserError) for r in proven)
 
 
+def test_a_redirect_loop_is_named():
+    with Server(lambda a: web.Response(status=307, headers={"Location": "/v1/chat/completions"})) as server:
+        replies, _ = chat(server, [body()], proven=False, retries=0)
+    assert isinstance(replies[0], UserError) and "redirects" in str(replies[0])
+
+
 def test_congestion_is_not_the_questions_fault():
     """With the tries used up while others are served, a 429 goes on waiting."""
 
@@ -224,6 +232,17 @@ def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch):
         replies, _ = chat(server, [body()], api_key_env="MY_KEY")
     assert seen == ["Bearer sk-very-secret"]
     assert "HTTP 401" in str(replies[0]) and "$MY_KEY" in str(replies[0]) and "secret" not in str(replies[0])
+
+
+def test_a_key_is_stripped_and_must_be_ascii(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-secret\r")
+    with Server(lambda asked: "easy") as server:
+        chat(server, [body()], api_key_env="MY_KEY")
+        for key in ("sk-sécret", "sk-\r\nX: y"):
+            monkeypatch.setenv("MY_KEY", key)
+            with pytest.raises(UserError, match=r"\$MY_KEY .*is no API key"):
+                chat(server, [body()], api_key_env="MY_KEY")
+    assert [asked.headers["Authorization"] for asked in server.asked] == ["Bearer sk-secret"]
 
 
 def test_a_key_that_is_not_set_is_named(monkeypatch):

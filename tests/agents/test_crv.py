@@ -30,7 +30,7 @@ async def with_agents(url, folder, use, sampling=None, votes=(1, 1), **modes):
             Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes, **modes)
         )
     finally:
-        await journal.close()
+        journal.close()
         await endpoint.close()
 
 

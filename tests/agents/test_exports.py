@@ -14,6 +14,7 @@ from agents.exports import (
     sft_rows,
 )
 from agents.tally import Tally
+from data.errors import UserError
 
 MADE = {
     "models": {"critic": "c", "rethinker": "r", "verifier": "v"},
@@ -184,10 +185,15 @@ def test_the_report_adds_up():
 
 def test_a_lost_problem_refuses_the_report():
     report = Tally()
+    for item in TRACES[:3]:
+        report.add(item, [])
+    report.check(3, "out")
+    for total in (2, 4):
+        with pytest.raises(UserError, match=f"3 traces of 3 problems, but there are {total}.*Nothing is exported"):
+            report.check(total, "out")
     report.add(TRACES[0], [])
-    report.total += 1
-    with pytest.raises(AssertionError):
-        report.result()
+    with pytest.raises(UserError, match=r"out/traces\.jsonl holds 4 traces of 3 problems, but there are 4"):
+        report.check(4, "out")
 
 
 def test_level_samples_are_equal_and_repeatable():

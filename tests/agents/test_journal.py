@@ -18,7 +18,7 @@ def write(path, entries):
     async def run():
         journal = Journal(path)
         await asyncio.gather(*[journal.append(e) for e in entries])
-        await journal.close()
+        journal.close()
 
     asyncio.run(run())
 
@@ -26,7 +26,7 @@ def write(path, entries):
 def open_and_close(path):
     journal = Journal(path)
     entries = {key: journal.get(key) for key in (f"k{n}" for n in range(400))}
-    asyncio.run(journal.close())
+    journal.close()
     return {key: found for key, found in entries.items() if found}
 
 
@@ -45,7 +45,7 @@ def test_an_entry_is_on_disk_when_append_returns(tmp_path):
         for n in range(5):
             await journal.append(entry(n))
             assert json.loads(path.read_text().splitlines()[-1]) == entry(n) == journal.get(f"k{n}")
-        await journal.close()
+        journal.close()
 
     asyncio.run(run())
 
@@ -82,7 +82,7 @@ def test_a_second_run_on_the_same_journal_is_refused(tmp_path):
     first = Journal(tmp_path / "journal.jsonl")
     with pytest.raises(UserError, match="in use by another run"):
         Journal(tmp_path / "journal.jsonl")
-    asyncio.run(first.close())
+    first.close()
     open_and_close(tmp_path / "journal.jsonl")
 
 
@@ -120,7 +120,7 @@ def test_a_write_that_fails_halfway_leaves_no_half_line(tmp_path):
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         await journal.append(entry(2))
-        await journal.close()
+        journal.close()
 
     asyncio.run(run())
     assert open_and_close(path) == {"k0": entry(0), "k2": entry(2)}
@@ -134,7 +134,7 @@ def test_what_cannot_be_written_is_its_callers_error_and_not_the_writers(tmp_pat
                 await journal.append(entry(0, text="half a pair: \ud83d"))
         async with asyncio.timeout(2):
             await journal.append(entry(1))
-        await journal.close()
+        journal.close()
 
     asyncio.run(run())
     assert set(open_and_close(tmp_path / "journal.jsonl")) == {"k1"}
@@ -145,7 +145,7 @@ def test_keys_of_one_hash_are_told_apart(tmp_path):
     journal = Journal(tmp_path / "journal.jsonl")
     journal.at[hash("k1")] = journal.at[hash("k0")]
     assert journal.get("k1") is None and journal.get("k0") == entry(0)
-    asyncio.run(journal.close())
+    journal.close()
 
 
 def test_tokens_are_summed_for_the_budget(tmp_path):
@@ -153,4 +153,4 @@ def test_tokens_are_summed_for_the_budget(tmp_path):
     write(tmp_path / "journal.jsonl", spent)
     journal = Journal(tmp_path / "journal.jsonl")
     assert journal.tokens == {"a": (2, 20, 6), "b": (2, 20, 4)}  # what cost no tokens was no answer
-    asyncio.run(journal.close())
+    journal.close()
