@@ -63,9 +63,10 @@ class Config:
     """OpenAI-compatible endpoints by name."""
     agents: Bindings = field(default_factory=Bindings)
     """Which endpoint plays which agent."""
-    probe: Literal["none", "short", "long"] = "short"
+    probe: Literal["none", "short", "long"] = "long"
     """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
-    back, which options it honours, how it wants to be asked. long: also a long prompt, to see whether it is cut."""
+    back, which options it honours, how it wants to be asked. long: also one prompt of 6,000 words; a server that cuts
+    it without a word (Ollama does) stops the run. short: without that one."""
     max_cost: float | None = None
     """Stop before all answers together cost more than this, by the endpoints' prices; null for no cap."""
     sampling: Sampling = field(default_factory=Sampling)

@@ -27,7 +27,8 @@ SECONDS = 120  # for one of these answers, on top of what the endpoint allows fo
 class Prober:
     """`await prober(endpoint, body) -> Traits`; asks only what `path` (probe.json) does not tell already.
 
-    body: a question of the run, whose model and sampling the test questions share. long: try a long prompt, too.
+    body: a question of the run, whose model and sampling the test questions share. long: try a long prompt, too; a
+    server that cuts it in silence is a UserError, for it would cut the long chains of the run as well.
     """
 
     def __init__(self, path, long=False):
@@ -35,10 +36,18 @@ class Prober:
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
 
     async def __call__(self, endpoint, body):
-        found = self.known.get(endpoint.cfg.base_url)
-        if found is None or found["model"] != body["model"] or (self.long and "long_prompt" not in found):
+        cfg = endpoint.cfg
+        place = " ".join([cfg.base_url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
+        found = self.known.get(place)
+        if found is None or (self.long and "long_prompt" not in found):
             found = await probe(endpoint, body, self.long)
-            self.known[endpoint.cfg.base_url] = found
+            if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
+                raise UserError(
+                    f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
+                    f"{found['long_prompt']}): raise its context (Ollama: num_ctx), or set probe=short if its count is "
+                    f"wrong"
+                )
+            self.known[place] = found
             partial = self.path.with_suffix(".tmp")
             partial.write_text(json.dumps(self.known, indent=2) + "\n")
             os.replace(partial, self.path)

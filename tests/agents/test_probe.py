@@ -6,12 +6,14 @@ import random
 
 import pytest
 from aiohttp import web
-from crv_cli import check_refused, run, write_problems
+from crv_cli import check_refused, command, run, write_problems
 from scripted_endpoint import Server, error, reply
 from test_build_crv import fixed
 
+import build_crv
 from agents.client import Endpoint, EndpointConfig, Refused
 from agents.probe import LONG, Prober, summary
+from config import load
 from data.errors import UserError
 
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
@@ -30,7 +32,7 @@ def probe(tmp_path, answer, body=BODY, long=False, models=()):
                 await endpoint.close()
 
         traits = asyncio.run(ask())
-        found = json.loads((tmp_path / "probe.json").read_text())[server.url]
+        found = json.loads((tmp_path / "probe.json").read_text())[f"{server.url} m"]
     return found, traits, server
 
 
@@ -114,14 +116,50 @@ def test_an_option_that_the_run_needs_and_the_host_refuses_stops_it(tmp_path):
     ("answer", "said"),
     [
         (honest, "whole"),
-        (lambda asked: reply("x", prompt_tokens=min(4096, len(asked.problem.split()))), "cut silently to 4096 tokens"),
+        (lambda asked: reply("x", prompt_tokens=str(len(asked.problem.split()))), "whole"),
         (lambda asked: error(400, "maximum context length is 4096") if len(asked.problem) > LONG else "x", "refused"),
         (lambda asked: reply("alpha") | {"usage": None}, "not counted"),
     ],
 )  # fmt: skip
-def test_a_long_prompt_that_is_cut_in_silence(tmp_path, answer, said):
+def test_a_long_prompt(tmp_path, answer, said):
     found, _, _ = probe(tmp_path, answer, long=True)
     assert found["long_prompt"] == said
+
+
+def test_a_server_that_cuts_in_silence_stops_the_run(tmp_path):
+    def ollama(asked):
+        return reply("x", prompt_tokens=min(window, len(asked.problem.split())))
+
+    window = 4096
+    with Server(fixed, probe=ollama) as server:
+        config = load(
+            build_crv.Config, command(write_problems(tmp_path / "p.jsonl", 2), tmp_path / "o", server.url)[2:-1]
+        )
+        assert config.probe == "long"  # the default: it costs one prompt
+        with pytest.raises(UserError, match=rf"{server.url} cuts long prompts .*cut silently to 4096 tokens.*num_ctx"):
+            build_crv.main(config)
+        assert server.asked == []  # nothing was paid for
+        window = 16_384
+        build_crv.main(config)
+        assert len([asked for asked in server.probes if len(asked.problem) > LONG]) == 2
+
+
+def test_models_at_one_address_are_told_apart(tmp_path):
+    def answer(asked):
+        return "hm</think>alpha" if asked.body["model"] == "thinker" else "alpha"
+
+    async def ask(url):
+        prober, found = Prober(tmp_path / "probe.json"), []
+        for model, extra in [("thinker", {}), ("m", {}), ("thinker", {}), ("m", {}), ("m", {"think": True})]:
+            endpoint = Endpoint("teacher", EndpointConfig(url, model, extra_body=extra))
+            before = len(server.probes)
+            found.append(((await prober(endpoint, BODY | {"model": model})).prefilled, len(server.probes) > before))
+            await endpoint.close()
+        return found
+
+    with Server(None, probe=answer) as server:
+        found = asyncio.run(ask(server.url))
+    assert found == [(True, True), (False, True), (True, False), (False, False), (False, True)]
 
 
 def test_a_refused_test_question_is_not_fatal_but_a_wrong_key_is(tmp_path):
