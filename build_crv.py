@@ -135,7 +135,8 @@ class Config:
     """i/n, 0/n to n-1/n: only this part of the problems, one part a machine; python -m agents.merge joins them."""
 
 
-# what may change between a run and its resumption: nothing of it changes an answer
+# what may change between a run and its resumption: no answer in the journal is asked for again because of it, but for
+# the truncated ones under a higher max_tokens
 FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", "extra_body"})
 FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens", "report_samples")
 

@@ -93,10 +93,11 @@ class Pace:
 
 
 class Budget:
-    """Stops asking before `cap` (in the currency of the prices) would be exceeded; None is no cap.
+    """Stops asking when the next call would likely exceed `cap` (in the currency of the prices); None is no cap.
 
-    A call's cost is known only afterwards, so those in flight are reckoned at the mean so far, and the last ones are
-    waited for: their answers are kept.
+    A call's cost is known only afterwards, so those in flight are reckoned at the mean so far: until the first one has
+    ended, at nothing. What is spent may pass the cap by what the calls in flight cost more than that. They are waited
+    for, and their answers are kept. Tries that fail are not counted, though a host may charge for them.
     """
 
     def __init__(self, cap=None, spent=0.0, calls=0):

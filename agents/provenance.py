@@ -4,7 +4,7 @@ The keys and types are the same in every record and nothing is null ("" and 0 st
 infer a schema from the first megabytes (datasets, pyarrow) would refuse the file otherwise.
 """
 
-from agents.journal import call_key
+from agents.journal import call_key, call_seed
 from agents.roles import LEVELS, VERDICTS
 
 
@@ -37,11 +37,6 @@ def of_incorrect(trace, made):
     """r~; round is the try that was taken."""
     step = _step(trace, trace["incorrect"], lambda mode: mode == "incorrect")
     return _fields("rethinker_incorrect", made, step, step["round"], {})
-
-
-def call_seed(key):
-    """The seed that a call sends: a function of the call alone."""
-    return int(key[:7], 16)
 
 
 def _step(trace, text, suits):

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from agents.guards import clean, is_code, solves
-from agents.journal import call_key
+from agents.journal import call_key, call_seed
 from agents.prompts import question
 from agents.reply import ANSWERED, Reply
 
@@ -193,10 +193,9 @@ class Agents:
         if known and not (known["status"] == "truncated" and known["max_tokens"] < max_tokens):
             tokens = known["prompt_tokens"], known["completion_tokens"]
             return key, Reply(known["status"], known["text"], *tokens, detail=known["detail"])
-        seed = int(key[:7], 16)  # a function of the call alone: the order in which calls finish changes nothing
         body = {"model": endpoint.cfg.model, "messages": messages, **options, sampling.max_tokens_key: max_tokens}
         if sampling.send_seed:
-            body["seed"] = seed
+            body["seed"] = call_seed(key)
         reply = await endpoint.chat(body)
         await self.journal.append(
             {
@@ -211,7 +210,7 @@ class Agents:
                 "model": endpoint.cfg.model,
                 "endpoint": reply.endpoint,
                 "sampling": options,
-                "seed": seed,
+                "seed": call_seed(key),
                 "max_tokens": max_tokens,
                 "status": reply.status,
                 "text": reply.text,
