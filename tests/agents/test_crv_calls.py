@@ -1,4 +1,4 @@
-"""The calls under a problem's life: replies that cannot be used, votes, sampling, the journal, many problems at once."""
+"""The calls under a problem: replies that cannot be used, votes, sampling, the journal, many problems at once."""
 
 import asyncio
 
