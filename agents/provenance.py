@@ -27,27 +27,26 @@ def of_original(trace):
     return _fields("input", {}, None, 0, _votes(trace, 0))
 
 
-def of_rewrite(trace, text, made):
-    """A rewrite of r, with the votes on it."""
-    step = _step(trace, text, lambda mode: mode != "incorrect")
+def of_rewrite(trace, step, made):
+    """A rewrite of r, with the votes on it. step: the one in which it was written."""
     return _fields(f"rethinker_{step['mode']}", made, step, step["round"], _votes(trace, step["round"]))
 
 
 def of_incorrect(trace, made):
     """r~; round is the try that was taken."""
-    step = _step(trace, trace["incorrect"], lambda mode: mode == "incorrect")
+    step = last_step(trace, trace["incorrect"], incorrect=True)
     return _fields("rethinker_incorrect", made, step, step["round"], {})
+
+
+def last_step(trace, text, incorrect=False):
+    """The last step in which the Rethinker wrote this text, as a rewrite or as an incorrect chain."""
+    steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and s["text"] == text)
+    return next(s for s in steps if (s["mode"] == "incorrect") == incorrect)
 
 
 def call_seed(key):
     """The seed that a call sends: a function of the call alone."""
     return int(key[:7], 16)
-
-
-def _step(trace, text, suits):
-    """The last step in which the Rethinker wrote this text."""
-    steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and suits(s["mode"]))
-    return next(s for s in steps if s["text"] == text)
 
 
 def _fields(by, made, step, round, votes):
