@@ -18,6 +18,7 @@ import re
 
 from data.answers import extract_boxed
 from data.records import GAPS
+from data.sandbox import check_tests
 
 MATH_PREFIX = "Return your final response within \\boxed{}."
 CODE_PREFIX = "Generate an executable Python function"
@@ -70,25 +71,21 @@ def metadata(row):
         return
     starter = row.get("starter_code") if domain == "code" else None
     record = problem_record("\n\n".join(filter(None, [row["problem"], starter])), answer, reasoning, solution, domain)
-    if row.get("test_cases"):
-        tests = _tests(row["test_cases"])
-        if tests is None:
+    yield from _with_tests(record, row.get("test_cases"))
+
+
+def _with_tests(record, value):
+    """The record, with tests {"inputs": […], "outputs": […], "fn_name"?} given as a dict or its JSON if build_crv.py
+    would take them; if not, the reason and the record without."""
+    if value:
+        try:
+            tests = json.loads(value) if isinstance(value, str) else value
+            check_tests(tests)
+        except ValueError:  # no JSON, or a UserError
             yield "tests that cannot be run (their problems are kept)"
         else:
-            record["tests"] = tests
+            record = record | {"tests": {key: value for key, value in tests.items() if value is not None}}
     yield record
-
-
-def _tests(value):
-    """{"inputs": […], "outputs": […], "fn_name"?} from a dict or its JSON; None if it is anything else, or empty."""
-    try:
-        tests = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return None
-    lists = [tests.get(key) for key in ("inputs", "outputs")] if isinstance(tests, dict) else [None]
-    if not all(isinstance(cases, list) and cases and len(cases) == len(lists[0]) for cases in lists):
-        return None
-    return {key: value for key, value in tests.items() if value is not None}
 
 
 def scored(row):
@@ -143,7 +140,8 @@ def columns(row):
         yield NO_BOX
     else:
         record = problem_record(problem, answer, reasoning, solution, domain)
-        yield record | {key: row[key] for key in ("tests", "rv", "cd") if row.get(key) is not None}
+        record |= {key: row[key] for key in ("rv", "cd") if row.get(key) is not None}
+        yield from _with_tests(record, row.get("tests"))
 
 
 def preferences(row, gap=None, betas=(0.1, 0.2, 0.5)):

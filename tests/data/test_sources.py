@@ -91,13 +91,14 @@ METADATA = {
 def test_openthoughts_metadata(tmp_path, capsys):
     code = METADATA | {"domain": "code", "deepseek_solution": "def f(x): return x + 1", "starter_code": "def f(x):"}
     tests = {"test_cases": '{"inputs": ["1"], "outputs": ["2"]}'}
-    bad = [code | {"test_cases": tests, "problem": tests} for tests in ("{", "[1]", '{"inputs": ["1"], "outputs": []}')]
+    broken = ("{", "[1]", '{"inputs": ["1"], "outputs": []}', '{"fn_name": "f", "inputs": ["abc"], "outputs": [1]}')
+    bad = [code | {"test_cases": tests, "problem": tests} for tests in broken]
     first, second, *others = run(tmp_path, [METADATA, code | tests, *bad])
     assert (first["answer"], first["solution"]) == ("2", "\\boxed{2}")
     assert second["answer"] == "def f(x): return x + 1" and second["tests"] == {"inputs": ["1"], "outputs": ["2"]}
     assert second["problem"].endswith("def f(x):")
-    assert len(others) == 3 and not any("tests" in problem for problem in others)
-    assert "3 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
+    assert len(others) == 4 and not any("tests" in problem for problem in others)
+    assert "4 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
 def test_scored_chains_of_one_problem(tmp_path, capsys):
@@ -151,6 +152,17 @@ def test_columns_by_name(tmp_path):
         run(tmp_path, [row], "columns={problem: question, answer: solution, reasoning: cott}")
     with pytest.raises(UserError, match=r"cannot tell .* from the columns question, cot"):
         run(tmp_path, [{"question": "?", "cot": "!"}])
+
+
+def test_tests_by_name_are_those_that_build_crv_takes(tmp_path, capsys):
+    row = {"problem": "1?", "answer": "def f(x): ...", "reasoning": "r", "domain": "code"}
+    good = {"fn_name": "f", "inputs": [[1]], "outputs": [1]}
+    given = (json.dumps(good), json.dumps(good | {"inputs": ["abc"]}), None)
+    problems = run(tmp_path, [row | {"problem": f"{tests}?", "tests": tests} for tests in given])
+    assert [problem.get("tests") for problem in problems] == [good, None, None]
+    (problem,) = run(tmp_path, [row | {"tests": good}])
+    assert problem["tests"] == good
+    assert "left out: 1 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
 EASYDISTILL = {"prompt": "2+3?", "chosen": "<think>5</think>\\boxed{5}", "rejected": "<think>6</think>", "beta": 0.5}
