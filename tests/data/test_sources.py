@@ -181,6 +181,51 @@ def test_preferences_become_pairs(tmp_path, capsys):
     assert run(tmp_path, [messages], "gap=small", kind="pair")[0]["chosen"] == large["chosen"]
 
 
+TYPED = {"problem": "1+1?", "answer": "2", "reasoning": "r"}
+S1K = {"question": "1+1?", "solution": "2", "thinking_trajectories": ["t"], "attempt": "a", "cot_type": "math"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": None},
+        {"conversations": ["2+3?", "5"]},
+        {"conversations": {"from": ["user"], "value": ["2+3?"]}},
+        {"conversations": [{"from": "user", "value": ["2+3?"]}, {"from": "assistant", "value": "x"}]},
+        METADATA | {"deepseek_reasoning": ["1+1=2"]},
+        METADATA | {"problem": 7},
+        S1K | {"question": 7},
+        S1K | {"thinking_trajectories": [["t"]]},
+        S1K | {"attempt": ["a"]},
+        {"question": "1+1?", "reasoning": ["a chain without scores"]},
+        {"question": "1+1?", "domain": ["math"], "reasoning": [{"reasoning_verbosity": 1}]},
+        TYPED | {"reasoning": ["r"]},
+        TYPED | {"solution": ["s"]},
+        TYPED | {"problem": ["1+1?"]},
+        TYPED | {"answer": {"value": "2"}},
+        TYPED | {"rv": "4"},
+        EASYDISTILL | {"beta": "0.5"},
+    ],
+    ids=lambda row: ", ".join(f"{key}={value}" for key, value in row.items())[-60:],
+)
+def test_a_row_of_unexpected_types_is_left_out(tmp_path, row):
+    with pytest.raises(UserError, match=r"no usable row in .*: 1 with an unexpected type$"):
+        run(tmp_path, [row])
+
+
+def test_what_is_null_is_missing(tmp_path, capsys):
+    rows = [S1K | {"question": None}, S1K | {"question": "2?", "attempt": None, "cot_type": None}]
+    (problem,) = run(tmp_path, rows)
+    assert (problem["problem"], problem["solution"], problem["domain"]) == ("2?", "", "math")
+    assert "left out: 1 with an empty or missing text" in capsys.readouterr().out
+    (only,) = run(tmp_path, [TYPED | {"reasoning": None}, TYPED])
+    assert only["reasoning"] == "r"
+    scores = {"question": "1?", "output": "\\boxed{1}", "cognitive_difficulty": 2}
+    rows = [scores | {"reasoning_verbosity": score} for score in (1, 10, None)]
+    (scored,) = run(tmp_path, rows)
+    assert scored["rv"] == 1 and "2 a chain without its scores" in capsys.readouterr().out
+
+
 def test_damaged_latex_can_be_repaired(tmp_path, capsys):
     """The one published CogPO row reads as a backspace and "oxed"."""
     row = json.loads('{"prompt": "2+3?", "chosen": "\\boxed{5}", "rejected": "6", "beta": 0.5}')
