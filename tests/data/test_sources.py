@@ -1,10 +1,12 @@
 """Public datasets' row shapes -> problem and pair records, from small files of those shapes."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from config import load
+from data import sources
 from data.errors import UserError
 from data.records import read_records
 from data.sources import Config, main
@@ -245,6 +247,30 @@ def test_benchmark_problems_are_left_out(tmp_path, capsys):
     assert f"1 in {tmp_path.name}/bench.jsonl" in capsys.readouterr().out
     (pair,) = map(json.loads, (tmp_path / "records.jsonl.overlaps.jsonl").read_text().splitlines())
     assert (pair["benchmark_id"], pair["share"], pair["left_out"]) == ("b1", 1.0, True)
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
+    long = "x" * 100_000
+    rows = ({"problem": f"{n}?", "answer": "2", "reasoning": f"{n} {long}"} for n in range(300))  # 30 MB
+    monkeypatch.setattr(sources, "read_rows", lambda cfg: rows)
+    tracemalloc.start()
+    main(Config(str(tmp_path / "o.jsonl"), path="rows"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6 and (tmp_path / "o.jsonl").stat().st_size > 30e6
+
+
+def test_nothing_is_left_behind_by_an_error(tmp_path):
+    with pytest.raises(UserError, match="no usable row"):
+        run(tmp_path, [conversation("?", "r", "no box")])
+    with pytest.raises(UserError, match="cannot load"):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(BESPOKE[0]) + "\n{no json\n")
+        main(Config(str(tmp_path / "records.jsonl"), path=str(tmp_path / "rows.jsonl")))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    (tmp_path / "records.jsonl").write_text("of an earlier run\n")
+    with pytest.raises(UserError, match="no usable row"):
+        run(tmp_path, [conversation("?", "r", "no box")])
+    assert (tmp_path / "records.jsonl").read_text() == "of an earlier run\n"
 
 
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path, monkeypatch):
