@@ -38,15 +38,15 @@ def of_incorrect(trace, made):
     return _fields("rethinker_incorrect", made, step, step["round"], {})
 
 
+def call_seed(key):
+    """The seed that a call sends: a function of the call alone."""
+    return int(key[:7], 16)
+
+
 def last_step(trace, text, incorrect=False):
     """The last step in which the Rethinker wrote this text, as a rewrite or as an incorrect chain."""
     steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and s["text"] == text)
     return next(s for s in steps if (s["mode"] == "incorrect") == incorrect)
-
-
-def call_seed(key):
-    """The seed that a call sends: a function of the call alone."""
-    return int(key[:7], 16)
 
 
 def _fields(by, made, step, round, votes):
