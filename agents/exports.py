@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agents.provenance import last_step, of_incorrect, of_original, of_rewrite
+from agents.provenance import kept_step, of_incorrect, of_original, of_rewrite
 from agents.report import render, sample
 from agents.roles import LEVELS
 from agents.tally import Tally
@@ -85,9 +85,7 @@ def kept_chain(trace):
 
 
 def kept_provenance(trace, layout):
-    if trace["rewritten"] is None:
-        return of_original(trace)
-    return of_rewrite(trace, last_step(trace, trace["rewritten"]), layout.made)
+    return of_original(trace) if trace["rewritten"] is None else of_rewrite(trace, kept_step(trace), layout.made)
 
 
 def first_rewrite(trace):

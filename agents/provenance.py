@@ -27,6 +27,11 @@ def of_original(trace):
     return _fields("input", {}, None, 0, _votes(trace, 0))
 
 
+def kept_step(trace):
+    """The step in which r* was written."""
+    return _step(trace, trace["rewritten"], lambda mode: mode != "incorrect")
+
+
 def of_rewrite(trace, step, made):
     """A rewrite of r, with the votes on it. step: the one in which it was written."""
     return _fields(f"rethinker_{step['mode']}", made, step, step["round"], _votes(trace, step["round"]))
@@ -34,7 +39,7 @@ def of_rewrite(trace, step, made):
 
 def of_incorrect(trace, made):
     """r~; round is the try that was taken."""
-    step = last_step(trace, trace["incorrect"], incorrect=True)
+    step = _step(trace, trace["incorrect"], lambda mode: mode == "incorrect")
     return _fields("rethinker_incorrect", made, step, step["round"], {})
 
 
@@ -43,10 +48,10 @@ def call_seed(key):
     return int(key[:7], 16)
 
 
-def last_step(trace, text, incorrect=False):
-    """The last step in which the Rethinker wrote this text, as a rewrite or as an incorrect chain."""
-    steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and s["text"] == text)
-    return next(s for s in steps if (s["mode"] == "incorrect") == incorrect)
+def _step(trace, text, suits):
+    """The last step in which the Rethinker wrote this text."""
+    steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and suits(s["mode"]))
+    return next(s for s in steps if s["text"] == text)
 
 
 def _fields(by, made, step, round, votes):
