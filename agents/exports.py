@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from agents.provenance import of_incorrect, of_original, of_rewrite
+from agents.provenance import kept_step, of_incorrect, of_original, of_rewrite
 from agents.report import render, sample
 from agents.roles import LEVELS
 from agents.tally import Tally
@@ -85,14 +85,13 @@ def kept_chain(trace):
 
 
 def kept_provenance(trace, layout):
-    return of_original(trace) if trace["rewritten"] is None else of_rewrite(trace, trace["rewritten"], layout.made)
+    return of_original(trace) if trace["rewritten"] is None else of_rewrite(trace, kept_step(trace), layout.made)
 
 
 def first_rewrite(trace):
-    """The first rewrite, verified or not (Table 6, "w. CR"), or None."""
-    steps = (s for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect" and s["text"])
-    first = next(steps, None)
-    return first and first["text"]
+    """The step of the first rewrite that changed anything, verified or not (Table 6, "w. CR"), or None."""
+    steps = (s for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect")
+    return next((s for s in steps if s["text"] not in (None, trace["reasoning"])), None)
 
 
 # --- the files; each takes an iterable of traces and yields rows ---
@@ -151,8 +150,9 @@ def ablation_rows(traces, layout, stages):
     for trace in traces:
         if trace["level"] == "medium":
             yield original_row(trace, layout)
-        elif stages == "cr" and (text := first_rewrite(trace)):
-            yield sft_row(trace, text, trace["level"] + "*", 1, layout, of_rewrite(trace, text, layout.made))
+        elif stages == "cr" and (step := first_rewrite(trace)):
+            where = of_rewrite(trace, step, layout.made)
+            yield sft_row(trace, step["text"], trace["level"] + "*", step["round"], layout, where)
 
 
 def level_sample(ids_by_level, size: int | Literal["min"] | None, seed):

@@ -50,6 +50,7 @@ def flow(report):
             *(("rethinker", count.get(name, 0), words) for name, words in UNSEEN.items()),
             ("verifier", count.get("not_verified", 0), "not verified"),
             ("again", count.get("rated_easy", 0), "rated easy"), ("again", count.get("rated_hard", 0), "rated hard"),
+            ("again", count.get("verified", 0) - sum(count.get(f"rated_{level}", 0) for level in LEVELS), "no rating"),
         ]  # fmt: skip
         parts += _fails(y, fails, count.get("again", 0), count.get("lost", 0), last)
     rejected, y = problems["rejected"], bottom + 4

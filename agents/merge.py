@@ -4,7 +4,8 @@
     python -m agents.merge shards='out/crv-*' out=out/crv
 
 Problem k of the input belongs to shard k mod n. What is written is what one run without shards would have written,
-byte for byte where the endpoint is deterministic. The journals stay where they are.
+byte for byte where the endpoint is deterministic. Shards may differ in what changes no answer (addresses, prices,
+caps): the whole has the settings of shard 0, and tells costs at its prices. The journals stay where they are.
 """
 
 import contextlib
@@ -21,7 +22,8 @@ from agents.tally import show
 from config import RESOLVED, read_yaml
 from data.errors import UserError
 
-OWN_KEYS = ("shard", "out", "journal", "problems")  # what shards may differ in; the input is compared by content
+# what shards may differ in; the input is compared by content
+OWN_KEYS = ("shard", "out", "journal", "problems", "probe", "max_cost", "sampling.max_tokens", "report_samples")
 
 
 @dataclass
@@ -84,9 +86,12 @@ def _check(folders, configs, reports, pattern):
                 )
         if shard[1] != count:
             raise UserError(f"{folder} is shard {config['shard']}, {folders[0]} is {configs[0]['shard']}")
-        for what in ("input", "made_with"):
-            if report[what] != reports[0][what]:
-                raise UserError(f"{folder} was made with another {what.replace('_', ' ')} than {folders[0]}")
+        mine, first = _comparable(report), _comparable(reports[0])
+        for key in sorted(mine.keys() | first.keys()):
+            if mine.get(key) != first.get(key):
+                raise UserError(
+                    f"{folder} was made with another {key} ({mine.get(key)!r}) than {folders[0]} ({first.get(key)!r})"
+                )
         if shards.count(shard) > 1:
             same = ", ".join(str(f) for f, s in zip(folders, shards, strict=True) if s == shard)
             raise UserError(f"shard {shard[0]}/{count} is there more than once: {same}")
@@ -94,6 +99,14 @@ def _check(folders, configs, reports, pattern):
     if missing:
         raise UserError(f"missing: shard {', '.join(missing)}")
     return [shards.index((i, count)) for i in range(count)]
+
+
+def _comparable(report):
+    """{name: value} of what a report says of the input, the models and the prompts; not of prices."""
+    said = {"input": report["input"], **report["made_with"], "prices": None}
+    single = {name: value for name, value in said.items() if not isinstance(value, dict)}
+    groups = {name: value for name, value in said.items() if isinstance(value, dict)}
+    return single | {f"{name}.{key}": value for name, group in groups.items() for key, value in group.items()}
 
 
 def join(files, out, total):

@@ -27,9 +27,13 @@ def of_original(trace):
     return _fields("input", {}, None, 0, _votes(trace, 0))
 
 
-def of_rewrite(trace, text, made):
-    """A rewrite of r, with the votes on it."""
-    step = _step(trace, text, lambda mode: mode != "incorrect")
+def kept_step(trace):
+    """The step in which r* was written."""
+    return _step(trace, trace["rewritten"], lambda mode: mode != "incorrect")
+
+
+def of_rewrite(trace, step, made):
+    """A rewrite of r, with the votes on it. step: the one in which it was written."""
     return _fields(f"rethinker_{step['mode']}", made, step, step["round"], _votes(trace, step["round"]))
 
 

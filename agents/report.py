@@ -29,7 +29,7 @@ def render(report, lengths, samples, title):
     tokens = sum(c.get("prompt_tokens", 0) + c.get("completion_tokens", 0) for c in report["calls"].values())
     facts = [
         (f"{problems['input']:,}", "problems"),
-        (f"{problems['kept']:,}", f"kept ({problems['kept'] / problems['input']:.0%})"),
+        (f"{problems['kept']:,}", f"kept ({problems['kept'] / max(1, problems['input']):.0%})"),
         (f"{problems['rejected']:,}", "not kept"),
         (f"{sum(report['pairs'].values()):,}", "pairs"),
         (f"{sum(c.get('calls', 0) for c in report['calls'].values()):,}", "calls"),

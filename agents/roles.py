@@ -225,16 +225,21 @@ class Agents:
 
 
 EDGES = " \t*_`\"'.:!,;()[]{}"
+# the word behind a tag, where it ends its clause: neither "medium-hard" nor "hard to say"
 TAGGED = re.compile(
-    r"(?:verdict|rating|level|label|answer|output)[*_ ]*[:=]\W*(\w+)|\\boxed\{(?:\\text\{)?(\w+)\}", re.IGNORECASE
+    r"""(?:verdict|rating|level|label|answer|output)[*_ ]*[:=]\W*?(\w+)(?=[*_`"')\]}]*(?:\s*[.,;:!(]|\s*$))"""
+    r"""|\\boxed\{(?:\\text\{)?(\w+)\}""",
+    re.IGNORECASE | re.MULTILINE,
 )
+ALONE = re.compile(r"^[^\w\n]*(\w+)[^\w\n]*$", re.MULTILINE)  # the only word of its line
 
 
 def parse_label(text, labels):
     """The one of `labels` that a reply says, or None.
 
     Exactly (whatever its case and punctuation), or exactly in the last line, or once behind a tag ("Verdict: NO",
-    "\\boxed{easy}"). Never searched in prose: "not hard and not easy" says neither.
+    "\\boxed{easy}") if neither the rest of that line nor a line of its own says another: a reply may list what it was
+    to choose from. Never searched in prose: "not hard and not easy" says neither.
     """
     known = {label.lower(): label for label in labels}
     lines = [line for line in text.strip().splitlines() if line.strip(EDGES)]
@@ -242,11 +247,15 @@ def parse_label(text, labels):
         label = known.get(candidate.strip(EDGES + "\n").lower())
         if label:
             return label
-    tagged = {word for match in TAGGED.findall(text) for word in match if word.lower() in known}
-    if set(labels) == set(VERDICTS):
-        tagged = {word for word in tagged if word.isupper()}  # "the answer is no" may be about the problem
-    said = {known[word.lower()] for word in tagged}
-    return said.pop() if len(said) == 1 else None
+    exactly = set(labels) == set(VERDICTS)  # in capitals: "the answer is no" may be about the problem
+
+    def named(words):
+        return {known[word.lower()] for word in words if word.lower() in known and (word.isupper() or not exactly)}
+
+    tagged = [match for match in TAGGED.finditer(text) if named([match[match.lastindex]])]
+    lines = (text[match.start(match.lastindex) :].split("\n", 1)[0] for match in tagged)
+    said = named([word for line in lines for word in re.findall(r"\w+", line)] + ALONE.findall(text))
+    return said.pop() if tagged and len(said) == 1 else None
 
 
 SCORE = re.compile(r"^\W*(RV|CD)\W*[:=]\W*(\d+)\W*$", re.MULTILINE)

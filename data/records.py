@@ -120,12 +120,17 @@ def write_jsonl(path, rows):
 
 @contextlib.contextmanager
 def jsonl_writer(path):
-    """with jsonl_writer(path) as write: write(row). The file is there once the block has ended without an error."""
+    """with jsonl_writer(path) as write: write(row). The file is there once the block has ended without an error; after
+    one, only what was there before is."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
-    with partial.open("w", encoding="utf-8") as file:
-        yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    partial.replace(path)
+    try:
+        with partial.open("w", encoding="utf-8") as file:
+            yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise

@@ -16,6 +16,7 @@ import itertools
 import json
 import math
 import os
+import secrets
 import shutil
 import signal
 import subprocess
@@ -33,7 +34,8 @@ MODES = {
     "root": "namespaces (mount, pid, net, ipc, uts), no privileges: no file but the interpreter's, no network",
     "user": "namespaces (user, mount, pid, net, ipc, uts): no file but the interpreter's, no network",
     "bubblewrap": "bubblewrap: no file but the interpreter's, no network",
-    "bare": "resource limits only: files, the network and, without root, this user's processes are in reach",
+    "bare": "resource limits only: files, the network and, without root, this user's processes with their environment "
+    "(keys in it too) are in reach",
 }
 USERS = (1_900_000_000, 10**8), (61_200, 4000)  # first, how many: users that exist for one run each, and nowhere else
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}  # or numpy asks for a thread a core
@@ -259,4 +261,4 @@ def _readable():
 
 
 _SLOTS = threading.BoundedSemaphore(os.cpu_count() or 1)
-_COUNTER = itertools.count(os.getpid() * 1000)
+_COUNTER = itertools.count(secrets.randbelow(10**8))  # process ids are neighbours, and containers have the same ones

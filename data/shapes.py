@@ -18,6 +18,7 @@ import re
 
 from data.answers import extract_boxed
 from data.records import GAPS
+from data.sandbox import check_tests
 
 MATH_PREFIX = "Return your final response within \\boxed{}."
 CODE_PREFIX = "Generate an executable Python function"
@@ -32,6 +33,7 @@ LONGEST_ANSWER = 200  # characters of a solution column that is the answer itsel
 
 NO_BOX = "without an answer: no box in the solution"
 NO_TAGS = "without a tagged thought and solution"
+ODD = "with an unexpected type"
 
 
 def shape_of(row):
@@ -44,9 +46,11 @@ def shape_of(row):
 
 def conversations(row):
     """{"conversations": [{"from", "value"}, …]} or {"role", "content"}; roles user/human and assistant/gpt."""
-    turns = {
-        turn.get("from", turn.get("role")): turn.get("value", turn.get("content")) for turn in row["conversations"]
-    }
+    turns = row["conversations"]
+    if not isinstance(turns, list) or not all(_typed(turn, "from role value content") for turn in turns):
+        yield ODD
+        return
+    turns = {turn.get("from", turn.get("role")): turn.get("value", turn.get("content")) for turn in turns}
     user = turns.get("user", turns.get("human"))
     reasoning, solution = split_thought(turns.get("assistant", turns.get("gpt")) or "")
     if user is None or reasoning is None:
@@ -62,6 +66,9 @@ def conversations(row):
 
 def metadata(row):
     """OpenThoughts-114k's metadata configuration."""
+    if not _typed(row, "problem deepseek_reasoning deepseek_solution domain ground_truth_solution starter_code"):
+        yield ODD
+        return
     reasoning, solution = row["deepseek_reasoning"] or "", row["deepseek_solution"] or ""
     domain, truth = row["domain"], row["ground_truth_solution"] or ""
     answer = solution if domain == "code" else extract_boxed(truth) or extract_boxed(solution) or truth
@@ -70,30 +77,29 @@ def metadata(row):
         return
     starter = row.get("starter_code") if domain == "code" else None
     record = problem_record("\n\n".join(filter(None, [row["problem"], starter])), answer, reasoning, solution, domain)
-    if row.get("test_cases"):
-        tests = _tests(row["test_cases"])
-        if tests is None:
+    yield from _with_tests(record, row.get("test_cases"))
+
+
+def _with_tests(record, value):
+    """The record, with tests {"inputs": […], "outputs": […], "fn_name"?} given as a dict or its JSON if build_crv.py
+    would take them; if not, the reason and the record without."""
+    if value:
+        try:
+            tests = json.loads(value) if isinstance(value, str) else value
+            check_tests(tests)
+        except ValueError:  # no JSON, or a UserError
             yield "tests that cannot be run (their problems are kept)"
         else:
-            record["tests"] = tests
+            record = record | {"tests": {key: value for key, value in tests.items() if value is not None}}
     yield record
-
-
-def _tests(value):
-    """{"inputs": […], "outputs": […], "fn_name"?} from a dict or its JSON; None if it is anything else, or empty."""
-    try:
-        tests = json.loads(value) if isinstance(value, str) else value
-    except ValueError:
-        return None
-    lists = [tests.get(key) for key in ("inputs", "outputs")] if isinstance(tests, dict) else [None]
-    if not all(isinstance(cases, list) and cases and len(cases) == len(lists[0]) for cases in lists):
-        return None
-    return {key: value for key, value in tests.items() if value is not None}
 
 
 def scored(row):
     """OmniThought: a record per chain, with its scores (0-9) as `rv` and `cd`; chains judged wrong are left out."""
     chains = next((row[key] for key in ("reasoning", "responses") if isinstance(row.get(key), list)), [row])
+    if not _typed(row, "domain") or not all(isinstance(chain, dict) for chain in chains):
+        yield ODD
+        return
     question = _first(row, "question", "problem", "instruction", "prompt")
     for chain in chains:
         text = _first(chain, "full_response", "response", "output", "reasoning") or ""
@@ -115,14 +121,17 @@ def scored(row):
 def s1k(row):
     """s1K (thinking_trajectories, attempt) and s1K-1.1 (deepseek_thinking_trajectory, deepseek_attempt)."""
     trajectories = row.get("deepseek_thinking_trajectory") or row.get("thinking_trajectories") or ""
-    reasoning = trajectories if isinstance(trajectories, str) else "".join(trajectories[:1])
+    reasoning = trajectories[0] if isinstance(trajectories, list) else trajectories
+    if not isinstance(reasoning, str) or not _typed(row, "question solution deepseek_attempt attempt cot_type"):
+        yield ODD
+        return
     attempt = row.get("deepseek_attempt") or row.get("attempt") or ""
     truth = (row.get("solution") or "").strip()
     answer = extract_boxed(truth) or (truth if len(truth) <= LONGEST_ANSWER else None) or extract_boxed(attempt)
     if not answer or not reasoning:
         yield "without an answer or reasoning"
     else:
-        yield problem_record(row["question"], answer, reasoning, attempt, row.get("cot_type") or "math")
+        yield problem_record(row["question"] or "", answer, reasoning, attempt, row.get("cot_type") or "math")
 
 
 def limo(row):
@@ -133,6 +142,13 @@ def limo(row):
 def columns(row):
     """problem, answer, reasoning, and what else a problem record may have. An answer of several lines or with a box is
     a solution: y is its last box. Reasoning in tags is taken out of them."""
+    if (
+        not _typed(row, "reasoning solution domain")
+        or not _typed(row, "rv cd", int | float)
+        or not _typed(row, "problem answer", str | int | float)
+    ):
+        yield ODD
+        return
     problem, answer = str(row["problem"] or ""), str(row["answer"] if row["answer"] is not None else "")
     reasoning, solution = split_thought(row["reasoning"] or "")
     reasoning, solution = (row["reasoning"] or "", "") if reasoning is None else (reasoning, solution)
@@ -143,13 +159,17 @@ def columns(row):
         yield NO_BOX
     else:
         record = problem_record(problem, answer, reasoning, solution, domain)
-        yield record | {key: row[key] for key in ("tests", "rv", "cd") if row.get(key) is not None}
+        record |= {key: row[key] for key in ("rv", "cd") if row.get(key) is not None}
+        yield from _with_tests(record, row.get("tests"))
 
 
 def preferences(row, gap=None, betas=(0.1, 0.2, 0.5)):
     """prompt, chosen, rejected as texts or messages -> a pair record. gap: of every pair; None: told from `beta`."""
     if gap is None:
         beta = row.get("beta")
+        if not _typed(row, "beta", int | float):
+            yield ODD
+            return
         near = [name for name, value in zip(GAPS, betas, strict=True) if beta is not None and abs(beta - value) < 1e-6]
         if not near:
             yield f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)"
@@ -215,4 +235,9 @@ def _score(chain, name):
     """An integer score: the column's value, or its `level`, in either spelling; None without one."""
     value = next((chain[key] for key in (name, name.title()) if chain.get(key) is not None), None)
     value = value.get("level") if isinstance(value, dict) else value
-    return int(value) if isinstance(value, int | float) and value >= 0 else None
+    return int(value) if isinstance(value, int | float) and 0 <= value <= 9 else None
+
+
+def _typed(row, names, kind=str):
+    """Whether `row` is a dict in which these columns, where they are not missing or null, are of this type."""
+    return isinstance(row, dict) and all(isinstance(row.get(name), kind | None) for name in names.split())

@@ -19,7 +19,7 @@ from typing import Literal
 
 from data.decontaminate import Benchmarks, write_overlaps
 from data.errors import UserError
-from data.records import check_record, write_jsonl
+from data.records import check_record, jsonl_writer
 from data.shapes import preferences, shape_of
 
 HUB = {
@@ -64,29 +64,30 @@ class Config:
 
 def main(cfg):
     benchmarks = Benchmarks(cfg.decontaminate)  # before anything is loaded: a mistyped path costs nothing
-    records, reasons, kind, overlaps = {}, Counter(), None, []
-    for row in read_rows(cfg):
-        if kind is None:
-            shape, kind = _shape(row, cfg)
-        for record in shape(row):
-            repaired = _repaired(record) if cfg.repair_latex else record
-            if isinstance(record, str):
-                reasons[record] += 1
-            elif problem := _invalid(repaired, kind):
-                reasons[problem] += 1
-            elif record["id"] in records:
-                reasons["duplicate"] += 1
-            elif found := benchmarks.overlaps(record["id"], _question(repaired), cfg.overlap):
-                overlaps += found
-                reasons[f"in {found[0]['benchmark']}"] += 1
-            else:
-                records[record["id"]] = repaired
-                reasons["repaired (and kept)"] += repaired != record
-    left_out = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common() if n) or "none"
-    if not records:
-        raise UserError(f"no usable row in {cfg.path or cfg.name}: {left_out}")
-    write_jsonl(cfg.out, records.values())
-    print(f"{len(records)} {kind}s in {cfg.out}; left out: {left_out}")
+    seen, reasons, kind, overlaps = set(), Counter(), None, []
+    with jsonl_writer(cfg.out) as write:  # as they come: a dataset of long chains is tens of gigabytes
+        for row in read_rows(cfg):
+            if kind is None:
+                shape, kind = _shape(row, cfg)
+            for record in shape(row):
+                repaired = _repaired(record) if cfg.repair_latex else record
+                if isinstance(record, str):
+                    reasons[record] += 1
+                elif problem := _invalid(repaired, kind):
+                    reasons[problem] += 1
+                elif record["id"] in seen:
+                    reasons["duplicate"] += 1
+                elif found := benchmarks.overlaps(record["id"], _question(repaired), cfg.overlap):
+                    overlaps += found
+                    reasons[f"in {found[0]['benchmark']}"] += 1
+                else:
+                    write(repaired)
+                    seen.add(record["id"])
+                    reasons["repaired (and kept)"] += repaired != record
+        left_out = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common() if n) or "none"
+        if not seen:
+            raise UserError(f"no usable row in {cfg.path or cfg.name}: {left_out}")
+    print(f"{len(seen)} {kind}s in {cfg.out}; left out: {left_out}")
     if cfg.decontaminate:
         write_overlaps(cfg.out, overlaps, benchmarks)
 

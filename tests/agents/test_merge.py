@@ -17,6 +17,11 @@ from config import load
 from data.errors import UserError
 
 COUNT = 20
+FREE = (  # what changes no answer may differ; where the whole shows it, it is as in shard 0
+    [],
+    ["max_cost=5", "probe=short", "endpoints.teacher.price_prompt=1.5", "endpoints.teacher.price_completion=3"],
+    ["report_samples=3", "sampling.max_tokens=512", "endpoints.teacher.concurrency=2"],
+)
 
 
 async def shuffled(asked):
@@ -52,7 +57,7 @@ def shards(tmp_path_factory):
         run(problems, folder / "whole", server.url, "level_size=min")
         asked = len(server.asked)
         for i in range(3):
-            run(copy, folder / f"s{i}", server.url, "level_size=min", f"shard={i}/3")
+            run(copy, folder / f"s{i}", server.url, "level_size=min", f"shard={i}/3", *FREE[i])
         assert len(server.asked) == 2 * asked  # no problem twice, none missed
     return folder
 
@@ -71,6 +76,19 @@ def test_merged_shards_are_the_whole_run(shards, tmp_path, capsys):
         run(shards / "elsewhere/problems.jsonl", tmp_path / "out", "http://127.0.0.1:9/v1", "level_size=min")
 
 
+def test_more_shards_than_problems(tmp_path):
+    """Shards 2 and 3 have nothing to do: they end well, with a report, and take part in the merge."""
+    problems = write_problems(tmp_path / "problems.jsonl", 2)
+    with Server(shuffled) as server:
+        run(problems, tmp_path / "whole", server.url)
+        for i in range(4):
+            run(problems, tmp_path / f"s{i}", server.url, f"shard={i}/4")
+    assert (tmp_path / "s3/traces.jsonl").read_bytes() == b""
+    assert "kept (0%)" in (tmp_path / "s3/report.html").read_text()
+    merged(tmp_path / "s*", tmp_path / "out")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -80,7 +98,18 @@ def test_merged_shards_are_the_whole_run(shards, tmp_path, capsys):
         (lambda folder: set_config(folder / "s2", "max_rounds", 2), r"s2 was made with another max_rounds \(2\)"),
         (lambda folder: set_config(folder / "s2", "shard", "2/4"), r"s2 is shard 2/4, .*s0 is 0/3"),
         (lambda folder: set_report(folder / "s1", "input", {"problems": COUNT}), r"s1 was made with another input"),
-        (lambda folder: set_report(folder / "s1", "made_with", {}), r"s1 was made with another made with"),
+        (
+            lambda folder: set_report(folder / "s1", "input", {"problems": COUNT, "sha256": "0"}),
+            r"s1 was made with another input.sha256 \('0'\) than .*s0 \('\w+'\)",
+        ),
+        (
+            lambda folder: set_made(folder / "s1", "models", {"critic": "m", "rethinker": "n", "verifier": "m"}),
+            r"s1 was made with another models.rethinker \('n'\) than .*s0 \('m'\)",
+        ),
+        (
+            lambda folder: set_made(folder / "s2", "prompts", {}),
+            r"s2 was made with another prompts.critic \(None\) than .*s0",
+        ),
         (lambda folder: cut(folder / "s2/traces.jsonl"), r"s2/traces.jsonl ends early"),
         (lambda folder: (folder / "s1/config.yaml").unlink(), r"s1 is no output folder"),
     ],
@@ -102,6 +131,11 @@ def set_config(folder, key, value):
 def set_report(folder, key, value):
     report = json.loads((folder / "report.json").read_text())
     (folder / "report.json").write_text(json.dumps(report | {key: value}))
+
+
+def set_made(folder, key, value):
+    report = json.loads((folder / "report.json").read_text())
+    set_report(folder, "made_with", report["made_with"] | {key: value})
 
 
 def cut(path):

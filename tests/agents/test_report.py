@@ -80,6 +80,13 @@ def test_the_drawing_says_the_counts():
         assert words in said, (words, said)
 
 
+def test_a_rewrite_that_nobody_could_rate_stands_on_an_arrow():
+    silent = life("q1", "hard", tries=["medium"], kept=False, reason="critic_invalid")
+    silent["steps"][-1]["label"] = None
+    said = figures.flow(counted([*TRACES, silent | {"outcome": "quarantined"}])[1])
+    assert ">1 no rating<" in said and "no rating" not in figures.flow(counted(TRACES)[1])
+
+
 def test_cost_is_tokens_times_price():
     report = counted(TRACES)[1]
     count = report["calls"]["rethinker"]

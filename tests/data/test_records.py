@@ -59,6 +59,17 @@ def test_missing_and_empty_files(tmp_path):
         list(read_records(tmp_path / "empty.jsonl", "problem"))
 
 
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    def breaks():
+        yield {"id": "1"}
+        raise KeyboardInterrupt
+
+    write_jsonl(tmp_path / "r.jsonl", [{"id": "0"}])
+    with pytest.raises(KeyboardInterrupt):
+        write_jsonl(tmp_path / "r.jsonl", breaks())
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"r.jsonl": '{"id": "0"}\n'}
+
+
 def test_unknown_gap_and_equal_sides(tmp_path):
     rows = pair_rows(3)
     write_jsonl(tmp_path / "p.jsonl", [rows[0] | {"gap": "huge"}])

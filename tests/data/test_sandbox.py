@@ -4,6 +4,7 @@ its cell is touched."""
 import os
 import shutil
 import socket
+import subprocess
 import sys
 import tempfile
 import textwrap
@@ -17,6 +18,7 @@ from data import sandbox
 from data.errors import UserError
 from data.sandbox import Limits, execute, isolation, run_tests
 
+ROOT = Path(__file__).parents[2]
 QUICK = Limits(seconds=1.0)
 SHUT_IN = sandbox.isolation_mode() != "bare"
 shut_in = pytest.mark.skipif(not SHUT_IN, reason=f"this machine has {isolation()}")
@@ -350,6 +352,16 @@ def test_leaving_early_is_not_passing(leave):
     assert call_case(f"{leave}\ndef f(): return 1", 1).status in ("wrong", "error")
     assert call_case(f"def f():\n    {leave}", None).status in ("wrong", "error")
     assert stdin_case(leave, "1").status == "wrong"
+
+
+def test_runs_of_neighbouring_processes_share_no_user():
+    """They would share its process limit, and in `bare` the end of one run would kill the other."""
+    script = "from data import sandbox; print(next(sandbox._COUNTER))"
+    first, second = (
+        int(subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=True).stdout)
+        for _ in range(2)
+    )
+    assert abs(first - second) > 3000
 
 
 def test_swallowing_every_exception():

@@ -1,10 +1,12 @@
 """Public datasets' row shapes -> problem and pair records, from small files of those shapes."""
 
 import json
+import tracemalloc
 
 import pytest
 
 from config import load
+from data import sources
 from data.errors import UserError
 from data.records import read_records
 from data.sources import Config, main
@@ -91,13 +93,14 @@ METADATA = {
 def test_openthoughts_metadata(tmp_path, capsys):
     code = METADATA | {"domain": "code", "deepseek_solution": "def f(x): return x + 1", "starter_code": "def f(x):"}
     tests = {"test_cases": '{"inputs": ["1"], "outputs": ["2"]}'}
-    bad = [code | {"test_cases": tests, "problem": tests} for tests in ("{", "[1]", '{"inputs": ["1"], "outputs": []}')]
+    broken = ("{", "[1]", '{"inputs": ["1"], "outputs": []}', '{"fn_name": "f", "inputs": ["abc"], "outputs": [1]}')
+    bad = [code | {"test_cases": tests, "problem": tests} for tests in broken]
     first, second, *others = run(tmp_path, [METADATA, code | tests, *bad])
     assert (first["answer"], first["solution"]) == ("2", "\\boxed{2}")
     assert second["answer"] == "def f(x): return x + 1" and second["tests"] == {"inputs": ["1"], "outputs": ["2"]}
     assert second["problem"].endswith("def f(x):")
-    assert len(others) == 3 and not any("tests" in problem for problem in others)
-    assert "3 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
+    assert len(others) == 4 and not any("tests" in problem for problem in others)
+    assert "4 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
 def test_scored_chains_of_one_problem(tmp_path, capsys):
@@ -153,6 +156,17 @@ def test_columns_by_name(tmp_path):
         run(tmp_path, [{"question": "?", "cot": "!"}])
 
 
+def test_tests_by_name_are_those_that_build_crv_takes(tmp_path, capsys):
+    row = {"problem": "1?", "answer": "def f(x): ...", "reasoning": "r", "domain": "code"}
+    good = {"fn_name": "f", "inputs": [[1]], "outputs": [1]}
+    given = (json.dumps(good), json.dumps(good | {"inputs": ["abc"]}), None)
+    problems = run(tmp_path, [row | {"problem": f"{tests}?", "tests": tests} for tests in given])
+    assert [problem.get("tests") for problem in problems] == [good, None, None]
+    (problem,) = run(tmp_path, [row | {"tests": good}])
+    assert problem["tests"] == good
+    assert "left out: 1 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
+
+
 EASYDISTILL = {"prompt": "2+3?", "chosen": "<think>5</think>\\boxed{5}", "rejected": "<think>6</think>", "beta": 0.5}
 
 
@@ -167,6 +181,51 @@ def test_preferences_become_pairs(tmp_path, capsys):
     messages = {key: [{"role": role, "content": EASYDISTILL[key]}] for key, role in
                 (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))}  # fmt: skip
     assert run(tmp_path, [messages], "gap=small", kind="pair")[0]["chosen"] == large["chosen"]
+
+
+TYPED = {"problem": "1+1?", "answer": "2", "reasoning": "r"}
+S1K = {"question": "1+1?", "solution": "2", "thinking_trajectories": ["t"], "attempt": "a", "cot_type": "math"}
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"conversations": None},
+        {"conversations": ["2+3?", "5"]},
+        {"conversations": {"from": ["user"], "value": ["2+3?"]}},
+        {"conversations": [{"from": "user", "value": ["2+3?"]}, {"from": "assistant", "value": "x"}]},
+        METADATA | {"deepseek_reasoning": ["1+1=2"]},
+        METADATA | {"problem": 7},
+        S1K | {"question": 7},
+        S1K | {"thinking_trajectories": [["t"]]},
+        S1K | {"attempt": ["a"]},
+        {"question": "1+1?", "reasoning": ["a chain without scores"]},
+        {"question": "1+1?", "domain": ["math"], "reasoning": [{"reasoning_verbosity": 1}]},
+        TYPED | {"reasoning": ["r"]},
+        TYPED | {"solution": ["s"]},
+        TYPED | {"problem": ["1+1?"]},
+        TYPED | {"answer": {"value": "2"}},
+        TYPED | {"rv": "4"},
+        EASYDISTILL | {"beta": "0.5"},
+    ],
+    ids=lambda row: ", ".join(f"{key}={value}" for key, value in row.items())[-60:],
+)
+def test_a_row_of_unexpected_types_is_left_out(tmp_path, row):
+    with pytest.raises(UserError, match=r"no usable row in .*: 1 with an unexpected type$"):
+        run(tmp_path, [row])
+
+
+def test_what_is_null_is_missing(tmp_path, capsys):
+    rows = [S1K | {"question": None}, S1K | {"question": "2?", "attempt": None, "cot_type": None}]
+    (problem,) = run(tmp_path, rows)
+    assert (problem["problem"], problem["solution"], problem["domain"]) == ("2?", "", "math")
+    assert "left out: 1 with an empty or missing text" in capsys.readouterr().out
+    (only,) = run(tmp_path, [TYPED | {"reasoning": None}, TYPED])
+    assert only["reasoning"] == "r"
+    scores = {"question": "1?", "output": "\\boxed{1}", "cognitive_difficulty": 2}
+    rows = [scores | {"reasoning_verbosity": score} for score in (1, 10, None)]
+    (scored,) = run(tmp_path, rows)
+    assert scored["rv"] == 1 and "2 a chain without its scores" in capsys.readouterr().out
 
 
 def test_damaged_latex_can_be_repaired(tmp_path, capsys):
@@ -188,6 +247,30 @@ def test_benchmark_problems_are_left_out(tmp_path, capsys):
     assert f"1 in {tmp_path.name}/bench.jsonl" in capsys.readouterr().out
     (pair,) = map(json.loads, (tmp_path / "records.jsonl.overlaps.jsonl").read_text().splitlines())
     assert (pair["benchmark_id"], pair["share"], pair["left_out"]) == ("b1", 1.0, True)
+
+
+def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
+    long = "x" * 100_000
+    rows = ({"problem": f"{n}?", "answer": "2", "reasoning": f"{n} {long}"} for n in range(300))  # 30 MB
+    monkeypatch.setattr(sources, "read_rows", lambda cfg: rows)
+    tracemalloc.start()
+    main(Config(str(tmp_path / "o.jsonl"), path="rows"))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 5e6 and (tmp_path / "o.jsonl").stat().st_size > 30e6
+
+
+def test_nothing_is_left_behind_by_an_error(tmp_path):
+    with pytest.raises(UserError, match="no usable row"):
+        run(tmp_path, [conversation("?", "r", "no box")])
+    with pytest.raises(UserError, match="cannot load"):
+        (tmp_path / "rows.jsonl").write_text(json.dumps(BESPOKE[0]) + "\n{no json\n")
+        main(Config(str(tmp_path / "records.jsonl"), path=str(tmp_path / "rows.jsonl")))
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    (tmp_path / "records.jsonl").write_text("of an earlier run\n")
+    with pytest.raises(UserError, match="no usable row"):
+        run(tmp_path, [conversation("?", "r", "no box")])
+    assert (tmp_path / "records.jsonl").read_text() == "of an earlier run\n"
 
 
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path, monkeypatch):
