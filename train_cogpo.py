@@ -72,8 +72,8 @@ class LossConfig:
 @dataclass
 class Config:
     out: str
-    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while running
-    checkpoints/"""
+    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while
+    running checkpoints/"""
     model: ModelConfig
     data: DataConfig
     loss: LossConfig = field(default_factory=LossConfig)

@@ -35,8 +35,8 @@ from progress import Progress, say
 @dataclass
 class Config:
     out: str
-    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while running
-    checkpoints/"""
+    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while
+    running checkpoints/"""
     model: ModelConfig
     data: DataConfig
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
