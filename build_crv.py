@@ -38,7 +38,7 @@ from agents.roles import Agents, Sampling, Thresholds
 from agents.tally import show
 from config import claim_output, run_cli
 from data.errors import UserError
-from data.records import check_record, iter_jsonl, write_jsonl
+from data.records import iter_jsonl, numbered_records, write_jsonl
 from data.sandbox import check_tests, exposes_environment, isolation
 from progress import Progress, say
 
@@ -203,10 +203,8 @@ def measure_problems(cfg):
 def check_problems(path, limit, keys=()):
     """{"problems": how many, "sha256": of their ids and texts}; raises UserError on the first bad one, before anything
     is paid for. keys: environment variables that hold API keys, which no program of a model may read."""
-    seen, digest, tested = {}, hashlib.sha256(), 0
-    for number, row in iter_jsonl(path):
-        where = f"{path}:{number}"
-        check_record(row, "problem", where)
+    total, digest, tested = 0, hashlib.sha256(), 0
+    for where, row in numbered_records(path, "problem"):
         if row.get("tests"):
             check_tests(row["tests"], f"{where}: tests")
             tested += 1
@@ -215,13 +213,9 @@ def check_problems(path, limit, keys=()):
         for key in ("solution", "domain"):
             if not isinstance(row.get(key), str | None):
                 raise UserError(f"{where}: {key} must be a string, not {type(row[key]).__name__}")
-        if row["id"] in seen:
-            raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
-        if limit is None or len(seen) < limit:
+        if limit is None or total < limit:
             digest.update(json.dumps(row, sort_keys=True).encode())
-        seen[row["id"]] = number
-    if not seen:
-        raise UserError(f"{path} holds no records")
+            total += 1
     if tested and keys and exposes_environment():
         raise UserError(
             f"{path} holds problems with tests, and programs that models write could read ${keys[0]} here "
@@ -229,7 +223,6 @@ def check_problems(path, limit, keys=()):
         )
     if tested:
         say(f"problems with tests: {tested}; programs run under {isolation()}")
-    total = len(seen) if limit is None else min(limit, len(seen))
     return {"problems": total, "sha256": digest.hexdigest()}
 
 

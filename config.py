@@ -26,6 +26,7 @@ from pathlib import Path
 import yaml
 
 from data.errors import UserError
+from data.records import write_text
 
 RESOLVED = "config.yaml"
 
@@ -327,6 +328,4 @@ def claim_output(cfg, folder, free=()):
     check_output(cfg, folder, free)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    partial = folder / (RESOLVED + ".tmp")
-    partial.write_text(yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True))
-    partial.replace(folder / RESOLVED)
+    write_text(folder / RESOLVED, yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True))

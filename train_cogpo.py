@@ -19,8 +19,17 @@ import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
 from data.errors import UserError
-from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_pairs, sequences_saved
-from data.packing import pack, plan_epoch, plan_micro_batches, plan_stats
+from data.examples import (
+    BatchConfig,
+    DataConfig,
+    HeldOutConfig,
+    count_tokens,
+    load_pairs,
+    plan_step,
+    sequences_saved,
+    unique_seqs,
+)
+from data.packing import pack, plan_epoch, plan_stats
 from data.render import Renderer
 from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from losses.beta_dpo import differential
@@ -106,25 +115,24 @@ def main(cfg):
     )  # fmt: skip
     check_optim(cfg.optim)
     check_lora(cfg.lora)
+    has_reference = cfg.loss.name != "simpo"
+    if cfg.plan:
+        if cfg.plan_for.examples:
+            examples = assume_examples(cfg, triads=True)
+        else:
+            examples = load_pairs(cfg.data, Renderer(load_tokenizer(cfg.model.path)), cfg.batch.group_by_problem)
+        return print(show_plan(cfg, load_config(cfg.model.path), examples, has_reference))
     stop, ranks = Preemption(), Ranks()
-    if not cfg.plan:
-        check_output(cfg, cfg.out, FREE)
-    if ranks.broadcast(is_done(cfg.out)) and not cfg.plan:
-        say(f"already done: {cfg.out}/{FOLDER}")
-        return
+    check_output(cfg, cfg.out, FREE)
+    if ranks.broadcast(is_done(cfg.out)):
+        return say(f"already done: {cfg.out}/{FOLDER}")
 
-    if cfg.plan and cfg.plan_for.examples:
-        print(show_plan(cfg, load_config(cfg.model.path), assume_examples(cfg, triads=True), cfg.loss.name != "simpo"))
-        return
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer)
     examples, heldout = load_pairs(cfg.data, renderer, cfg.batch.group_by_problem), None
     if cfg.heldout.file:
         heldout = load_pairs(replace(cfg.data, file=cfg.heldout.file), renderer, cfg.batch.group_by_problem)
-    model_config, has_reference = load_config(cfg.model.path), cfg.loss.name != "simpo"
-    if cfg.plan:
-        print(show_plan(cfg, model_config, examples, has_reference))
-        return
+    model_config = load_config(cfg.model.path)
     num_pairs = sum(u.items for u in examples.units)
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(
@@ -145,7 +153,7 @@ def main(cfg):
         first_epoch = plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch=0)
         examples.ref_logps = reference(cfg, ranks, shape, examples, first_epoch, model, cache)
         if heldout:
-            heldout.ref_logps = reference(cfg, ranks, shape, heldout, [everything(heldout)], model, cache)
+            heldout.ref_logps = reference(cfg, ranks, shape, heldout, [heldout.everything], model, cache)
 
     optimizer = make_optimizer(cfg.optim, model)
     inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
@@ -163,26 +171,9 @@ def reference(cfg, ranks, shape, examples, steps, model, folder):
     micro_batches = [
         unique_seqs(micro, examples.units)
         for step in steps
-        for micro in plan_step(cfg, ranks, examples, step, shape)[ranks.rank]
+        for micro in plan_step(step, examples, cfg.batch, ranks.count, quadratic(shape))[ranks.rank]
     ]
     return reference_logps(model, examples.sequences, micro_batches, folder, ranks).to(ranks.device)
-
-
-def everything(examples):
-    """All units, as one step."""
-    return list(range(len(examples.units)))
-
-
-def plan_step(cfg, ranks, examples, step, shape):
-    """Every rank's micro-batches of a step: [rank][micro-batch] -> unit indices."""
-    return plan_micro_batches(
-        step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count, quadratic(shape)
-    )
-
-
-def unique_seqs(micro, units):
-    """The sequences of a micro-batch, each once, in a fixed order."""
-    return list(dict.fromkeys(s for u in micro for s in units[u].seqs))
 
 
 def local_batch(micro, examples, device):
@@ -252,7 +243,7 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, r
             speed.start()
             units = [examples.units[u] for u in plan[step]]
             num_pairs = sum(unit.items for unit in units)
-            everywhere = plan_step(cfg, ranks, examples, plan[step], shape)
+            everywhere = plan_step(plan[step], examples, cfg.batch, ranks.count, quadratic(shape))
             micro_batches = everywhere[ranks.rank]
             beta, keep = cfg.loss.beta, None
             if cfg.loss.name == "beta_dpo_batch":
@@ -293,17 +284,10 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, r
         plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
 
 
-def count_tokens(examples, everywhere):
-    """(tokens of each sequence that the ranks run, supervised tokens of all) of a step's micro-batches."""
-    micro_batches = [micro for on_rank in everywhere for micro in on_rank]
-    sequences = [examples.sequences[s] for micro in micro_batches for s in unique_seqs(micro, examples.units)]
-    return [len(s) for s in sequences], sum(len(s) - s.prompt_len for s in sequences)
-
-
 def evaluate(cfg, ranks, shape, heldout, model, beta_state):
     """{"eval/loss": …, "eval/small/margin": …}: the same numbers on the held-out pairs, all of them one batch."""
-    step = everything(heldout)
-    micro_batches, beta = plan_step(cfg, ranks, heldout, step, shape)[ranks.rank], cfg.loss.beta
+    step, beta = heldout.everything, cfg.loss.beta
+    micro_batches = plan_step(step, heldout, cfg.batch, ranks.count, quadratic(shape))[ranks.rank]
     if cfg.loss.name == "beta_dpo_batch":
         gaps = differentials(ranks, heldout, step, micro_batches, model)
         beta, _, _ = whole_batch_beta(cfg, heldout, step, gaps, 0, beta_state, training=False)

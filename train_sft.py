@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
-from data.examples import BatchConfig, DataConfig, HeldOutConfig, load_sft
-from data.packing import pack, plan_epoch, plan_micro_batches, plan_stats
+from data.examples import BatchConfig, DataConfig, HeldOutConfig, count_tokens, load_sft, plan_step
+from data.packing import pack, plan_epoch, plan_stats
 from data.render import Renderer
 from losses import sft_loss
 from model.checkpoint import CheckpointConfig, Saver
@@ -66,24 +66,20 @@ def main(cfg):
     )  # fmt: skip
     check_optim(cfg.optim)
     check_lora(cfg.lora)
+    if cfg.plan:
+        read = not cfg.plan_for.examples
+        examples = load_sft(cfg.data, Renderer(load_tokenizer(cfg.model.path))) if read else assume_examples(cfg)
+        return print(show_plan(cfg, load_config(cfg.model.path), examples))
     stop, ranks = Preemption(), Ranks()
-    if not cfg.plan:
-        check_output(cfg, cfg.out, FREE)
-    if ranks.broadcast(is_done(cfg.out)) and not cfg.plan:
-        say(f"already done: {cfg.out}/{FOLDER}")
-        return
+    check_output(cfg, cfg.out, FREE)
+    if ranks.broadcast(is_done(cfg.out)):
+        return say(f"already done: {cfg.out}/{FOLDER}")
 
-    if cfg.plan and cfg.plan_for.examples:
-        print(show_plan(cfg, load_config(cfg.model.path), assume_examples(cfg)))
-        return
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer)
     examples = load_sft(cfg.data, renderer)
     heldout = load_sft(replace(cfg.data, file=cfg.heldout.file), renderer) if cfg.heldout.file else None
     model_config = load_config(cfg.model.path)
-    if cfg.plan:
-        print(show_plan(cfg, model_config, examples))
-        return
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(
         f"{len(examples.units)} examples, {sum(examples.lengths)} tokens, {examples.dropped} dropped as too long; "
@@ -107,13 +103,6 @@ def main(cfg):
     ranks.close()
 
 
-def plan_step(cfg, ranks, examples, step, shape):
-    """Every rank's micro-batches of a step: [rank][micro-batch] -> unit indices."""
-    return plan_micro_batches(
-        step, examples.units, examples.lengths, cfg.batch.max_tokens, ranks.count, quadratic(shape)
-    )
-
-
 def micro_loss(model, examples, micro, device):
     """Loss of a micro-batch, summed over its supervised tokens. An empty one runs a sequence that weighs nothing."""
     picked = [s for u in micro for s in examples.units[u].seqs]
@@ -130,10 +119,10 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, s
             watched = step % cfg.heldout.every_steps == 0
             held = evaluate(cfg, ranks, shape, heldout, model) if heldout and watched else {}
             speed.start()
-            lengths, num_supervised = count_tokens(examples, plan[step])
-            micro_batches = plan_step(cfg, ranks, examples, plan[step], shape)
+            everywhere = plan_step(plan[step], examples, cfg.batch, ranks.count, quadratic(shape))
+            lengths, num_supervised = count_tokens(examples, everywhere)
             total = 0.0
-            for micro in micro_batches[ranks.rank]:
+            for micro in everywhere[ranks.rank]:
                 loss = micro_loss(model, examples, micro, ranks.device) / num_supervised
                 loss.backward()
                 total = total + loss.detach()
@@ -141,19 +130,8 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, s
             lr = lr_at(cfg.optim, step, len(plan))
             norm = apply_step(cfg.optim, model, optimizer, lr, total, step)
             fast = speed.read(sum(lengths), train_flops(shape, lengths, num_supervised, cfg.lora.rank))
-            packing = plan_stats(
-                micro_batches, examples.units, examples.lengths, cfg.batch.max_tokens, quadratic(shape)
-            )
-            metrics.log(
-                step=step,
-                loss=total,
-                lr=lr,
-                grad_norm=norm,
-                tokens=sum(lengths),
-                **fast,
-                **packing,
-                **held,
-            )
+            packing = plan_stats(everywhere, examples.units, examples.lengths, cfg.batch.max_tokens, quadratic(shape))
+            metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=sum(lengths), **fast, **packing, **held)
             bar.update(loss=total, **shown(fast))
             saver.after_step(step + 1, len(plan), model, optimizer, {"inputs": inputs})
     if heldout:
@@ -163,21 +141,15 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, s
         plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
 
 
-def count_tokens(examples, step):
-    """(tokens of each sequence of a step, supervised tokens of all), over all ranks."""
-    sequences = [examples.sequences[s] for u in step for s in examples.units[u].seqs]
-    return [len(s) for s in sequences], sum(len(s) - s.prompt_len for s in sequences)
-
-
 def evaluate(cfg, ranks, shape, heldout, model):
     """{"eval/loss": mean over the supervised tokens of the held-out examples}."""
-    everything = list(range(len(heldout.units)))
+    everywhere = plan_step(heldout.everything, heldout, cfg.batch, ranks.count, quadratic(shape))
     total = torch.zeros((), device=ranks.device)
     with torch.no_grad():
-        for micro in plan_step(cfg, ranks, heldout, everything, shape)[ranks.rank]:
+        for micro in everywhere[ranks.rank]:
             total += micro_loss(model, heldout, micro, ranks.device)
     reshard(model)
-    return {"eval/loss": ranks.sum(total).item() / count_tokens(heldout, everything)[1]}
+    return {"eval/loss": ranks.sum(total).item() / count_tokens(heldout, everywhere)[1]}
 
 
 if __name__ == "__main__":

@@ -6,11 +6,9 @@ Everything here is a function of traces.jsonl and the configuration alone, so it
 import contextlib
 import functools
 import json
-import os
 import random
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from agents.provenance import kept_step, of_incorrect, of_original, of_rewrite
 from agents.report import render, sample
@@ -18,7 +16,7 @@ from agents.roles import LEVELS
 from agents.tally import Tally
 from data.answers import final_answer
 from data.pairs import make_pairs
-from data.records import iter_jsonl, jsonl_writer
+from data.records import iter_jsonl, jsonl_writer, write_text
 from data.render import boxed_solution, prompt_messages, response_text
 
 
@@ -155,7 +153,7 @@ def ablation_rows(traces, layout, stages):
             yield sft_row(trace, step["text"], trace["level"] + "*", step["round"], layout, where)
 
 
-def level_sample(ids_by_level, size: int | Literal["min"] | None, seed):
+def level_sample(ids_by_level, size, seed):
     """{level: ids or None}: equally many ids of each level, drawn with `seed` (Table 5: 10,000). "min": as many as the
     smallest level has; None: all."""
     if size is None:
@@ -213,10 +211,3 @@ def cost(calls, prices):
         for agent, count in calls.items()
         if count and any(prices[agent].values())
     }
-
-
-def write_text(path, text):
-    """All of it or nothing."""
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text(text, encoding="utf-8")
-    os.replace(partial, path)

@@ -21,6 +21,7 @@ from agents.exports import write_outputs
 from agents.tally import show
 from config import RESOLVED, read_yaml
 from data.errors import UserError
+from data.records import write_text
 
 # what shards may differ in; the input is compared by content
 OWN_KEYS = ("shard", "out", "journal", "problems", "probe", "max_cost", "sampling.max_tokens", "report_samples")
@@ -53,7 +54,7 @@ def main(cfg):
     order = _check(folders, configs, reports, cfg.shards)
     out.mkdir(parents=True, exist_ok=True)
     settings = configs[order[0]] | {"shard": "", "out": cfg.out, "merged_from": [str(folders[i]) for i in order]}
-    (out / RESOLVED).write_text(yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
+    write_text(out / RESOLVED, yaml.safe_dump(settings, sort_keys=False, allow_unicode=True))
     source, made = reports[0]["input"], reports[0]["made_with"]
     join([folders[i] / "traces.jsonl" for i in order], out / "traces.jsonl", source["problems"])
     show(write_outputs(out, SimpleNamespace(**read_yaml(out / RESOLVED)), made, source, source["problems"]), out)

@@ -8,12 +8,12 @@ refuses leaves its line at "refused", and only an option that the run itself nee
 
 import asyncio
 import json
-import os
 from pathlib import Path
 
 from agents.client import TOKEN_KEYS, Malformed, Refused, Traits
 from agents.reply import read_reply, room_left, where_thought_is
 from data.errors import UserError
+from data.records import write_text
 from progress import say
 
 WORD = "Reply with exactly one word: alpha"
@@ -48,9 +48,7 @@ class Prober:
                     f"wrong"
                 )
             self.known[place] = found
-            partial = self.path.with_suffix(".tmp")
-            partial.write_text(json.dumps(self.known, indent=2) + "\n")
-            os.replace(partial, self.path)
+            write_text(self.path, json.dumps(self.known, indent=2) + "\n")
         say(f"{endpoint.where}: {summary(found)}")
         if found["top_k"] == "refused" and body.get("top_k") is not None:
             raise UserError(f"{endpoint.where} refuses top_k; set sampling.top_k=null ({found['top_k_words']})")

@@ -8,7 +8,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -55,11 +54,6 @@ def table(rows):
     names = list(rows[0])
     lines = [names, ["---"] * len(names), *[[_cell(row[name]) for name in names] for row in rows]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def median_of(reports, name):
-    """The median of one number over the reports of repeated runs."""
-    return statistics.median(report[name] for report in reports)
 
 
 @dataclass(frozen=True)

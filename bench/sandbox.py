@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from bench.common import ROOT, environment_line, table
 from bench.hostile import ATTACKS, possible
 from data import sandbox
+from data.extraction import extract_code
 from data.records import iter_jsonl
 from evals.benchmarks import code
 
@@ -34,7 +35,7 @@ def read_programs():
         samples, extra = (
             code.as_tests(problem[key], problem["fn_name"], where) for key in ("public_test_cases", "extra_test_cases")
         )
-        program = code.extract_code(row["output"] or "") or row["code"]
+        program = extract_code(row["output"] or "") or row["code"]
         programs.append(
             (row["question_id"], row["model"], program, row["graded"], row["local_extra_pass"], samples, extra)
         )

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from data.extraction import LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
+from data.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
 
 VERSION = "3"  # stored beside every grade: raise it when a verdict may change
 
@@ -164,7 +164,6 @@ NAME = r"(?:[A-Za-z]|[A-Z]{2,4}|[A-Za-z]{3,}|\\(?!frac|sqrt)[a-z]+|\\text\s*\{[^
 NAME = rf"(?:\\(?:angle|triangle|overline|Delta|vec)\s*)?(?:{NAME}|\{{{NAME}\}})'*"
 NAME += r"(?:_(?:\w|\{[^{}]*\}))?(?:\([^()=+]*\))?"
 QUANTITY = re.compile(rf"\s*(?:{NAME}|\(\s*{NAME}(?:\s*,\s*{NAME})+\s*\))\s*")
-EQUALS = re.compile(r"(?<![<>!:=])=(?![=>])")
 NATURAL, COMMON = re.compile(r"\\ln(?![a-zA-Z])"), re.compile(r"\\log(?![a-zA-Z_]|\s*_)")
 
 

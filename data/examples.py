@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Literal
 
 from data.errors import UserError
-from data.packing import Unit
+from data.packing import Unit, plan_micro_batches
 from data.records import GAPS, read_records
 
 CHUNK = 512  # records
@@ -72,6 +72,11 @@ class Examples:
         """Tokens of each sequence; counted once, after loading."""
         return [len(s) for s in self.sequences]
 
+    @property
+    def everything(self):
+        """All units, as one step."""
+        return list(range(len(self.units)))
+
     def digest(self):
         """A short hex string that changes with anything the batch plan and the losses read."""
         digest = hashlib.sha256(repr(self.units).encode())
@@ -79,6 +84,26 @@ class Examples:
             digest.update(sequence.ids.tobytes())
             digest.update(sequence.prompt_len.to_bytes(4, "little"))
         return digest.hexdigest()[:20]
+
+
+def plan_step(step, examples, batch, num_ranks, quadratic):
+    """Every rank's micro-batches of a step: [rank][micro-batch] -> unit indices, as data.packing.plan_micro_batches.
+
+    step: unit indices. batch: BatchConfig.
+    """
+    return plan_micro_batches(step, examples.units, examples.lengths, batch.max_tokens, num_ranks, quadratic)
+
+
+def unique_seqs(micro, units):
+    """The sequences of a micro-batch, each once, in a fixed order."""
+    return list(dict.fromkeys(s for u in micro for s in units[u].seqs))
+
+
+def count_tokens(examples, plan):
+    """(tokens of each sequence that is run, supervised tokens of all) of a step. plan: [rank][micro-batch]."""
+    micro_batches = [micro for on_rank in plan for micro in on_rank]
+    sequences = [examples.sequences[s] for micro in micro_batches for s in unique_seqs(micro, examples.units)]
+    return [len(s) for s in sequences], sum(len(s) - s.prompt_len for s in sequences)
 
 
 def sequences_saved(units):

@@ -1,7 +1,9 @@
-"""Final answers: where a response says them. After its thought: the last box, or an "answer is", or the last value."""
+"""Final answers: where a response says them. After its thought: the last box, an "answer is", the last value; or, where
+programs are asked for, the last block of code."""
 
 import itertools
 import re
+import textwrap
 
 LONGEST = 2000  # characters of an answer; what is longer is compared as text only
 MANY = 20  # boxes of one list
@@ -57,6 +59,12 @@ def _contents(text):
 def extract_boxed(text):
     """Content of the last balanced \\boxed{…} or \\fbox{…} that is not empty, or None. Of nested ones the outermost."""
     return next((content for _, _, content in _contents(text)), None)
+
+
+def extract_boxes(text, most):
+    """The contents of the last `most` such boxes, each once, in the order of the text."""
+    contents = [content for _, _, content in itertools.islice(_contents(text), most)]
+    return list(dict.fromkeys(contents[::-1]))
 
 
 # between the boxes of one list: a unit or noun, then "and", a comma, a name with its equals sign; no new sentence
@@ -207,3 +215,34 @@ def split_thought(text):
     said = strip_thought(text)
     thought = text if said is None else text.removesuffix(said)
     return TAGS.sub("", thought).strip(), said
+
+
+# --- programs ---
+
+FENCE = re.compile(r"^[^`]*(?P<fence>`{3,})[ \t]*(?P<language>[^`\s]*)[^`]*$")
+PYTHON = ("python", "python3", "py", "py3", "pypy3")
+
+
+def extract_code(text, finished=True):
+    """The program of an answer: its last block tagged as Python, else its last block; None if there is none.
+
+    A block that never ends counts as one only if the response was not cut off; if it was, what is there is no answer,
+    whatever stands in earlier blocks.
+    """
+    blocks, fence = [], None
+    for line in text.replace("\r\n", "\n").split("\n"):
+        if fence is None:
+            opening = FENCE.match(line)
+            if opening:
+                fence = opening["fence"]
+                blocks.append((opening["language"].lower(), []))
+        elif line.strip().startswith(fence):
+            fence = None
+        else:
+            blocks[-1][1].append(line)
+    if fence is not None and not finished:
+        return None
+    programs = [(language, textwrap.dedent("\n".join(lines))) for language, lines in blocks]
+    programs = [(language, code) for language, code in programs if code.strip()]
+    tagged = [code for language, code in programs if language in PYTHON]
+    return (tagged or [code for _, code in programs] or [None])[-1]

@@ -138,10 +138,10 @@ def _announced_text(text, letters, options, boxed):
     lines = [line for line in text.splitlines() if re.search(r"\w", line)]
     compared = {_plain(boxed or "")}
     for said in [line[:SPAN].strip("*_ ") for line in announced[-1:] + lines[-1:]]:
-        if _plain(said) not in compared and (found := _own_text(said, letters, options)):
-            return found
-        compared.add(_plain(said))
         plain = _plain(said)
+        if plain not in compared and (found := _own_text(said, letters, options)):
+            return found
+        compared.add(plain)
         begins = [x for x, o in zip(letters, options, strict=True) if re.match(re.escape(_plain(o)) + r"\b", plain)]
         if announced and len(begins) == 1:
             return begins[0]

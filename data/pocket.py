@@ -24,7 +24,7 @@ import reasoning_gym
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
 from data.errors import UserError
-from data.records import write_jsonl
+from data.records import iter_jsonl, write_jsonl
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
 
@@ -63,6 +63,8 @@ class PocketConfig:
     """Which training problems, and the style of each one's reasoning."""
     test_seed: int = 1
     """Which test problems; must differ from seed."""
+    avoid: list[str] = field(default_factory=list)
+    """Files of problems that are left out, such as the test problems of another seed."""
     tasks: dict[str, TaskConfig] = field(
         default_factory=lambda: {"leg_counting": TaskConfig(params={"min_animals": 2, "max_animals": 4})}
     )
@@ -76,7 +78,7 @@ def main(cfg):
     out = Path(cfg.out)
     write_jsonl(out / "test.jsonl", test)
     write_jsonl(out / "problems.jsonl", train)
-    return len(train), len(test)
+    print(f"{len(train)} training and {len(test)} test problems: {out}/problems.jsonl, {out}/test.jsonl")
 
 
 def build(cfg):
@@ -89,7 +91,7 @@ def build(cfg):
     if unknown:
         raise UserError(f"no reasoning can be written for the task {unknown[0]!r}; use {', '.join(WRITERS)}")
     rng = random.Random(f"pocket {cfg.seed}")
-    seen, train, test = set(), [], []
+    seen, train, test = {row["problem"] for file in cfg.avoid for _, row in iter_jsonl(file)}, [], []
     for name, count in _split(cfg.test_problems, {name: task.weight for name, task in cfg.tasks.items()}).items():
         for problem, _ in _draw(name, cfg.tasks[name].params, cfg.test_seed, count, seen):
             test.append({"id": _id("test", problem), **problem, "task": name})
@@ -325,10 +327,5 @@ WRITERS = {
 
 if __name__ == "__main__":
     from config import run_cli
-    from progress import say
 
-    def run(cfg):
-        num_train, num_test = main(cfg)
-        say(f"{num_train} training and {num_test} test problems: {cfg.out}/problems.jsonl, {cfg.out}/test.jsonl")
-
-    run_cli(run, PocketConfig, __doc__)
+    run_cli(main, PocketConfig, __doc__)

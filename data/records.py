@@ -48,6 +48,11 @@ def iter_jsonl(path):
 
 def read_records(path, kind):
     """Yields the records of a file, checked. kind: "problem", "sft", "pair". Raises UserError on the first bad one."""
+    return (row for _, row in numbered_records(path, kind))
+
+
+def numbered_records(path, kind):
+    """Yields (file:line, record), as `read_records`."""
     seen = {}
     for number, row in iter_jsonl(path):
         where = f"{path}:{number}"
@@ -55,7 +60,7 @@ def read_records(path, kind):
         if row["id"] in seen:
             raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
         seen[row["id"]] = number
-        yield row
+        yield where, row
     if not seen:
         raise UserError(f"{path} holds no records")
 
@@ -116,6 +121,13 @@ def write_jsonl(path, rows):
     with jsonl_writer(path) as write:
         for row in rows:
             write(row)
+
+
+def write_text(path, text):
+    """All of it or nothing."""
+    partial = path.with_name(path.name + ".tmp")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
 
 
 @contextlib.contextmanager

@@ -52,7 +52,7 @@ def conversations(row):
         return
     turns = {turn.get("from", turn.get("role")): turn.get("value", turn.get("content")) for turn in turns}
     user = turns.get("user", turns.get("human"))
-    reasoning, solution = split_thought(turns.get("assistant", turns.get("gpt")) or "")
+    reasoning, solution = tagged_parts(turns.get("assistant", turns.get("gpt")) or "")
     if user is None or reasoning is None:
         yield NO_TAGS
     elif user.startswith(CODE_PREFIX) or (extract_boxed(solution) is None and "```" in solution):
@@ -103,7 +103,7 @@ def scored(row):
     question = _first(row, "question", "problem", "instruction", "prompt")
     for chain in chains:
         text = _first(chain, "full_response", "response", "output", "reasoning") or ""
-        reasoning, solution = split_thought(text)
+        reasoning, solution = tagged_parts(text)
         reasoning, solution = (text, "") if reasoning is None else (reasoning, solution)
         answer = _first(row, "answer", "expected_answer") or extract_boxed(solution or text)
         rv, cd = _score(chain, RV), _score(chain, CD)
@@ -150,7 +150,7 @@ def columns(row):
         yield ODD
         return
     problem, answer = str(row["problem"] or ""), str(row["answer"] if row["answer"] is not None else "")
-    reasoning, solution = split_thought(row["reasoning"] or "")
+    reasoning, solution = tagged_parts(row["reasoning"] or "")
     reasoning, solution = (row["reasoning"] or "", "") if reasoning is None else (reasoning, solution)
     solution, domain = row.get("solution") or solution, row.get("domain") or "math"
     if domain != "code" and (extract_boxed(answer) or len(answer) > LONGEST_ANSWER):
@@ -205,7 +205,7 @@ SHAPES = (  # the first whose columns are all there; "a|b": one of them
 )
 
 
-def split_thought(text):
+def tagged_parts(text):
     """(reasoning, solution) of a text in Bespoke-Stratos' or <think> tags; (None, "") if it has neither."""
     found = TAGGED.search(text)
     if found is None:

@@ -8,7 +8,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
 # Okabe and Ito's colours: told apart with any colour vision, and in print
-COLOURS = ["#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2"]
+COLOURS = ["#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#000000"]
 INK, OURS, THEIRS = "#333333", "#0072B2", "#D55E00"
 PER_LINE = 4
 

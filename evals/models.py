@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub import snapshot_download
 
 from data.errors import UserError
+from data.records import write_text
 
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")  # weights, config, tokenizer
 SERVED = "endpoint:"
@@ -132,6 +133,4 @@ def read_facts(out):
 
 
 def write_facts(out, facts):
-    partial = Path(out) / "models.json.tmp"
-    partial.write_text(json.dumps(facts, indent=1))
-    partial.replace(Path(out) / "models.json")
+    write_text(Path(out) / "models.json", json.dumps(facts, indent=1))

@@ -28,8 +28,8 @@ def key_of(**parts):
 
 
 def lock(folder):
-    """Make the folder and keep a second run out of it until the file descriptor that is returned is closed. Raises
-    UserError if one is in it."""
+    """Make the folder and keep a second run out of it until the file descriptor that is returned is closed, here and in
+    the processes that inherit it. Raises UserError if one is in it."""
     Path(folder).mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
@@ -37,7 +37,8 @@ def lock(folder):
     except BlockingIOError:
         os.close(descriptor)
         raise UserError(
-            f"{folder} is in use by another run; wait for it, set another output folder, or look with --render-only"
+            f"{folder} is in use by another run; wait for it, or set another output folder (evaluate.py can look there "
+            f"with --render-only)"
         ) from None
     return descriptor
 

@@ -250,7 +250,7 @@ def _markdown_table(table):
         lines += [f"<details><summary>{PAIRS}</summary>", ""]
         lines += [line for grid in pairs for line in (*markdown_grid(grid), "")] + ["</details>", ""]
     if answers := answer_rows(table):
-        lines += [*_markdown_rows(answers), ""]
+        lines += [*markdown_rows(answers), ""]
     return "\n".join([*lines, *(f"> {note}  " for note in notes(table)), ""])
 
 
@@ -258,10 +258,11 @@ def markdown_grid(grid):
     marks = {1: "**{}**", 2: "<u>{}</u>"}
     body = [[row, *("<br>".join([marks.get(e.rank, "{}").format(e.lines[0]), *e.lines[1:]]) for e in entries)]
             for row, entries in grid.rows]  # fmt: skip
-    return _markdown_rows([*grid.heads, *body])
+    return markdown_rows([*grid.heads, *body])
 
 
-def _markdown_rows(rows):
+def markdown_rows(rows):
+    """Lines of a table. rows: lists of text, the head first."""
     escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]  # a name may hold one
     head, *body = ["| " + " | ".join(row) + " |" for row in escaped]
     return [head, "| " + " | ".join(["---"] * len(rows[0])) + " |", *body]

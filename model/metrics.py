@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 from data.errors import UserError
-from data.records import GAPS
+from data.records import GAPS, write_text
 
 
 @dataclass
@@ -77,9 +77,7 @@ def _cut_back(path, next_step):
     """Drop the lines of `next_step` and later, and one that a kill left unfinished. Returns the path."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] < next_step]
-    partial = path.with_name(path.name + ".tmp")
-    partial.write_text("".join(kept))
-    partial.replace(path)  # a kill here must not cost the history
+    write_text(path, "".join(kept))  # a kill here must not cost the history
     return path
 
 

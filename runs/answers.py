@@ -15,7 +15,9 @@ import matplotlib.pyplot as plt
 
 from data.errors import UserError
 from data.records import iter_jsonl
+from evals.models import read_facts
 from evals.stats import holm, sign_flip
+from evals.tables import markdown_rows
 
 QUESTIONS = [  # what is asked, a run, the run it is compared with
     ("CRV+SFT beats SFT", "crv_sft", "sft"),
@@ -36,8 +38,9 @@ GAPS = {"s": "small", "m": "medium", "l": "large"}
 
 
 def read_answers(folder):
-    """{model folder: {problem id: right}} of an evaluate.py output folder. Raises UserError where a model has several
-    responses to a problem, so that it is not clear which one counts, and where one has no grade."""
+    """{model folder: {problem id: right}} of an evaluate.py output folder, which holds the responses of equal models
+    once. Raises UserError where a model has several responses to a problem, so that it is not clear which one counts,
+    and where one has no grade."""
     status = {row["generation"]: row["status"] for _, row in iter_jsonl(Path(folder) / "grades.jsonl")}
     answers = {}
     for _, row in iter_jsonl(Path(folder) / "generations.jsonl"):
@@ -52,7 +55,9 @@ def read_answers(folder):
                 f"folder and evaluate again"
             )
         answers[model][problem] = status[row["key"]] == "correct"
-    return answers
+    content = {model: hash for model, (_, hash) in read_facts(folder)["folders"].items()}
+    by_content = {content[model]: right for model, right in answers.items()}
+    return {model: by_content[hash] for model, hash in content.items() if hash in by_content}
 
 
 def compare(ours, theirs):
@@ -99,32 +104,28 @@ def write_report(cfg, methods):
     _plot(questions, found, out / "answers.png")
 
 
-def _row(cells):
-    return f"| {' | '.join(cells)} |"
-
-
 def _accuracies(runs, mixtures):
     """Accuracy of every run: the mean over the seeds, then each of them."""
-    yield _row(["", *mixtures])
-    yield _row(["---"] * (len(mixtures) + 1))
+    rows = [["", *mixtures]]
     for name, places in runs.items():
         cells = []
         for mixture in mixtures:
             seeds = [100 * sum(right.values()) / len(right) for (m, _), right in places.items() if m == mixture]
             each = f" ({' '.join(f'{x:.1f}' for x in seeds)})" if len(seeds) > 1 else ""
             cells.append(f"{sum(seeds) / len(seeds):.1f} %{each}")
-        yield _row([name, *cells])
+        rows.append([name, *cells])
+    return markdown_rows(rows)
 
 
 def _questions(questions, found, corrected, mixtures):
     """A line a question: points and p over problems for each mixture, in how many runs it holds, p over the runs."""
-    yield _row(["question", *mixtures, "runs in favour", "p over runs", "after Holm"])
-    yield _row(["---"] * (len(mixtures) + 4))
+    rows = [["question", *mixtures, "runs in favour", "p over runs", "after Holm"]]
     for (question, _, _), answer, p_holm in zip(questions, found, corrected, strict=True):
         cells = [f"{answer['points'][m]:+.1f} (p {_p(answer['p'][m])})" for m in mixtures]
         gains = answer["runs"]
         favour = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
-        yield _row([question, *cells, favour, _p(answer["p_runs"]), _p(p_holm)])
+        rows.append([question, *cells, favour, _p(answer["p_runs"]), _p(p_holm)])
+    return markdown_rows(rows)
 
 
 def _p(p):

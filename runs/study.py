@@ -17,6 +17,7 @@ are in `out`/units/NAME.done, what it said is in NAME.log. Killed at any moment,
 import contextlib
 import itertools
 import json
+import signal
 import socket
 import subprocess
 import sys
@@ -89,6 +90,7 @@ def main(cfg):
     if set(cfg.seeds) & set(cfg.tuning_seeds):
         raise UserError("seeds and tuning_seeds have one in common; settings must be chosen on other seeds")
     claim_output(cfg, cfg.out, FREE)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the units at work are waited for
     with teacher() as address:
 
         def run(title, units):
@@ -97,7 +99,7 @@ def main(cfg):
         run("student", student_units(cfg))
         tuning = [Place(cfg, mixture, seed, "tune/") for mixture in cfg.mixtures for seed in cfg.tuning_seeds]
         places = [Place(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
-        run("problems and CRV", [unit for place in tuning + places for unit in data_units(cfg, place)])
+        run("problems and CRV", [unit for place in places + tuning for unit in data_units(cfg, place)])
         chosen = {mixture: {} for mixture in cfg.mixtures}  # {mixture: {method: settings}}
         for stage, methods in (("sft", SETS), ("prefer", LOSSES)):
             run(f"tuning, {stage}", [unit for p in tuning for unit in tuning_units(cfg, p, stage, chosen[p.mixture])])
@@ -164,16 +166,18 @@ def student_units(cfg):
 
 
 def data_units(cfg, place):
-    """Its problems (a tuning seed's test problems are the validation problems), and CRV."""
+    """Its problems (a tuning seed's test problems are the validation problems: no test problem of the study is among
+    its problems), and CRV."""
     folder, trial = place.folder, bool(place.sub)
-    problems = Unit(
-        place.name("data"),
-        (
-            "-m", "data.pocket", "--config", cfg.mixtures[place.mixture], f"out={folder}/data", f"seed={place.seed}",
-            f"test_seed={cfg.test_seed + trial}", f"train_problems={cfg.train_problems}",
-            f"test_problems={cfg.validation_problems if trial else cfg.test_problems}",
-        ),
-    )  # fmt: skip
+    study = Place(cfg, place.mixture, cfg.seeds[0])
+    words = [
+        "-m", "data.pocket", "--config", cfg.mixtures[place.mixture], f"out={folder}/data", f"seed={place.seed}",
+        f"test_seed={cfg.test_seed + trial}", f"train_problems={cfg.train_problems}",
+        f"test_problems={cfg.validation_problems if trial else cfg.test_problems}",
+    ]  # fmt: skip
+    if trial:
+        words.append(f"avoid=[{study.folder}/data/test.jsonl]")
+    problems = Unit(place.name("data"), tuple(words), (study.name("data"),) if trial else ())
     crv = (
         "build_crv.py", "--config", "configs/pocket/study/crv.yaml", f"problems={folder}/data/problems.jsonl",
         f"out={folder}/crv", f"endpoints.teacher.base_url={ADDRESS}", f"seed={place.seed}",
@@ -277,7 +281,7 @@ def choose(cfg, mixture, stage, methods, chosen):
             places = [Place(cfg, mixture, seed, "tune/") for seed in cfg.tuning_seeds]
             right = [right for p in places for right in answers[f"{p.out(name)}/model"].values()]
             scores.append(sum(right) / len(right))
-        chosen[method] = trials[scores.index(max(scores))]  # of equals the first: the paper's own come first
+        chosen[method] = trials[scores.index(max(scores))]  # of equals the first
         seen[method] = {"chosen": chosen[method], "trials": trials, "validation": scores}
     Path(cfg.out, mixture, f"chosen-{stage}.json").write_text(json.dumps(seen, indent=1))
 

@@ -1,4 +1,7 @@
-"""Units of a long run: commands that wait for one another, several at a time, each skipped once it has succeeded."""
+"""Units of a long run: commands that wait for one another, several at a time, each skipped once it has succeeded.
+
+A second run in the same folder is refused, also while a unit of a killed one is still at work.
+"""
 
 import os
 import subprocess
@@ -8,7 +11,9 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+from config import read_yaml
 from data.errors import UserError
+from evals.store import key_of, lock
 from progress import Progress
 
 
@@ -24,10 +29,21 @@ class Unit:
 def run_units(units, folder, workers, threads, title, substitute=lambda word: word):
     """Run what has not succeeded yet, `workers` at a time. Raises UserError naming the log of the first that fails.
 
-    A unit's mark is `folder/NAME.done`, which holds its words and seconds; other words under a known name are refused,
-    because what they would write is there already. substitute: applied to the words just before a unit starts.
+    A unit's mark is `folder/NAME.done`, which holds its seconds, its words and a hash of each config file among them;
+    others under a known name are refused, because what they would write is there already. substitute: applied to the
+    words just before a unit starts.
     """
     folder = Path(folder)
+    held = lock(
+        folder
+    )  # the units inherit it: after a kill of this process nothing starts beside what it leaves behind
+    try:
+        _run_all(units, folder, workers, threads, title, substitute, held)
+    finally:
+        os.close(held)
+
+
+def _run_all(units, folder, workers, threads, title, substitute, held):
     units = {unit.name: unit for unit in units}
     done = {name for name, unit in units.items() if _is_done(folder, unit)}
     waiting = {name: unit for name, unit in units.items() if name not in done}
@@ -40,12 +56,12 @@ def run_units(units, folder, workers, threads, title, substitute=lambda word: wo
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         with log.open("a") as file:
             words = [sys.executable, *map(substitute, unit.words)]
-            status = subprocess.run(words, stdout=file, stderr=file, env=environment).returncode
+            status = subprocess.run(words, stdout=file, stderr=file, env=environment, pass_fds=[held]).returncode
         if status:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise UserError(f"{unit.name} failed (exit {status}): {lines[-1] if lines else 'no output'}; see {log}")
         mark = folder / f"{unit.name}.done"
-        mark.write_text("\n".join([f"{time.monotonic() - began:.0f} s", *unit.words]) + "\n")
+        mark.write_text("\n".join([f"{time.monotonic() - began:.0f} s", *_mark(unit)]) + "\n")
 
     with ThreadPoolExecutor(workers) as pool, Progress(len(units), title, initial=len(done), unit="units") as bar:
         while waiting or running:
@@ -65,10 +81,16 @@ def _is_done(folder, unit):
     if not mark.exists():
         return False
     known = mark.read_text().splitlines()[1:]
-    if known != list(unit.words):
-        changed = [f"{a!r}, now {b!r}" for a, b in zip(known, unit.words, strict=False) if a != b]
+    wanted = _mark(unit)
+    if known != wanted:
+        changed = [f"{a!r}, now {b!r}" for a, b in zip(known, wanted, strict=False) if a != b]
         raise UserError(
             f"{mark} was made by another command ({changed[0] if changed else 'more or fewer words'}); "
             f"set another output folder, or delete this one"
         )
     return True
+
+
+def _mark(unit):
+    files = [word for word in unit.words if word.endswith(".yaml")]
+    return [*unit.words, *(f"{file} {key_of(content=read_yaml(Path(file)))}" for file in files)]

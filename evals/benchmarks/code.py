@@ -18,8 +18,6 @@ reads its tests when it is graded.
 
 import hashlib
 import json
-import re
-import textwrap
 import zlib
 from dataclasses import dataclass
 
@@ -27,6 +25,7 @@ from huggingface_hub import hf_hub_download
 
 from data.answers import Grade, strip_thought
 from data.errors import UserError
+from data.extraction import extract_code
 from data.sandbox import Limits, check_tests, run_tests
 from evals.benchmarks import common, hidden_tests
 from evals.problem import Problem
@@ -133,35 +132,6 @@ def grade(problem, text, finished):
     words = " ".join(verdict.detail.split())
     detail = f"{verdict.status} on test {verdict.test + 1} of {count}" + f": {words}" * bool(words)
     return Grade("timeout" if verdict.status == "timeout" else "wrong", code, detail)
-
-
-OPENING = re.compile(r"^[^`]*(?P<fence>`{3,})[ \t]*(?P<language>[^`\s]*)[^`]*$")
-PYTHON = ("python", "python3", "py", "py3", "pypy3")
-
-
-def extract_code(text, finished=True):
-    """The program of an answer: its last block tagged as Python, else its last block; None if there is none.
-
-    A block that never ends counts as one only if the response was not cut off; if it was, what is there is no answer,
-    whatever stands in earlier blocks.
-    """
-    blocks, fence = [], None
-    for line in text.replace("\r\n", "\n").split("\n"):
-        if fence is None:
-            opening = OPENING.match(line)
-            if opening:
-                fence = opening["fence"]
-                blocks.append((opening["language"].lower(), []))
-        elif line.strip().startswith(fence):
-            fence = None
-        else:
-            blocks[-1][1].append(line)
-    if fence is not None and not finished:
-        return None
-    programs = [(language, textwrap.dedent("\n".join(lines))) for language, lines in blocks]
-    programs = [(language, code) for language, code in programs if code.strip()]
-    tagged = [code for language, code in programs if language in PYTHON]
-    return (tagged or [code for _, code in programs] or [None])[-1]
 
 
 def notes(isolations):

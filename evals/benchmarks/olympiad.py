@@ -15,6 +15,7 @@ import re
 
 from data import answers
 from data.errors import UserError
+from data.extraction import extract_boxes
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
@@ -109,7 +110,7 @@ def grade(problem, text, finished):
     verdict = answers.grade(text, gold, finished, problem.extra["tolerance"])
     if verdict.status != "wrong" or not problem.extra["multiple"]:
         return verdict
-    together = boxes(answers.strip_thought(text))
+    together = extract_boxes(answers.strip_thought(text), MOST_BOXES)
     if len(together) < 2:
         return verdict
     joined = ", ".join(together)
@@ -119,16 +120,3 @@ def grade(problem, text, finished):
     if outcome == "different":
         return verdict
     return answers.Grade("correct" if outcome == "equal" else outcome, joined, f"all {len(together)} boxes together")
-
-
-def boxes(said):
-    """The contents of the last boxes, each once, in the order of the text."""
-    found, end = [], len(said)
-    for _ in range(MOST_BOXES):
-        start = max(said.rfind("\\boxed", 0, end), said.rfind("\\fbox", 0, end))
-        if start < 0:
-            break
-        if content := answers.extract_boxed(said[start:end]):
-            found.append(content)
-        end = start
-    return list(dict.fromkeys(found[::-1]))

@@ -14,7 +14,7 @@ from agents.arithmetic import equations, parse_number
 from data.answers import compare, final_answer
 from data.errors import UserError
 from data.pocket import WRITERS, PocketConfig, StyleShares, TaskConfig, build
-from data.records import check_record
+from data.records import check_record, write_jsonl
 
 MIXED = PocketConfig(
     train_problems=300,
@@ -150,3 +150,15 @@ def test_command_line_refuses_an_unknown_key():
     assert done.returncode == 2
     assert "did you mean train_problems" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_problems_to_avoid(tmp_path):
+    """Products of single digits are few, so another seed has some of them too, unless they are to be avoided."""
+    tasks = {"products": TaskConfig(params={"min_terms": 3, "max_terms": 3, "min_digits": 1, "max_digits": 1})}
+    first = PocketConfig(train_problems=100, test_problems=100, seed=1, test_seed=2, tasks=tasks)
+    second = replace(first, seed=3, test_seed=4)
+    known = {row["problem"] for row in build(first)[1]}
+    assert known & {row["problem"] for rows in build(second) for row in rows}
+    write_jsonl(tmp_path / "test.jsonl", build(first)[1])
+    train, test = build(replace(second, avoid=[str(tmp_path / "test.jsonl")]))
+    assert len(train) == len(test) == 100 and not known & {row["problem"] for row in train + test}

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from data.errors import UserError
+from data.extraction import extract_code
 from evals import benchmarks
 from evals.benchmarks import code, hidden_tests
 from evals.benchmarks.common import BenchmarkConfig
@@ -236,12 +237,12 @@ def test_prompts(tmp_path):
     ],
 )
 def test_extraction(text, program):
-    assert code.extract_code(text) == program
+    assert extract_code(text) == program
 
 
 def test_a_response_that_was_cut_has_a_program_only_once_its_block_ends():
-    assert code.extract_code("```python\nx\n```\nIn words", finished=False) == "x"
-    assert code.extract_code("```python\nx\n```\nBetter:\n```python\ny", finished=False) is None
+    assert extract_code("```python\nx\n```\nIn words", finished=False) == "x"
+    assert extract_code("```python\nx\n```\nBetter:\n```python\ny", finished=False) is None
 
 
 # --- grading ---

@@ -14,6 +14,7 @@ from config import load
 from data.errors import UserError
 from data.pocket import PocketConfig
 from data.records import write_jsonl
+from evals.models import write_facts
 from evals.stats import sign_flip
 from runs import answers, study
 
@@ -72,6 +73,8 @@ def test_validation_and_test_problems_are_others():
     trial, place = study.Place(cfg, "words", 11, "tune/"), study.Place(cfg, "words", 1)
     tuning, real = read(study.data_units(cfg, trial)[0]), read(study.data_units(cfg, place)[0])
     assert tuning.test_seed != real.test_seed and tuning.seed != real.seed
+    assert tuning.avoid == [f"{real.out}/test.jsonl"]
+    assert study.data_units(cfg, trial)[0].needs == (study.data_units(cfg, place)[0].name,)
 
 
 def test_bad_studies_are_refused(tmp_path):
@@ -87,15 +90,20 @@ def test_bad_studies_are_refused(tmp_path):
 
 
 def ledgers(folder, right):
-    """right: {model folder: {problem id: bool}}."""
-    generations, grades = [], []
+    """right: {model folder: {problem id: bool}}. Of models with equal answers only the first has any, as if their
+    weights were equal: evaluate.py generates for a content once."""
+    generations, grades, first = [], [], {}
     for model, problems in right.items():
+        content = str(problems)
+        if first.setdefault(content, model) != model:
+            continue
         for problem, is_right in problems.items():
             key = f"{model} {problem}"
             generations.append({"key": key, "model": model, "problem_id": problem})
             grades.append({"key": "g" + key, "generation": key, "status": "correct" if is_right else "wrong"})
     write_jsonl(folder / "generations.jsonl", generations)
     write_jsonl(folder / "grades.jsonl", grades[::-1])
+    write_facts(folder, {"folders": {model: [[], str(problems)] for model, problems in right.items()}, "speed": {}})
 
 
 def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path):

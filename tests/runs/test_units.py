@@ -1,8 +1,15 @@
 """Units: order, several at a time, each once; a failure names its log; other words under a known name are refused."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from data.errors import UserError
+from evals.store import lock
 from runs.units import Unit, run_units
 
 
@@ -64,3 +71,39 @@ def test_threads_and_late_words(tmp_path):
     assert (tmp_path / "seen").read_text() == "3!"
     run_units([unit], tmp_path, 1, 3, "test", lambda word: word.replace("@", "?"))
     assert (tmp_path / "seen").read_text() == "3!"
+
+
+def test_another_config_under_the_same_name_is_refused(tmp_path):
+    base, file = tmp_path / "base.yaml", tmp_path / "a.yaml"
+    base.write_text("lr: 1\n")
+    file.write_text("extends: base.yaml\n")
+    unit = Unit("a", ("-c", "import sys; open(sys.argv[1])", str(file)))
+    run_units([unit], tmp_path / "units", 1, 1, "test")
+    base.write_text("lr: 2\n")
+    with pytest.raises(UserError, match=r"another command \('.*a.yaml"):
+        run_units([unit], tmp_path / "units", 1, 1, "test")
+
+
+def test_what_a_killed_run_leaves_behind_keeps_others_out(tmp_path):
+    wait = Unit("a", ("-c", f"import pathlib, time\npathlib.Path({str(tmp_path / 'pid')!r}).touch()\ntime.sleep(60)"))
+    code = (
+        f"from runs.units import *\nrun_units([Unit('a', {wait.words!r})], {str(tmp_path / 'units')!r}, 1, 1, 'test')"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
+    try:
+        while not (tmp_path / "pid").exists():
+            assert driver.poll() is None
+            time.sleep(0.02)
+        driver.kill()
+        driver.wait()
+        with pytest.raises(UserError, match="in use by another run"):
+            run_units([wait], tmp_path / "units", 1, 1, "test")
+    finally:
+        os.killpg(driver.pid, signal.SIGKILL)
+    for _ in range(100):  # until the kernel has closed what the killed unit held
+        try:
+            os.close(lock(tmp_path / "units"))
+            break
+        except UserError:
+            time.sleep(0.05)
+    run_units([note("b", tmp_path / "notes")], tmp_path / "units", 1, 1, "test")
