@@ -1,5 +1,5 @@
-"""From a role and (x, y, r) to the messages of one question. The prompts: Table 13, and a few of our own for what the
-paper describes without a prompt; see agents/prompts/README.md."""
+"""Builds the messages of one question from a role and (x, y, r). The prompts: Table 13, and a few of our own for what
+the paper describes without a prompt; see agents/prompts/README.md."""
 
 from pathlib import Path
 

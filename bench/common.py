@@ -1,6 +1,6 @@
 """What every benchmark needs: the machine in one line, a Markdown table, and a fresh process with its memory measured.
 
-Nothing of the project imports this folder. Memory is what training adds: the peak of a process less what it held right
+Only tests import this folder. Memory is what training adds: the peak of a process less what it held right
 after its imports (resident memory on a CPU, torch's allocator on CUDA).
 """
 

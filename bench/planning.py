@@ -3,16 +3,17 @@
     python -m bench.planning                     1k … 114k problems, a minute or two on one core
     python -m bench.planning --problems 1000     only so many
 
-Lengths: with ../shared/data/long_cot/token_lengths.json, the responses of R1-Distill-Qwen 1.5B, 14B and 32B to the same
-100 problems, drawn again and again with ±5 % of noise; without it, log-normal ones (median 7,000, σ 0.6, the three of a
-problem within ±20 %). Both are stretched or cut so that the longest has 16,384 tokens. An SFT example is one response,
-a CogPO triad three of one problem, which travel together. "Before" is a plan that knows no costs: best-fit decreasing,
-dealt to ranks by length. Time is linear + attention cost of Qwen2.5-7B (model/flops.py).
+Lengths: with --lengths (JSON: {model: tokens of each response}), the responses of R1-Distill-Qwen 1.5B, 14B and 32B to
+the same 100 problems, drawn again and again with ±5 % of noise; without it, log-normal ones (median 7,000, σ 0.6, the
+three of a problem within ±20 %). Both are stretched or cut so that the longest has 16,384 tokens. An SFT example is one
+response, a CogPO triad three of one problem, which travel together. "Before" is a plan that knows no costs: best-fit
+decreasing, dealt to ranks by length. Time is linear + attention cost of Qwen2.5-7B (model/flops.py).
 """
 
 import argparse
 import json
 import time
+from pathlib import Path
 
 import numpy as np
 from transformers import Qwen2Config
@@ -30,14 +31,14 @@ QWEN_7B = Qwen2Config(
 )  # fmt: skip
 
 
-def triad_lengths(problems):
+def triad_lengths(problems, recorded_file=RECORDED):
     """(tokens of three responses to each problem [problems, 3], where they are from)"""
     rng = np.random.default_rng(0)
-    if RECORDED.is_file():
+    if recorded_file.is_file():
         models = [f"deepseek-r1-distill-qwen-{size}" for size in ("1.5b", "14b", "32b")]
-        recorded = np.array([json.loads(RECORDED.read_text())[name] for name in models]).T
+        recorded = np.array([json.loads(recorded_file.read_text())[name] for name in models]).T
         drawn = recorded[rng.integers(0, len(recorded), problems)] * rng.uniform(0.95, 1.05, (problems, 3))
-        drawn, source = drawn * LONGEST / recorded.max(), f"{RECORDED.name}, {len(recorded)} problems, stretched"
+        drawn, source = drawn * LONGEST / recorded.max(), f"{recorded_file.name}, {len(recorded)} problems, stretched"
     else:
         drawn = rng.lognormal(np.log(7000), 0.6, (problems, 1)) * rng.uniform(0.8, 1.2, (problems, 3))
         source = "log-normal"
@@ -111,8 +112,10 @@ def settings(lengths, attention, number=40):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, nargs="+", default=[1000, 4000, 17000, 57000, 114000])
-    counts = parser.parse_args().problems
-    lengths, source = triad_lengths(max(*counts, 15000))
+    parser.add_argument("--lengths", type=Path, default=RECORDED, help="recorded lengths")
+    args = parser.parse_args()
+    counts = args.problems
+    lengths, source = triad_lengths(max(*counts, 15000), args.lengths)
     attention = quadratic(shape_of(QWEN_7B))
     print(environment_line("numpy"))
     print(f"lengths: {source}; mean {lengths.mean():.0f}, longest {lengths.max()} tokens\n")

@@ -1,20 +1,21 @@
 """The sandbox on real programs and on hostile ones.
 
     python -m bench.sandbox                 all of it; some minutes on two cores
-    python -m bench.sandbox limit=50        only the first so many programs of each kind
+    python -m bench.sandbox --limit 50      only the first so many programs of each kind
 
-With ../shared/data/lcb_v2: answers of o1-mini and o1-preview to LiveCodeBench problems, each with LiveCodeBench's own
-verdict on its hidden tests. Every one that it calls correct must pass the sample tests here. Where there are further
-tests of other origin, verdicts are compared with those of another runner that are in the file. The hostile suite
-(bench/hostile.py) runs in every mode of isolation that works on this machine. Everything is extracted and graded as
-evaluate.py does it. At last, what starting a program costs.
+With graded programs in --data (problems_window.jsonl, graded_solutions.jsonl): answers of o1-mini and o1-preview to
+LiveCodeBench problems, each with LiveCodeBench's own verdict on its hidden tests. Every one that it calls correct must
+pass the sample tests here. Where there are further tests of other origin, verdicts are compared with those of another
+runner that are in the file. The hostile suite (bench/hostile.py) runs in every mode of isolation that works on this
+machine. Everything is extracted and graded as evaluate.py does it. At last, what starting a program costs.
 """
 
+import argparse
 import os
 import resource
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from bench.common import ROOT, environment_line, table
 from bench.hostile import ATTACKS, possible
@@ -26,11 +27,11 @@ from evals.benchmarks import code
 FOLDER = ROOT.parent / "shared" / "data" / "lcb_v2"
 
 
-def read_programs():
+def read_programs(folder):
     """[(id, model, program, official verdict, extra verdict there, sample tests, extra tests)]"""
-    rows = {row["question_id"]: row for _, row in iter_jsonl(FOLDER / "problems_window.jsonl")}
+    rows = {row["question_id"]: row for _, row in iter_jsonl(folder / "problems_window.jsonl")}
     programs = []
-    for number, row in iter_jsonl(FOLDER / "graded_solutions.jsonl"):
+    for number, row in iter_jsonl(folder / "graded_solutions.jsonl"):
         problem, where = rows[row["question_id"]], f"graded_solutions.jsonl:{number}"
         samples, extra = (
             code.as_tests(problem[key], problem["fn_name"], where) for key in ("public_test_cases", "extra_test_cases")
@@ -134,15 +135,18 @@ def starting(repeats=20):
 
 
 def main():
-    limit = next((int(word.removeprefix("limit=")) for word in sys.argv[1:] if word.startswith("limit=")), None)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--limit", type=int, help="only the first so many programs of each kind")
+    parser.add_argument("--data", type=Path, default=FOLDER)
+    args = parser.parse_args()
     print(environment_line())
     print(f"isolation: {sandbox.isolation()}; {len(os.sched_getaffinity(0))} programs at a time\n")
-    if FOLDER.is_dir():
-        programs = read_programs()
-        samples(programs, limit)
-        extras(programs, limit)
+    if args.data.is_dir():
+        programs = read_programs(args.data)
+        samples(programs, args.limit)
+        extras(programs, args.limit)
     else:
-        print(f"no {FOLDER}: only the hostile suite")
+        print(f"no {args.data}: only the hostile suite")
     hostile()
     starting()
 

@@ -6,10 +6,10 @@ Writes problems/*.jsonl, the pocket run's problems (data/pocket.py) under the na
 benchmarks/*.jsonl, a few questions in the format of each benchmark, made up here.
 """
 
+import argparse
 import base64
 import json
 import pickle
-import sys
 import zlib
 from pathlib import Path
 
@@ -87,4 +87,6 @@ def doubling(id, starter):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", help="folder to write into")
+    main(parser.parse_args().out)

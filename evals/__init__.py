@@ -1,0 +1,1 @@
+"""What is measured: benchmarks, generation, grading, statistics, the paper's tables."""

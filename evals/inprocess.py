@@ -1,4 +1,4 @@
-"""Responses of one model that is loaded into this process: which dtype and which backend, then all that is missing.
+"""Generates the missing responses of one model inside this process, and chooses its dtype and backend.
 
 Backends: `slots` (evals/generate.py) runs anywhere, and a response depends on nothing but its own prompt and seed.
 `continuous` (evals/continuous.py) is transformers' continuous batching: keys and values live in pages, so that sixty

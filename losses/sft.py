@@ -1,4 +1,4 @@
-"""Supervised fine-tuning (§3.1, phase 1)."""
+"""The loss of supervised fine-tuning (§3.1, phase 1)."""
 
 
 def sft_loss(logps, mask):

@@ -5,9 +5,9 @@
 What they answer is noise. They are for smoke runs (`bash runs/table2.sh --smoke`) and tests, where the path counts.
 """
 
+import argparse
 import os
 import shutil
-import sys
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
@@ -88,9 +88,13 @@ def make_model(folder, family="qwen2", seed=0, tie=False, layers=2):
 
 
 if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="+", metavar="FAMILY=FOLDER", help=f"families: {', '.join(FAMILIES)}")
     transformers_logging.disable_progress_bar()
-    for number, word in enumerate(sys.argv[1:]):
-        family, folder = word.split("=")
+    for number, word in enumerate(parser.parse_args().models):
+        family, _, folder = word.partition("=")
+        if family not in FAMILIES or not folder:
+            parser.error(f"{word} is not FAMILY=FOLDER with one of {', '.join(FAMILIES)}")
         if not os.path.isdir(folder):  # all of it or nothing, if it is killed
             shutil.rmtree(f"{folder}.partial", ignore_errors=True)
             make_model(f"{folder}.partial", family, seed=number)

@@ -12,7 +12,7 @@
 # On one machine the teacher and the training want the same GPUs. All CRV runs come first; before a training the recipe
 # stops with exit status 3 while something else holds the GPUs. Stop the teacher's server then and run the same command
 # again: what CRV asked is in its journal, and needs no server. The evaluation uses one GPU unless the models are served
-# (docs/scaling.md, "Evaluating with vLLM"); Table 1's 32B must be. No recipe has been run on GPUs yet.
+# (docs/evaluation.md, "With vLLM"); Table 1's 32B must be. No recipe has been run on GPUs yet.
 #
 # All recipes write to out/paper and share what they can: a CRV run, a reference cache, a checkpoint or a generation that
 # is there is not made again. A smoke run is the same commands in another working directory, out/smoke, where the hub's

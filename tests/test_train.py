@@ -1,6 +1,6 @@
 """The two training scripts through their command lines, on tiny models, and the invariances they promise.
 
-Runs that must follow the same trajectory (DESIGN: whatever the micro-batching, packing, ranks, deduplication) are
+Runs that must follow the same trajectory (whatever the micro-batching, packing, ranks, deduplication) are
 compared by their exported weights and their metrics.
 """
 

@@ -148,7 +148,7 @@ def test_a_shard_that_is_none(text):
         merge.parse_shard(text)
 
 
-@pytest.mark.parametrize("setup", ["vllm_one", "vllm_eight", "hosted"])
+@pytest.mark.parametrize("setup", ["vllm_one", "vllm_four", "hosted"])
 def test_documented_set_ups(setup):
     files = ["configs/paper/crv_bespoke.yaml", f"configs/endpoints/{setup}.yaml"]
     cfg = load(build_crv.Config, [word for file in files for word in ("--config", str(ROOT / file))])
