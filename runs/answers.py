@@ -1,4 +1,4 @@
-"""What the study says: one line a question, from the grades that evaluate.py left.
+"""What the study says: accuracies, a line a question, and what they rest on, from the grades that evaluate.py left.
 
 A difference is tested twice. Over the problems of a mixture: exact sign-flip test on the number of seeds that got a
 problem right (evals/stats.py), which asks whether these trained models differ. Over the runs: the same test on the
@@ -6,6 +6,7 @@ difference of each (mixture, seed), which asks whether another training would di
 2 / 2^n. The p over runs of all questions are also shown after Holm's correction.
 """
 
+import json
 from pathlib import Path
 
 import matplotlib
@@ -77,8 +78,20 @@ def compare(ours, theirs):
     return found | {"p_runs": sign_flip(gains)}
 
 
-def write_report(cfg, methods):
-    """Write answers.md and answers.png into the study's folder. cfg: a StudyConfig. methods: names of the runs."""
+LEGEND = """\
+Points: accuracy of the first less that of the second, in percentage points, mean over the seeds. p over problems:
+exact, two-sided (the sign of the points says which way), over the problems of one mixture, not corrected. Runs: one is
+a mixture and a seed; in how many of them the first was better, equal, worse, and the exact two-sided p of the same
+differences. Holm: that p corrected for all {number} questions. The orders of β are exploratory, and run with CogPO's
+settings. The teacher is a script and the student tiny: docs/pocket-study.md says what this can show.
+"""
+
+
+def write_report(cfg, methods, sets):
+    """Write answers.md and answers.png into the study's folder.
+
+    cfg: a StudyConfig. methods: names of the runs. sets: {run of the SFT stage: its training set}.
+    """
     graded = {mixture: read_answers(f"{cfg.out}/{mixture}/study") for mixture in cfg.mixtures}
     folder = "{out}/{mixture}/seed{seed}/{name}/model"
     runs = {  # {method: {(mixture, seed): {problem id: right}}}
@@ -94,14 +107,29 @@ def write_report(cfg, methods):
     found = [compare(runs[ours], runs[theirs]) for _, ours, theirs in questions]
     corrected = holm([answer["p_runs"] for answer in found])
     out = Path(cfg.out)
-    base = {mixture: graded[mixture][cfg.student] for mixture in cfg.mixtures}
+    base = {(mixture, 0): graded[mixture][cfg.student] for mixture in cfg.mixtures}
     text = [
-        *_accuracies({"base": {(mixture, 0): right for mixture, right in base.items()}} | runs, cfg.mixtures),
+        "## Accuracy",
+        "",
+        *_accuracies({"base": base} | runs, cfg.mixtures),
+        "",
+        "Percent of the test problems, greedy: the mean over the seeds, then each seed.",
+        "",
+        "## Questions",
         "",
         *_questions(questions, found, corrected, cfg.mixtures),
+        "",
+        LEGEND.format(number=len(questions)),
+        "## Training sets: examples, fewest to most of a seed",
+        "",
+        *_sizes(cfg, sets),
+        "",
+        "## Settings: mean validation accuracy of each trial, the chosen one bold",
+        "",
+        *_settings(cfg),
     ]
     (out / "answers.md").write_text("\n".join(text) + "\n")
-    _plot(questions, found, out / "answers.png")
+    _plot(questions, found, list(cfg.mixtures), len(cfg.seeds), out / "answers.png")
 
 
 def _accuracies(runs, mixtures):
@@ -119,12 +147,42 @@ def _accuracies(runs, mixtures):
 
 def _questions(questions, found, corrected, mixtures):
     """A line a question: points and p over problems for each mixture, in how many runs it holds, p over the runs."""
-    rows = [["question", *mixtures, "runs in favour", "p over runs", "after Holm"]]
+    rows = [["question", *mixtures, "runs: better, equal, worse", "p over runs", "Holm"]]
     for (question, _, _), answer, p_holm in zip(questions, found, corrected, strict=True):
         cells = [f"{answer['points'][m]:+.1f} (p {_p(answer['p'][m])})" for m in mixtures]
         gains = answer["runs"]
-        favour = f"{sum(gain > 0 for gain in gains)} of {len(gains)}"
-        rows.append([question, *cells, favour, _p(answer["p_runs"]), _p(p_holm)])
+        kinds = [sum(gain > 0 for gain in gains), gains.count(0), sum(gain < 0 for gain in gains)]
+        rows.append([question, *cells, " : ".join(map(str, kinds)), _p(answer["p_runs"]), _p(p_holm)])
+    return markdown_rows(rows)
+
+
+def _sizes(cfg, sets):
+    rows = [["", *cfg.mixtures]]
+    for name, file in sets.items():
+        cells = []
+        for mixture in cfg.mixtures:
+            files = [f"{cfg.out}/{mixture}/seed{seed}/crv/{file}.jsonl" for seed in cfg.seeds]
+            counts = [sum(1 for _ in iter_jsonl(file)) for file in files]
+            cells.append(f"{min(counts)}–{max(counts)}")
+        rows.append([name, *cells])
+    return markdown_rows(rows)
+
+
+def _settings(cfg):
+    """A line a method of the choice that study.choose left in chosen-*.json."""
+    rows = [["", "trials", *cfg.mixtures]]
+    for stage in ("sft", "prefer"):
+        found = {m: json.loads(Path(cfg.out, m, f"chosen-{stage}.json").read_text()) for m in cfg.mixtures}
+        for name in found[next(iter(found))]:
+            cells = []
+            for mixture in cfg.mixtures:
+                of_it = found[mixture][name]
+                best = of_it["trials"].index(of_it["chosen"])
+                scores = [f"{100 * score:.1f}" for score in of_it["validation"]]
+                cells.append(" · ".join(f"**{x}**" if n == best else x for n, x in enumerate(scores)))
+            trials = found[mixture][name]["trials"]
+            shown = "; ".join(" ".join(f"{key}={json.dumps(value)}" for key, value in t.items()) for t in trials)
+            rows.append([name, shown, *cells])
     return markdown_rows(rows)
 
 
@@ -132,17 +190,33 @@ def _p(p):
     return "< .001" if p < 0.001 else f"= {p:.3f}"
 
 
-def _plot(questions, found, file):
-    """Difference in points: a dot for every run, a bar for their mean."""
-    figure, axes = plt.subplots(figsize=(8, 0.32 * len(questions) + 1), layout="constrained")
-    for y, answer in enumerate(found):
-        gains = answer["runs"]
-        axes.plot(gains, [y] * len(gains), "o", color="#56B4E9", markersize=4, alpha=0.7)
-        axes.plot(sum(gains) / len(gains), y, "|", color="#D55E00", markersize=14, markeredgewidth=2.5)
-    axes.axvline(0, color="#1d2329", linewidth=0.8)
-    axes.set_yticks(range(len(questions)), [question for question, _, _ in questions])
-    axes.invert_yaxis()
-    axes.set_xlabel("difference in percentage points: a dot for each mixture and seed, a bar for the mean")
-    axes.spines[["top", "right"]].set_visible(False)
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of the mixtures
+
+
+def _plot(questions, found, mixtures, seeds, file):
+    """Difference in points: a dot for every seed of a mixture, a line for their mean. The SFT stage and the preference
+    stage each on a scale of their own."""
+    first = next(n for n, (_, ours, _) in enumerate(questions) if not (ours == "crv_sft" or ours.startswith("sft")))
+    parts = [range(first), range(first, len(questions))]
+    heights = [len(part) + 1.2 for part in parts]
+    figure, panels = plt.subplots(
+        2, 1, figsize=(8, 0.34 * sum(heights) + 0.9), layout="constrained", height_ratios=heights
+    )
+    for axes, part in zip(panels, parts, strict=True):
+        for y, question in enumerate(part):
+            for place, mixture in enumerate(mixtures):
+                gains = found[question]["runs"][place * seeds : (place + 1) * seeds]
+                at, colour = y + 0.26 * (place - (len(mixtures) - 1) / 2), COLOURS[place % len(COLOURS)]
+                label = mixture if y == 0 else None
+                axes.plot(gains, [at] * seeds, "o", color=colour, markersize=4, alpha=0.55, label=label)
+                axes.plot(sum(gains) / seeds, at, "|", color=colour, markersize=11, markeredgewidth=2.5)
+        axes.axvline(0, color="#1d2329", linewidth=0.8)
+        axes.set_yticks(range(len(part)), [questions[question][0] for question in part])
+        axes.set_ylim(len(part) - 0.4, -0.6)
+        axes.grid(axis="x", color="#e3e7eb")
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    panels[1].set_xlabel("difference in percentage points: a dot a seed, a line for their mean (no interval)")
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(mixtures), frameon=False)
     figure.savefig(file, dpi=150)
     plt.close(figure)

@@ -108,7 +108,7 @@ def main(cfg):
                 choose(cfg, mixture, stage, methods, chosen[mixture])
         run("study", [unit for place in places for unit in study_units(cfg, place, chosen[place.mixture])])
         run("evaluation", [study_evaluation(cfg, mixture, chosen[mixture]) for mixture in cfg.mixtures])
-    write_report(cfg, [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)])
+    write_report(cfg, [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)], SETS)
     say(f"written: {cfg.out}/answers.md, answers.png; the tables: {cfg.out}/MIXTURE/report-study/table.md")
 
 

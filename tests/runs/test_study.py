@@ -1,6 +1,7 @@
 """The study: every unit is a command that its script takes, settings are chosen on validation problems alone, and the
 answers say what the grades say."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -133,13 +134,24 @@ def test_a_report_says_what_the_grades_say(tmp_path):
                 folder = f"{tmp_path}/{mixture}/seed{seed}/{name}/model"
                 right[folder] = {str(x): x < share for x in range(20)}
         ledgers(tmp_path / mixture / "study", right)
-    answers.write_report(cfg, methods)
+        for seed in cfg.seeds:
+            for file in study.SETS.values():
+                write_jsonl(
+                    tmp_path / mixture / f"seed{seed}/crv/{file}.jsonl", [{"id": str(x)} for x in range(9 + seed)]
+                )
+        for stage, names in (("sft", study.SETS), ("prefer", study.LOSSES)):
+            trials = [{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]
+            seen = {name: {"chosen": trials[1], "trials": trials, "validation": [0.25, 0.5]} for name in names}
+            (tmp_path / mixture / f"chosen-{stage}.json").write_text(json.dumps(seen))
+    answers.write_report(cfg, methods, study.SETS)
     text = (tmp_path / "answers.md").read_text()
     assert "| base | 0.0 % | 0.0 % |" in text
     assert "| sft | 40.0 % (35.0 40.0 45.0) | 40.0 % (35.0 40.0 45.0) |" in text
     # problems 7 … 15 differ: 7 in one seed, 8 in two, the other seven in three; all signs equal: p = 2 / 2^9
-    assert "| CRV+SFT beats SFT | +40.0 (p = 0.004) | +40.0 (p = 0.004) | 6 of 6 | = 0.031 |" in text
-    assert "| CogPO beats DPO | +0.0 (p = 1.000) | +0.0 (p = 1.000) | 0 of 6 | = 1.000 | = 1.000 |" in text
+    assert "| CRV+SFT beats SFT | +40.0 (p = 0.004) | +40.0 (p = 0.004) | 6 : 0 : 0 | = 0.031 |" in text
+    assert "| CogPO beats DPO | +0.0 (p = 1.000) | +0.0 (p = 1.000) | 0 : 6 : 0 | = 1.000 | = 1.000 |" in text
+    assert "| sft_cr | 10–12 | 10–12 |" in text
+    assert "| simpo | optim.lr=0.001; optim.lr=0.003 | 25.0 · **50.0** | 25.0 · **50.0** |" in text
     assert (tmp_path / "answers.png").stat().st_size > 10_000
 
 
