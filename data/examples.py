@@ -24,6 +24,8 @@ class DataConfig:
     """longest sequence in tokens, prompt and response together"""
     overlength: Literal["drop", "error"] = "error"
     """a longer example (for pairs: the whole pair) is dropped and counted, or the run refuses; nothing is ever cut"""
+    limit: int | None = None
+    """only the first so many records of the file"""
 
 
 @dataclass
@@ -114,7 +116,7 @@ def sequences_saved(units):
 def load_sft(cfg, renderer):
     """Examples of an sft file: the last message is the response, what stands before it the prompt."""
     examples = Examples()
-    for rows in _chunks(read_records(cfg.file, "sft")):
+    for rows in _chunks(read_records(cfg.file, "sft"), cfg.limit):
         rendered = renderer.sequences([(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows])
         for row, sequence in zip(rows, rendered, strict=True):
             if _fits([sequence], cfg, row["id"], examples):
@@ -127,7 +129,7 @@ def load_sft(cfg, renderer):
 def load_pairs(cfg, renderer, group_by_problem):
     """Examples of a pairs file. Equal responses to equal prompts become one sequence, whatever pairs they are in."""
     examples, index, groups = Examples(), {}, {}
-    for rows in _chunks(read_records(cfg.file, "pair")):
+    for rows in _chunks(read_records(cfg.file, "pair"), cfg.limit):
         # a problem's pairs are neighbours: its responses are tokenized once, not twice
         texts = {_text_key(row, side): (row["prompt"], _text(row, side)) for row in rows for side in SIDES}
         rendered = dict(zip(texts, renderer.sequences(list(texts.values())), strict=True))
@@ -151,9 +153,11 @@ def load_pairs(cfg, renderer, group_by_problem):
     return examples
 
 
-def _chunks(rows):
+def _chunks(rows, limit):
     """Lists of rows that are tokenized together: enough for all cores, little beside the tokens that stay."""
-    rows = iter(rows)
+    if limit is not None and limit < 1:
+        raise UserError(f"config key data.limit must be at least 1, not {limit}")
+    rows = itertools.islice(rows, limit)
     while chunk := list(itertools.islice(rows, CHUNK)):
         yield chunk
 

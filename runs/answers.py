@@ -23,6 +23,7 @@ from evals.tables import markdown_rows
 QUESTIONS = [  # what is asked, a run, the run it is compared with
     ("CRV+SFT beats SFT", "crv_sft", "sft"),
     ("C adds (to SFT)", "sft_c", "sft"),
+    ("C beats as many at random", "sft_c", "sft_few"),
     ("R adds (to C)", "sft_cr", "sft_c"),
     ("V adds (to CR)", "crv_sft", "sft_cr"),
     ("medium beats easy", "sft_medium", "sft_easy"),
@@ -90,7 +91,7 @@ settings. The teacher is a script and the student tiny: docs/pocket-study.md say
 def write_report(cfg, methods, sets):
     """Write answers.md and answers.png into the study's folder.
 
-    cfg: a StudyConfig. methods: names of the runs. sets: {run of the SFT stage: its training set}.
+    cfg: a StudyConfig. methods: names of the runs. sets: {run of the SFT stage: a file with as many records as it has}.
     """
     graded = {mixture: read_answers(f"{cfg.out}/{mixture}/study") for mixture in cfg.mixtures}
     folder = "{out}/{mixture}/seed{seed}/{name}/model"

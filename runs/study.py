@@ -9,7 +9,7 @@ are in `out`/units/NAME.done, what it said is in NAME.log. Killed at any moment,
 1. The student (`prepare`); for every mixture and seed its problems, and the CRV pass over them.
 2. Tuning, on seeds and problems that the study does not see: every training set of the SFT stage and every preference
    loss has the same number of trials, and the mean validation accuracy over the tuning seeds decides.
-3. The study, every seed with training problems, a CRV pass and an order of its own: seven SFT runs, four preference
+3. The study, every seed with training problems, a CRV pass and an order of its own: eight SFT runs, four preference
    losses from the CRV+SFT checkpoint, and CogPO with its three β in every other order or with one of them for all gaps.
 4. evaluate.py over the test problems, with a table for each table of the paper; answers.md (runs/answers.py).
 """
@@ -29,14 +29,16 @@ import yaml
 
 from config import at_least_one, claim_output, run_cli
 from data.errors import UserError
+from data.records import iter_jsonl
 from progress import say
 from runs.answers import read_answers, write_report
 from runs.units import Unit, run_units
 
 SETS = {  # training sets of the SFT stage: names of build_crv.py's files
-    "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr",
+    "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
     "sft_easy": "sft_easy", "sft_medium": "sft_medium", "sft_hard": "sft_hard",
 }  # fmt: skip
+AS_MANY = {"sft_few": "sft_c"}  # only so many examples as that file has: what choosing at random is worth
 LOSSES = ("cogpo", "dpo", "beta_dpo", "simpo")
 # which of CogPO's β (small, medium, large) the small, medium and large gap get: all but CogPO's own "sml"
 ORDERS = [*map("".join, itertools.permutations("sml")), "sss", "mmm", "lll"][1:]
@@ -108,7 +110,8 @@ def main(cfg):
                 choose(cfg, mixture, stage, methods, chosen[mixture])
         run("study", [unit for place in places for unit in study_units(cfg, place, chosen[place.mixture])])
         run("evaluation", [study_evaluation(cfg, mixture, chosen[mixture]) for mixture in cfg.mixtures])
-    write_report(cfg, [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)], SETS)
+    sizes = SETS | AS_MANY  # names of the files that have as many records
+    write_report(cfg, [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)], sizes)
     say(f"written: {cfg.out}/answers.md, answers.png; the tables: {cfg.out}/MIXTURE/report-study/table.md")
 
 
@@ -186,11 +189,13 @@ def data_units(cfg, place):
 
 
 def sft_unit(cfg, place, name, dataset, settings):
-    words = (
+    words = [
         "train_sft.py", "--config", cfg.sft, f"model.path={cfg.student}", f"out={place.out(name)}",
         f"data.file={place.folder}/crv/{SETS[dataset]}.jsonl", f"seed={place.seed}", *words_of(settings),
-    )  # fmt: skip
-    return Unit(place.name(name), words)
+    ]  # fmt: skip
+    if dataset in AS_MANY:
+        words.append(f"data.limit={sum(1 for _ in iter_jsonl(f'{place.folder}/crv/{AS_MANY[dataset]}.jsonl'))}")
+    return Unit(place.name(name), tuple(words))
 
 
 def preference_unit(cfg, place, name, loss, settings, start, needs=()):
@@ -306,7 +311,10 @@ def study_evaluation(cfg, mixture, chosen):
         },
         "table6": {
             "title": "Ablation of the CRV system (the layout of the paper's Table 6)",
-            "columns": {"SFT": "sft", "w. C": "sft_c", "w. CR": "sft_cr", "w. CRV": "crv_sft"},
+            "columns": {
+                "SFT": "sft", "as many as C": "sft_few", "w. C": "sft_c", "w. CR": "sft_cr", "w. CRV": "crv_sft",
+            },
+            "against": {"w. C": "SFT"},
         },
         "table5": {
             "title": "Training data of one complexity level (the layout of the paper's Table 5)",

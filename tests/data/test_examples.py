@@ -2,6 +2,9 @@
 
 import json
 
+import pytest
+
+from data.errors import UserError
 from data.examples import DataConfig, load_pairs, load_sft, sequences_saved
 from data.render import Renderer
 from model.tiny import make_tokenizer
@@ -42,3 +45,12 @@ def test_each_response_is_tokenized_once(tmp_path):
     assert len(renderer.responses) == len(set(renderer.responses)) == len(examples.sequences) == 8 * 3 + 4 * 2
     assert examples.lengths == [len(s) for s in examples.sequences]
     assert examples.lengths is examples.lengths, "counted at every step, it costs more than planning does"
+
+
+def test_only_the_first_records(tmp_path):
+    renderer = Renderer(make_tokenizer("qwen2"))
+    everything = load_sft(write(tmp_path / "sft.jsonl", sft_rows(5)), renderer)
+    first = load_sft(DataConfig(str(tmp_path / "sft.jsonl"), limit=2), renderer)
+    assert [s.ids.tolist() for s in first.sequences] == [s.ids.tolist() for s in everything.sequences[:2]]
+    with pytest.raises(UserError, match=r"data.limit must be at least 1"):
+        load_sft(DataConfig(str(tmp_path / "sft.jsonl"), limit=0), renderer)

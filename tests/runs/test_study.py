@@ -43,6 +43,8 @@ def test_every_unit_is_a_command(file, tmp_path):
     chosen = dict.fromkeys(study.SETS, cfg.trials["sft"][0]) | {n: cfg.trials[n][1] for n in study.LOSSES}
     for mixture in cfg.mixtures:
         trial, place = study.Place(cfg, mixture, cfg.tuning_seeds[0], "tune/"), study.Place(cfg, mixture, cfg.seeds[0])
+        for one in (trial, place):
+            write_jsonl(f"{one.folder}/crv/sft_c.jsonl", [{"id": str(x)} for x in range(7)])
         units = [*study.data_units(cfg, trial), *study.data_units(cfg, place)]
         units += study.tuning_units(cfg, trial, "sft", {}) + study.tuning_units(cfg, trial, "prefer", chosen)
         units += study.study_units(cfg, place, chosen)
@@ -60,6 +62,8 @@ def test_every_unit_is_a_command(file, tmp_path):
             assert set(table.columns.values()) <= models
 
         by_name = {unit.name.rpartition("/")[2]: read(unit) for unit in study.study_units(cfg, place, chosen)}
+        few = by_name["sft_few"].data
+        assert few.limit == 7 and few.file == by_name["sft"].data.file and by_name["sft"].data.limit is None
         small, medium, large = chosen["cogpo"]["loss.betas"]
         assert by_name["cogpo"].loss.betas == (small, medium, large)
         assert by_name["cogpo_lsm"].loss.betas == (large, small, medium)
@@ -143,7 +147,7 @@ def test_a_report_says_what_the_grades_say(tmp_path):
             trials = [{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]
             seen = {name: {"chosen": trials[1], "trials": trials, "validation": [0.25, 0.5]} for name in names}
             (tmp_path / mixture / f"chosen-{stage}.json").write_text(json.dumps(seen))
-    answers.write_report(cfg, methods, study.SETS)
+    answers.write_report(cfg, methods, study.SETS | study.AS_MANY)
     text = (tmp_path / "answers.md").read_text()
     assert "| base | 0.0 % | 0.0 % |" in text
     assert "| sft | 40.0 % (35.0 40.0 45.0) | 40.0 % (35.0 40.0 45.0) |" in text
