@@ -273,10 +273,11 @@ def flat(cfg):
 
 
 def at_least_one(cfg, *keys):
-    """Raises UserError if a count among these dotted keys is below 1."""
+    """Raises UserError if a count among these dotted keys is below 1; null is none."""
     for key in keys:
-        if flat(cfg)[key] < 1:
-            raise UserError(f"config key {key} must be at least 1, not {flat(cfg)[key]}")
+        value = flat(cfg)[key]
+        if value is not None and value < 1:
+            raise UserError(f"config key {key} must be at least 1, not {value}")
 
 
 def check_folder(folder):

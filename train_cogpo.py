@@ -111,7 +111,7 @@ FREE = ("checkpoint", "reference_cache", "heldout", "parallel", "watch", "plan",
 def main(cfg):
     at_least_one(
         cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
-        "heldout.every_steps", "parallel.replicate",
+        "heldout.every_steps", "parallel.replicate", "data.limit",
     )  # fmt: skip
     check_optim(cfg.optim)
     check_lora(cfg.lora)
@@ -131,7 +131,7 @@ def main(cfg):
     renderer = Renderer(tokenizer)
     examples, heldout = load_pairs(cfg.data, renderer, cfg.batch.group_by_problem), None
     if cfg.heldout.file:
-        heldout = load_pairs(replace(cfg.data, file=cfg.heldout.file), renderer, cfg.batch.group_by_problem)
+        heldout = load_pairs(replace(cfg.data, file=cfg.heldout.file, limit=None), renderer, cfg.batch.group_by_problem)
     model_config = load_config(cfg.model.path)
     num_pairs = sum(u.items for u in examples.units)
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]

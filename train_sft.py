@@ -62,7 +62,7 @@ FREE = ("checkpoint", "heldout", "parallel", "watch", "plan", "plan_for")
 def main(cfg):
     at_least_one(
         cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
-        "heldout.every_steps", "parallel.replicate",
+        "heldout.every_steps", "parallel.replicate", "data.limit",
     )  # fmt: skip
     check_optim(cfg.optim)
     check_lora(cfg.lora)
@@ -78,7 +78,7 @@ def main(cfg):
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer)
     examples = load_sft(cfg.data, renderer)
-    heldout = load_sft(replace(cfg.data, file=cfg.heldout.file), renderer) if cfg.heldout.file else None
+    heldout = load_sft(replace(cfg.data, file=cfg.heldout.file, limit=None), renderer) if cfg.heldout.file else None
     model_config = load_config(cfg.model.path)
     plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
     say(

@@ -11,7 +11,6 @@ import zlib
 from dataclasses import dataclass
 
 from data.answers import compare, extract_boxed, final_answer, grade
-from data.extraction import extract_code
 from data.sandbox import run_tests
 
 
@@ -183,6 +182,7 @@ def _other_scripts(text):
 
 # --- the final answer ---
 
+CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
 
 
@@ -198,7 +198,7 @@ async def answer_check(chain, problem):
     the problem has no tests, or where neither the chain nor the original holds a code block.
     """
     if is_code(problem):
-        if not problem.get("tests") or not (extract_code(chain) or extract_code(problem["reasoning"])):
+        if not problem.get("tests") or not (CODE_BLOCK.search(chain) or CODE_BLOCK.search(problem["reasoning"])):
             return "unchecked"
         return {True: "agrees", False: "differs", None: "none"}[await _passes(chain, problem)]
     answer = final_answer(chain)
@@ -221,10 +221,10 @@ async def solves(text, problem):
 
 async def _passes(text, problem):
     """Whether the last code block passes the first tests; None without a block. Floats may be off by 1e-6."""
-    program = extract_code(text)
-    if program is None:
+    blocks = CODE_BLOCK.findall(text)
+    if not blocks:
         return None
-    verdict = await asyncio.to_thread(run_tests, program, problem["tests"], most=MAX_TESTS, wrapped=True)
+    verdict = await asyncio.to_thread(run_tests, blocks[-1], problem["tests"], most=MAX_TESTS, wrapped=True)
     return verdict.tolerant
 
 

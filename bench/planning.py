@@ -112,10 +112,12 @@ def settings(lengths, attention, number=40):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, nargs="+", default=[1000, 4000, 17000, 57000, 114000])
-    parser.add_argument("--lengths", type=Path, default=RECORDED, help="recorded lengths")
+    parser.add_argument("--lengths", type=Path, help="recorded lengths")
     args = parser.parse_args()
+    if args.lengths and not args.lengths.is_file():
+        parser.error(f"no such file: {args.lengths}")
     counts = args.problems
-    lengths, source = triad_lengths(max(*counts, 15000), args.lengths)
+    lengths, source = triad_lengths(max(*counts, 15000), args.lengths or RECORDED)
     attention = quadratic(shape_of(QWEN_7B))
     print(environment_line("numpy"))
     print(f"lengths: {source}; mean {lengths.mean():.0f}, longest {lengths.max()} tokens\n")

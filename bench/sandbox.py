@@ -137,16 +137,19 @@ def starting(repeats=20):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--limit", type=int, help="only the first so many programs of each kind")
-    parser.add_argument("--data", type=Path, default=FOLDER)
+    parser.add_argument("--data", type=Path, help="folder of graded programs")
     args = parser.parse_args()
+    folder = args.data or FOLDER
+    if args.data and not args.data.is_dir():
+        parser.error(f"no such folder: {args.data}")
     print(environment_line())
     print(f"isolation: {sandbox.isolation()}; {len(os.sched_getaffinity(0))} programs at a time\n")
-    if args.data.is_dir():
-        programs = read_programs(args.data)
+    if folder.is_dir():
+        programs = read_programs(folder)
         samples(programs, args.limit)
         extras(programs, args.limit)
     else:
-        print(f"no {args.data}: only the hostile suite")
+        print(f"no {folder}: only the hostile suite")
     hostile()
     starting()
 

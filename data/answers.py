@@ -20,7 +20,7 @@ from pathlib import Path
 
 from data.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
 
-VERSION = "3"  # stored beside every grade: raise it when a verdict may change
+VERSION = "4"  # stored beside every grade: raise it when a verdict may change
 
 STATUSES = ("correct", "wrong", "no_answer", "truncated", "timeout")
 SECONDS = 5.0  # processor time for one symbolic comparison

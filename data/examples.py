@@ -155,8 +155,6 @@ def load_pairs(cfg, renderer, group_by_problem):
 
 def _chunks(rows, limit):
     """Lists of rows that are tokenized together: enough for all cores, little beside the tokens that stay."""
-    if limit is not None and limit < 1:
-        raise UserError(f"config key data.limit must be at least 1, not {limit}")
     rows = itertools.islice(rows, limit)
     while chunk := list(itertools.islice(rows, CHUNK)):
         yield chunk

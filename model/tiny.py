@@ -87,14 +87,21 @@ def make_model(folder, family="qwen2", seed=0, tie=False, layers=2):
     return str(folder)
 
 
+def named(word):
+    """FAMILY=FOLDER -> (family, folder)"""
+    family, _, folder = word.partition("=")
+    if family not in FAMILIES or not folder:
+        raise argparse.ArgumentTypeError(f"{word} is not FAMILY=FOLDER with one of {', '.join(FAMILIES)}")
+    return family, folder
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+", metavar="FAMILY=FOLDER", help=f"families: {', '.join(FAMILIES)}")
+    parser.add_argument(
+        "models", nargs="+", type=named, metavar="FAMILY=FOLDER", help=f"families: {', '.join(FAMILIES)}"
+    )
     transformers_logging.disable_progress_bar()
-    for number, word in enumerate(parser.parse_args().models):
-        family, _, folder = word.partition("=")
-        if family not in FAMILIES or not folder:
-            parser.error(f"{word} is not FAMILY=FOLDER with one of {', '.join(FAMILIES)}")
+    for number, (family, folder) in enumerate(parser.parse_args().models):
         if not os.path.isdir(folder):  # all of it or nothing, if it is killed
             shutil.rmtree(f"{folder}.partial", ignore_errors=True)
             make_model(f"{folder}.partial", family, seed=number)

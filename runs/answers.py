@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 
 from data.errors import UserError
 from data.records import iter_jsonl
+from evals.charts import COLOURS
 from evals.models import read_facts
 from evals.stats import holm, sign_flip
 from evals.tables import markdown_rows
@@ -60,6 +61,10 @@ def read_answers(folder):
     content = {model: hash for model, (_, hash) in read_facts(folder)["folders"].items()}
     by_content = {content[model]: right for model, right in answers.items()}
     return {model: by_content[hash] for model, hash in content.items() if hash in by_content}
+
+
+def num_records(file):
+    return sum(1 for _ in iter_jsonl(file))
 
 
 def compare(ours, theirs):
@@ -163,7 +168,7 @@ def _sizes(cfg, sets):
         cells = []
         for mixture in cfg.mixtures:
             files = [f"{cfg.out}/{mixture}/seed{seed}/crv/{file}.jsonl" for seed in cfg.seeds]
-            counts = [sum(1 for _ in iter_jsonl(file)) for file in files]
+            counts = [num_records(file) for file in files]
             cells.append(f"{min(counts)}–{max(counts)}")
         rows.append([name, *cells])
     return markdown_rows(rows)
@@ -191,9 +196,6 @@ def _p(p):
     return "< .001" if p < 0.001 else f"= {p:.3f}"
 
 
-COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7")  # of the mixtures
-
-
 def _plot(questions, found, mixtures, seeds, file):
     """Difference in points: a dot for every seed of a mixture, a line for their mean. The SFT stage and the preference
     stage each on a scale of their own."""
@@ -207,7 +209,7 @@ def _plot(questions, found, mixtures, seeds, file):
         for y, question in enumerate(part):
             for place, mixture in enumerate(mixtures):
                 gains = found[question]["runs"][place * seeds : (place + 1) * seeds]
-                at, colour = y + 0.26 * (place - (len(mixtures) - 1) / 2), COLOURS[place % len(COLOURS)]
+                at, colour = y + 0.26 * (place - (len(mixtures) - 1) / 2), COLOURS[-2 - place]
                 label = mixture if y == 0 else None
                 axes.plot(gains, [at] * seeds, "o", color=colour, markersize=4, alpha=0.55, label=label)
                 axes.plot(sum(gains) / seeds, at, "|", color=colour, markersize=11, markeredgewidth=2.5)

@@ -22,16 +22,15 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import yaml
 
 from config import at_least_one, claim_output, run_cli
 from data.errors import UserError
-from data.records import iter_jsonl
 from progress import say
-from runs.answers import read_answers, write_report
+from runs.answers import num_records, read_answers, write_report
 from runs.units import Unit, run_units
 
 SETS = {  # training sets of the SFT stage: names of build_crv.py's files
@@ -91,6 +90,7 @@ def main(cfg):
         raise UserError(f"trials: sft, and an equal number each of {', '.join(LOSSES)} are needed")
     if set(cfg.seeds) & set(cfg.tuning_seeds):
         raise UserError("seeds and tuning_seeds have one in common; settings must be chosen on other seeds")
+    cfg = replace(cfg, out=str(Path(cfg.out)), student=str(Path(cfg.student)))  # as evaluate.py spells them
     claim_output(cfg, cfg.out, FREE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the units at work are waited for
     with teacher() as address:
@@ -194,7 +194,7 @@ def sft_unit(cfg, place, name, dataset, settings):
         f"data.file={place.folder}/crv/{SETS[dataset]}.jsonl", f"seed={place.seed}", *words_of(settings),
     ]  # fmt: skip
     if dataset in AS_MANY:
-        words.append(f"data.limit={sum(1 for _ in iter_jsonl(f'{place.folder}/crv/{AS_MANY[dataset]}.jsonl'))}")
+        words.append(f"data.limit={num_records(f'{place.folder}/crv/{AS_MANY[dataset]}.jsonl')}")
     return Unit(place.name(name), tuple(words))
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from config import read_yaml
 from data.errors import UserError
+from data.records import write_text
 from evals.store import key_of, lock
 from progress import Progress
 
@@ -52,7 +53,7 @@ def _run_all(units, folder, workers, threads, title, substitute, held):
     def run(unit):
         log = folder / f"{unit.name}.log"
         log.parent.mkdir(parents=True, exist_ok=True)
-        began = time.monotonic()
+        began, mark = time.monotonic(), _mark(unit)
         environment = os.environ | {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
         with log.open("a") as file:
             words = [sys.executable, *map(substitute, unit.words)]
@@ -60,8 +61,7 @@ def _run_all(units, folder, workers, threads, title, substitute, held):
         if status:
             lines = log.read_text(errors="replace").strip().splitlines()
             raise UserError(f"{unit.name} failed (exit {status}): {lines[-1] if lines else 'no output'}; see {log}")
-        mark = folder / f"{unit.name}.done"
-        mark.write_text("\n".join([f"{time.monotonic() - began:.0f} s", *_mark(unit)]) + "\n")
+        write_text(folder / f"{unit.name}.done", "\n".join([f"{time.monotonic() - began:.0f} s", *mark]) + "\n")
 
     with ThreadPoolExecutor(workers) as pool, Progress(len(units), title, initial=len(done), unit="units") as bar:
         while waiting or running:
@@ -86,7 +86,7 @@ def _is_done(folder, unit):
         changed = [f"{a!r}, now {b!r}" for a, b in zip(known, wanted, strict=False) if a != b]
         raise UserError(
             f"{mark} was made by another command ({changed[0] if changed else 'more or fewer words'}); "
-            f"set another output folder, or delete this one"
+            f"set another output folder; or delete what it wrote and this file"
         )
     return True
 

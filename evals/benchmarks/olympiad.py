@@ -20,7 +20,7 @@ from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
 
-VERSION = f"olympiad 1, answers {answers.VERSION}"
+VERSION = f"olympiad 2, answers {answers.VERSION}"
 
 KINDS = {
     "olympiadbench": Source(

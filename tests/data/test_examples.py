@@ -2,9 +2,6 @@
 
 import json
 
-import pytest
-
-from data.errors import UserError
 from data.examples import DataConfig, load_pairs, load_sft, sequences_saved
 from data.render import Renderer
 from model.tiny import make_tokenizer
@@ -52,5 +49,3 @@ def test_only_the_first_records(tmp_path):
     everything = load_sft(write(tmp_path / "sft.jsonl", sft_rows(5)), renderer)
     first = load_sft(DataConfig(str(tmp_path / "sft.jsonl"), limit=2), renderer)
     assert [s.ids.tolist() for s in first.sequences] == [s.ids.tolist() for s in everything.sequences[:2]]
-    with pytest.raises(UserError, match=r"data.limit must be at least 1"):
-        load_sft(DataConfig(str(tmp_path / "sft.jsonl"), limit=0), renderer)
