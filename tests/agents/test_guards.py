@@ -177,3 +177,21 @@ def test_guards_are_cheap_on_long_chains():
 )
 def test_answer_check(chain, domain, expected):
     assert asyncio.run(answer_check(chain, {"answer": "12", "domain": domain})) == expected
+
+
+RIGHT, WRONG = "print(2 * int(input()))", "print(int(input()))"
+
+
+@pytest.mark.parametrize(
+    ("chain", "expected"),
+    [
+        (f"```python\n{WRONG}\n```\nBetter:\n```\n{RIGHT}\n```", "agrees"),
+        (f"```python\n{RIGHT}\n```\nOr:\n```\n{WRONG}\n```", "differs"),  # the last block is what it ends in
+        (f"```python\n{RIGHT}", "none"),  # cut off
+        (f"```python\n{RIGHT}\n```\nOr:\n```python\n{WRONG}", "agrees"),
+        ("The ``` marks a block, and there is none.", "none"),
+    ],
+)
+def test_answer_check_of_programs(chain, expected):
+    problem = {"answer": "", "reasoning": f"```\n{RIGHT}\n```", "tests": {"inputs": ["4"], "outputs": ["8"]}}
+    assert asyncio.run(answer_check(chain, problem)) == expected
