@@ -155,7 +155,7 @@ def _questions(questions, found, corrected, mixtures):
     """A line a question: points and p over problems for each mixture, in how many runs it holds, p over the runs."""
     rows = [["question", *mixtures, "runs: better, equal, worse", "p over runs", "Holm"]]
     for (question, _, _), answer, p_holm in zip(questions, found, corrected, strict=True):
-        cells = [f"{answer['points'][m]:+.1f} (p {_p(answer['p'][m])})" for m in mixtures]
+        cells = [f"{round(answer['points'][m], 1) + 0.0:+.1f} (p {_p(answer['p'][m])})" for m in mixtures]  # no -0.0
         gains = answer["runs"]
         kinds = [sum(gain > 0 for gain in gains), gains.count(0), sum(gain < 0 for gain in gains)]
         rows.append([question, *cells, " : ".join(map(str, kinds)), _p(answer["p_runs"]), _p(p_holm)])
