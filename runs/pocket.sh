@@ -3,7 +3,7 @@
 #
 #   bash runs/pocket.sh                   base | SFT | CRV+SFT | CogPO, one seed: a quarter of an hour on two cores
 #   bash runs/pocket.sh --full            the study of docs/pocket-study.md: Tables 2, 5, 6 and Fig. 6, five seeds, two
-#                                         task mixtures, everything tuned; a micro student, hours on two cores
+#                                         task mixtures, everything tuned; a micro student, 80 minutes on two cores
 #   bash runs/pocket.sh --full smollm2    the same on SmolLM2-135M: with a GPU, or days
 #   further words go to the study, e.g. workers=8
 #

@@ -1,6 +1,6 @@
 """The study at pocket size: every question of Tables 2, 5, 6 and Fig. 6 over several seeds and task mixtures.
 
-    python -m runs.study --config configs/pocket/study/micro.yaml       a micro student: hours on two cores
+    python -m runs.study --config configs/pocket/study/micro.yaml       a micro student: 80 minutes on two cores
     python -m runs.study --config configs/pocket/study/smollm2.yaml     SmolLM2-135M: for who has a GPU, or days
 
 Every unit of it is one of the project's own commands with a folder of its own and can be repeated by hand: its words
