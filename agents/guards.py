@@ -7,6 +7,7 @@ kind is counted as excess over the source chain: R1 itself says "the given answe
 
 import asyncio
 import re
+import textwrap
 import zlib
 from dataclasses import dataclass
 
@@ -182,6 +183,7 @@ def _other_scripts(text):
 
 # --- the final answer ---
 
+# unlike data.extraction.extract_code: a block that never ends is none, and the last one counts whatever its tag
 CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
 
@@ -224,7 +226,9 @@ async def _passes(text, problem):
     blocks = CODE_BLOCK.findall(text)
     if not blocks:
         return None
-    verdict = await asyncio.to_thread(run_tests, blocks[-1], problem["tests"], most=MAX_TESTS, wrapped=True)
+    verdict = await asyncio.to_thread(
+        run_tests, textwrap.dedent(blocks[-1]), problem["tests"], most=MAX_TESTS, wrapped=True
+    )
     return verdict.tolerant
 
 

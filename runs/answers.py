@@ -209,7 +209,7 @@ def _plot(questions, found, mixtures, seeds, file):
         for y, question in enumerate(part):
             for place, mixture in enumerate(mixtures):
                 gains = found[question]["runs"][place * seeds : (place + 1) * seeds]
-                at, colour = y + 0.26 * (place - (len(mixtures) - 1) / 2), COLOURS[-2 - place]
+                at, colour = y + 0.26 * (place - (len(mixtures) - 1) / 2), COLOURS[(-2 - place) % len(COLOURS)]
                 label = mixture if y == 0 else None
                 axes.plot(gains, [at] * seeds, "o", color=colour, markersize=4, alpha=0.55, label=label)
                 axes.plot(sum(gains) / seeds, at, "|", color=colour, markersize=11, markeredgewidth=2.5)

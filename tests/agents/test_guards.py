@@ -190,6 +190,7 @@ RIGHT, WRONG = "print(2 * int(input()))", "print(int(input()))"
         (f"```python\n{RIGHT}", "none"),  # cut off
         (f"```python\n{RIGHT}\n```\nOr:\n```python\n{WRONG}", "agrees"),
         ("The ``` marks a block, and there is none.", "none"),
+        (f"1. So:\n   ```python\n   {RIGHT}\n   ```", "agrees"),  # in a list item
     ],
 )
 def test_answer_check_of_programs(chain, expected):
