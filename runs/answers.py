@@ -59,8 +59,8 @@ def read_answers(folder):
             )
         answers[model][problem] = status[row["key"]] == "correct"
     content = {model: hash for model, (_, hash) in read_facts(folder)["folders"].items()}
-    by_content = {content[model]: right for model, right in answers.items()}
-    return {model: by_content[hash] for model, hash in content.items() if hash in by_content}
+    by_content = {content[model]: right for model, right in answers.items() if model in content}
+    return answers | {model: by_content[hash] for model, hash in content.items() if hash in by_content}
 
 
 def num_records(file):

@@ -20,6 +20,7 @@ import build_crv
 from agents.exports import write_outputs
 from agents.journal import Journal
 from config import load
+from data import records
 from data.errors import UserError
 from data.records import iter_jsonl, read_records
 
@@ -325,7 +326,8 @@ def test_no_more_of_the_problems_is_read_than_needed(tmp_path, monkeypatch, word
             passes[-1] += 1
             yield row
 
-    monkeypatch.setattr(build_crv, "iter_jsonl", counted)
+    for module in (build_crv, records):
+        monkeypatch.setattr(module, "iter_jsonl", counted)
     with Server(fixed) as server:
         build_crv.main(load(build_crv.Config, command(problems, out, server.url, *words)[2:]))
     assert passes == [50, read]  # all of it is checked, and then asked about what is wanted
@@ -339,7 +341,8 @@ def test_problems_that_vanish_between_check_and_use_are_noticed(tmp_path, monkey
         yield from iter_jsonl(path)
         write_problems(problems, 10)
 
-    monkeypatch.setattr(build_crv, "iter_jsonl", shrinking)
+    for module in (build_crv, records):
+        monkeypatch.setattr(module, "iter_jsonl", shrinking)
     with Server(fixed) as server, pytest.raises(UserError, match=r"10 traces .* but there are 30.*Nothing is exported"):
         build_crv.main(load(build_crv.Config, command(problems, out, server.url)[2:]))
     assert not (out / "sft.jsonl").exists() and not (out / "report.json").exists()
