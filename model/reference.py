@@ -42,7 +42,7 @@ def reference_logps(model, sequences, micro_batches, folder, ranks):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     hashes = [sequence_hash(s) for s in sequences]
-    known = _read(folder)
+    known = read_cache(folder)
     ranks.barrier()  # nobody appends while another rank still reads, or ranks would disagree about what is missing
     done = ranks.gather([all(hashes[i] in known for i in micro) for micro in micro_batches])
     todo = [n for n, on_rank in enumerate(zip(*done, strict=True)) if not all(on_rank)]
@@ -67,7 +67,7 @@ def reference_logps(model, sequences, micro_batches, folder, ranks):
     return torch.tensor([known[h] for h in hashes], dtype=torch.float32)
 
 
-def _read(folder):
+def read_cache(folder):
     """{sequence hash: log-prob}; a line torn by a kill is left out. The first value of a hash counts."""
     known = {}
     for path in sorted(folder.glob("rank-*.jsonl"), key=lambda path: int(path.stem[5:])):

@@ -1,0 +1,53 @@
+"""What the study's student thinks of each kind of chain before the preference stage: the median of log π_ref, in nats.
+
+    python -m runs.known --config configs/pocket/study/micro.yaml
+
+From the reference log-probs that the study's CogPO runs left. easy, med and hard are original chains by the Critic's
+first verdict, easy* and hard* their verified rewrites, ~easy, ~med and ~hard the incorrect ones.
+"""
+
+import statistics
+from collections import defaultdict
+from pathlib import Path
+
+from config import run_cli
+from data.records import read_records
+from data.render import Renderer
+from evals.tables import markdown_rows
+from model.load import load_tokenizer
+from model.reference import read_cache, sequence_hash
+from runs.study import Place, StudyConfig
+
+KINDS = ("easy*", "hard*", "med", "easy", "hard", "~med", "~easy", "~hard")
+
+
+def main(cfg):
+    renderer, logps = Renderer(load_tokenizer(cfg.student)), defaultdict(list)
+    for mixture in cfg.mixtures:
+        for seed in cfg.seeds:
+            place = Place(cfg, mixture, seed)
+            known = {}
+            for folder in Path(place.out("reference")).iterdir():
+                known |= read_cache(folder)
+            chains = chains_of(f"{place.folder}/crv/pairs.jsonl")
+            for (_, kind), sequence in zip(chains, renderer.sequences(list(chains.values())), strict=True):
+                logps[mixture, kind].append(known[sequence_hash(sequence)])
+    rows = [[kind, *(_shown(logps[mixture, kind]) for mixture in cfg.mixtures)] for kind in KINDS]
+    print("\n".join(markdown_rows([["", *cfg.mixtures], *rows])))
+
+
+def chains_of(pairs):
+    """{(problem id, kind): (prompt, response)} of a pairs file, each response once."""
+    chains = {}
+    for row in read_records(pairs, "pair"):
+        for kind, side in zip(row["origin"].split(">"), ("chosen", "rejected"), strict=True):
+            chains[row["problem_id"], kind] = row["prompt"], row[side][0]["content"]
+    return chains
+
+
+def _shown(values):
+    return f"{statistics.median(values):.1f} ({len(values)})" if values else "–"
+
+
+if __name__ == "__main__":
+    run_cli(main, StudyConfig, __doc__)

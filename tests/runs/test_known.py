@@ -1,0 +1,32 @@
+"""The medians of log π_ref by kind of chain, from pairs and a reference cache as the study leaves them."""
+
+import json
+from dataclasses import replace
+
+from config import load
+from data.pairs import make_pairs
+from data.records import write_jsonl
+from data.render import Renderer
+from model.load import load_tokenizer
+from model.reference import sequence_hash
+from model.tiny import make_model
+from runs import known, study
+
+
+def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
+    student = make_model(tmp_path / "student")
+    base = load(study.StudyConfig, ["--config", "configs/pocket/study/micro.yaml"])
+    cfg = replace(base, out=str(tmp_path), student=student, mixtures={"a": ""}, seeds=[1])
+    values = {"r1*": -1.0, "r1": -10.0, "w1": -100.0, "r2*": -2.0, "r2": -20.0, "w2": -200.0, "r3": -3.0, "w3": -30.0}
+    prompt = [{"role": "user", "content": "x"}]
+    pairs = make_pairs("1", prompt, "easy", "r1", "w1", "r1*") + make_pairs("2", prompt, "easy", "r2", "w2", "r2*")
+    write_jsonl(tmp_path / "a/seed1/crv/pairs.jsonl", pairs + make_pairs("3", prompt, "medium", "r3", "w3"))
+    renderer, cache = Renderer(load_tokenizer(student)), tmp_path / "a/seed1/reference/key"
+    cache.mkdir(parents=True)
+    lines = [[sequence_hash(renderer.sequence(prompt, text)), value] for text, value in values.items()]
+    (cache / "rank-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    known.main(cfg)
+    said = capsys.readouterr().out
+    for row in ("easy* | -1.5 (2)", "easy | -15.0 (2)", "~easy | -150.0 (2)", "med | -3.0 (1)", "~med | -30.0 (1)"):
+        assert f"| {row} |" in said
+    assert "| hard | – |" in said
