@@ -11,9 +11,11 @@ from collections import defaultdict
 from pathlib import Path
 
 from config import run_cli
+from data.errors import UserError
 from data.records import read_records
 from data.render import Renderer
 from evals.tables import markdown_rows
+from model.export import FOLDER
 from model.load import load_tokenizer
 from model.reference import read_cache, sequence_hash
 from runs.study import Place, StudyConfig
@@ -26,6 +28,8 @@ def main(cfg):
     for mixture in cfg.mixtures:
         for seed in cfg.seeds:
             place = Place(cfg, mixture, seed)
+            if not Path(place.out("cogpo"), FOLDER).exists():  # a run that ended has every reference log-prob
+                raise UserError(f"{place.out('cogpo')} has not ended; run runs.study with this config first")
             known = {}
             for folder in Path(place.out("reference")).iterdir():
                 known |= read_cache(folder)

@@ -3,7 +3,10 @@
 import json
 from dataclasses import replace
 
+import pytest
+
 from config import load
+from data.errors import UserError
 from data.pairs import make_pairs
 from data.records import write_jsonl
 from data.render import Renderer
@@ -25,6 +28,9 @@ def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
     cache.mkdir(parents=True)
     lines = [[sequence_hash(renderer.sequence(prompt, text)), value] for text, value in values.items()]
     (cache / "rank-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    with pytest.raises(UserError, match=r"seed1/cogpo has not ended; run runs.study"):
+        known.main(cfg)
+    (tmp_path / "a/seed1/cogpo/model").mkdir(parents=True)
     known.main(cfg)
     said = capsys.readouterr().out
     for row in ("easy* | -1.5 (2)", "easy | -15.0 (2)", "~easy | -150.0 (2)", "med | -3.0 (1)", "~med | -30.0 (1)"):
