@@ -77,18 +77,16 @@ def build_root(home, readable, disk):
             continue
         os.mkdir(target) if kind == 0o040000 else open(target, "x").close()
         bind(path, target)
-    os.mkdir(f"{root}/dev")
+    for name in ("dev", "proc", "tmp", "box"):  # a readable path may lie below one of them
+        os.makedirs(f"{root}/{name}", exist_ok=True)
     for name in ("null", "zero", "urandom"):
         open(f"{root}/dev/{name}", "x").close()
         bind(f"/dev/{name}", f"{root}/dev/{name}", read_only=False)
     for number, name in enumerate(("stdin", "stdout", "stderr")):
         os.symlink(f"/proc/self/fd/{number}", f"{root}/dev/{name}")
-    os.mkdir(f"{root}/proc")
     # containers that hide parts of /proc forbid a new one; few programs need it. Read-only: root's settings are in it
     optional(call, "mount", "proc", f"{root}/proc", "proc", RDONLY | NOSUID | NODEV | NOEXEC, None)
-    os.mkdir(f"{root}/tmp")
     os.chmod(f"{root}/tmp", 0o1777)
-    os.mkdir(f"{root}/box")
     for name in os.listdir(f"{home}/box"):
         with open(f"{home}/box/{name}", "rb") as source, open(f"{root}/box/{name}", "wb") as target:
             target.write(source.read())

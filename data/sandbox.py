@@ -43,6 +43,10 @@ MODES = {
 }
 USERS = (1_900_000_000, 10**8), (61_200, 4000)  # first, how many: users that exist for one run each, and nowhere else
 DIGITS = 50_000  # longest whole number that is printed or read, as in LiveCodeBench; Python's own limit is 4,300
+# The interpreter (a virtual environment's is the one it was made from) and its packages, by paths without symbolic
+# links, because links lead nowhere once most of the file system is out of sight.
+PYTHON = os.path.realpath(sys._base_executable)
+PACKAGES = [os.path.realpath(path) for path in site.getsitepackages() if os.path.isdir(path)]
 # or numpy asks for a thread a core, and every thread's own heap for 64 MB of address space
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
@@ -60,7 +64,7 @@ def setrlimit(*words):
     except ValueError:
         pass  # more than it may have: it goes on with what it has
 resource.setrlimit = setrlimit
-sys.path += {[path for path in site.getsitepackages() if os.path.isdir(path)]!r}
+sys.path += {PACKAGES!r}
 function, sys.argv = sys.argv[1:], ["main.py"]
 module = type(sys)("solution" if function else "__main__")
 sys.modules[module.__name__] = module
@@ -186,7 +190,9 @@ def isolation(mode=None):
     """What shuts programs in on this machine, in words: the best mode that works, and what a program can still do."""
     mode = mode or isolation_mode()
     can = [f"programs can {words}" for words, reached in zip(REACH, _reach(mode), strict=True) if reached]
-    return "; ".join([MODES[mode], *(can or ["no file but the interpreter's, no process, no network"])])
+    words = [MODES[mode], *(can or ["no file but the interpreter's, no process, no network"])]
+    better = itertools.takewhile(lambda one: one != mode, MODES)
+    return "; ".join([*words, *(f"not {one}: {why}" for one in better if (why := why_not(one)))])
 
 
 def exposes_environment():
@@ -199,15 +205,23 @@ def isolation_mode():
     for mode in MODES:
         if works(mode):
             return mode
-    raise UserError("cannot run programs here: not even resource limits work")
+    raise UserError("cannot run programs here. " + "; ".join(f"{mode}: {why_not(mode)}" for mode in MODES))
+
+
+def works(mode):
+    """Whether a small program runs in this one of MODES here."""
+    return why_not(mode) is None
 
 
 @functools.cache
-def works(mode):
-    """Whether a small program runs in this one of MODES here."""
-    if not {"root": os.geteuid() == 0, "bubblewrap": shutil.which("bwrap")}.get(mode, True):
-        return False
-    return _execute(mode, "print(input())", "works", Limits(), None).stdout == "works\n"
+def why_not(mode):
+    """Why a small program does not run in this one of MODES here, in a line; None where it does."""
+    if mode == "root" and os.geteuid() != 0:
+        return "for root only"
+    if mode == "bubblewrap" and not shutil.which("bwrap"):
+        return "there is no bwrap on PATH"
+    outcome = _execute(mode, "print(input())", "works", Limits(), None)
+    return None if outcome.stdout == "works\n" else outcome.detail or f"it printed {outcome.stdout!r}"
 
 
 REACH = ("read files of this machine", "start processes", "use the network")
@@ -304,11 +318,11 @@ def _start(mode, uid, home, words, limits, given, out, errors):
             "RLIMIT_NOFILE": 64,
             "RLIMIT_CORE": 0,
         },
-        "argv": [sys.executable, "-I", "-S", "-X", f"int_max_str_digits={DIGITS}", *words],
+        "argv": [PYTHON, "-I", "-S", "-X", f"int_max_str_digits={DIGITS}", *words],
         "env": ENVIRONMENT,
         "report": write_end,
     }
-    command = [sys.executable, "-I", "-S", "-c", CELL, marshal.dumps(cell).hex()]
+    command = [PYTHON, "-I", "-S", "-c", CELL, marshal.dumps(cell).hex()]
     options = {}
     if mode == "bubblewrap":
         command = [*_bubblewrap(home, limits.disk), *command]
@@ -337,12 +351,12 @@ def _start(mode, uid, home, words, limits, given, out, errors):
 
 
 def _bubblewrap(home, disk):
-    words = [shutil.which("bwrap"), "--unshare-all", "--die-with-parent", "--clearenv"]
-    for path in _readable():
-        words += ["--ro-bind", path, path]
-    words += ["--proc", "/proc", "--dev", "/dev"]
+    words = [shutil.which("bwrap"), "--unshare-all", "--die-with-parent", "--clearenv", "--proc", "/proc"]
+    words += ["--dev", "/dev"]
     for path in ("/tmp", "/box"):
         words += ["--size", str(disk), "--tmpfs", path]
+    for path in _readable():  # after what they may lie below
+        words += ["--ro-bind", path, path]
     for name in ("main.py", "run.py"):
         words += ["--ro-bind", f"{home}/box/{name}", f"/box/{name}"]
     return [*words, "--"]
@@ -351,7 +365,7 @@ def _bubblewrap(home, disk):
 @functools.cache
 def _readable():
     """Where the interpreter and its libraries are, outer folders first."""
-    paths = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", sys.base_prefix, sys.prefix]
+    paths = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", os.path.realpath(sys.base_prefix), *PACKAGES]
     return sorted({path for path in paths if os.path.lexists(path)})
 
 

@@ -1,7 +1,9 @@
 """The sandbox: verdicts on tests, modes of isolation, limits."""
 
+import json
 import subprocess
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -148,6 +150,47 @@ def test_every_kind_of_isolation_that_works_here(mode):
     outcome = execute("import os\nprint(input(), len(os.environ) < 5)", "x", QUICK, mode=mode)
     assert (outcome.status, outcome.stdout) == ("ok", "x True\n")
     assert execute("while True: pass", "", QUICK, mode=mode).status == "timeout"
+
+
+PLACES = ["/tmp", "/dev/shm", "/var/tmp", "~", "/tmp/with spaces ", "/tmp/link", "/tmp/copies"]
+IN_EVERY_MODE = """
+import json
+from data import sandbox
+program = "import in_the_environment, os, sys; print(input(), in_the_environment.NAME, os.listdir('/tmp'))"
+run = lambda mode: sandbox.execute(program, "x", mode=mode).stdout
+print(json.dumps({mode: sandbox.why_not(mode) or run(mode) for mode in sandbox.MODES}))
+"""
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_virtual_environment_may_lie_anywhere(place, tmp_path):
+    """Also where a sandbox has files of its own, behind a link, and where only root may look."""
+    parent = Path("/tmp" if place.startswith("/tmp") else place).expanduser()
+    prefix = place[5:] if place.startswith("/tmp/") else ""
+    with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
+        command = [sys.executable, "-m", "venv", "--without-pip", f"{folder}/real"]
+        subprocess.run([*command, "--copies"] if prefix == "copies" else command, check=True)
+        (packages,) = Path(folder, "real/lib").glob("python*/site-packages")
+        (packages / "in_the_environment.py").write_text("NAME = 'found'")
+        environment = Path(folder, "real")
+        if prefix == "link":
+            (environment := tmp_path / "link").symlink_to(f"{folder}/real")
+        command = [environment / "bin/python", "-c", IN_EVERY_MODE]
+        answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    said = json.loads(answer)
+    assert said[sandbox.isolation_mode()].startswith("x found")
+    for mode, words in said.items():  # the user of one run may not look into every folder, and says so
+        assert words.startswith("x found") or "Permission denied" in words or words == sandbox.why_not(mode), mode
+
+
+def test_why_a_better_mode_does_not_serve_is_told(monkeypatch):
+    monkeypatch.setattr(sandbox, "why_not", lambda mode: None if mode == "bare" else f"{mode} is forbidden")
+    monkeypatch.setattr(sandbox, "_reach", lambda mode: [False] * len(sandbox.REACH))
+    for mode in list(sandbox.MODES)[:-1]:
+        assert f"not {mode}: {mode} is forbidden" in sandbox.isolation()
+    monkeypatch.setattr(sandbox, "why_not", lambda mode: f"{mode} is forbidden")
+    with pytest.raises(UserError, match="bare: bare is forbidden"):
+        sandbox.isolation()
 
 
 def test_a_machine_that_cannot_start_programs_is_not_the_programs_fault(monkeypatch):
