@@ -11,7 +11,7 @@ import textwrap
 import zlib
 from dataclasses import dataclass
 
-from data.answers import compare, extract_boxed, final_answer, grade
+from data.answers import UNDECIDED, compare, extract_boxed, final_answer, grade
 from data.sandbox import run_tests
 
 
@@ -193,8 +193,8 @@ def is_code(problem):
 
 
 async def answer_check(chain, problem):
-    """How the final answer of a chain compares with y: "agrees", "differs", "none" (the chain states none), "timeout",
-    or "unchecked".
+    """How the final answer of a chain compares with y: "agrees", "differs", "none" (the chain states none), "timeout"
+    or "error" (that could not be told), or "unchecked".
 
     Code is compared by its tests: the chain's last code block passes ("agrees") or fails them. It is unchecked where
     the problem has no tests, or where neither the chain nor the original holds a code block.
@@ -214,11 +214,11 @@ async def answer_check(chain, problem):
 
 async def solves(text, problem):
     """Whether a solution ends in the right answer, or in a program that passes the problem's tests. None: that could
-    not be told in time."""
+    not be told."""
     if is_code(problem):
         return bool(await _passes(text, problem))
     status = (await asyncio.to_thread(grade, text, problem["answer"])).status
-    return None if status == "timeout" else status == "correct"
+    return None if status in UNDECIDED else status == "correct"
 
 
 async def _passes(text, problem):

@@ -160,6 +160,7 @@ INCORRECT = {
     "tries_unchanged": "tries that changed nothing",
     "tries_unchecked": "tries that could not be checked (code)",
     "tries_timeout": "tries whose check took too long",
+    "tries_error": "tries whose check failed",
 }
 
 

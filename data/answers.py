@@ -11,6 +11,7 @@ import atexit
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
@@ -20,10 +21,12 @@ from pathlib import Path
 
 from data.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
 
-VERSION = "4"  # stored beside every grade: raise it when a verdict may change
+VERSION = "5"  # stored beside every grade: raise it when a verdict may change
 
-STATUSES = ("correct", "wrong", "no_answer", "truncated", "timeout")
+STATUSES = ("correct", "wrong", "no_answer", "truncated", "timeout", "error")
+UNDECIDED = ("timeout", "error")  # the answer was there, and could not be compared
 SECONDS = 5.0  # processor time for one symbolic comparison
+OUT_OF_MEMORY = 3  # exit status of data/symbolic.py
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ def grade(text, gold, finished=True, tolerance=None):
     correct | wrong    the answer was compared
     no_answer          a finished response without an answer
     truncated          no box, and the thought or the response is unfinished: what stands there is no final answer
-    timeout            the comparison took too long: not counted as wrong, not counted as correct
+    timeout | error    the comparison took too long, or sympy failed: not counted as wrong, not counted as correct
     """
     said = strip_thought(text)
     if said is None:
@@ -60,7 +63,7 @@ def grade(text, gold, finished=True, tolerance=None):
     if answer is None:
         return Grade("truncated", None, "cut at the length limit, and no box before it")
     verdict, why = _verdict(answer, gold, tolerance)
-    if verdict == "different" and (several := _joined(said, gold)):
+    if verdict in ("different", "error") and (several := _joined(said, gold)):
         answer, (verdict, why) = several, _verdict(several, gold, tolerance)
     return Grade({"equal": "correct", "different": "wrong"}.get(verdict, verdict), answer, why)
 
@@ -74,7 +77,8 @@ def is_equal(pred, gold, tolerance=None):
 
 
 def compare(pred, gold, tolerance=None):
-    """ "equal", "different" or "timeout". tolerance: absolute, for benchmarks that state one (a list: one per value).
+    """ "equal", "different", or one of UNDECIDED. tolerance: absolute, for benchmarks that state one (a list: one per
+    value).
 
     Integers first (leading zeros, thousands separators), then equal text, then math-verify: strict, both sides boxed.
     """
@@ -95,8 +99,24 @@ def _unboxed(answer):
     return re.sub(r"^\$+|(?<!\\)\$+$", "", ", ".join(several) or answer.strip()).strip()
 
 
+class Undecided(Exception):
+    """Two answers could not be compared. status: one of UNDECIDED; the text says why."""
+
+    def __init__(self, status, why):
+        super().__init__(why)
+        self.status = status
+
+
 def _verdict(pred, gold, tolerance):
     """(what `compare` returns, why in a few words)"""
+    try:
+        return _decided(pred, gold, tolerance)
+    except Undecided as no:
+        return no.status, str(no)
+
+
+def _decided(pred, gold, tolerance):
+    """("equal" or "different", why in a few words). Raises Undecided."""
     if max(len(pred), len(gold)) > LONGEST:
         same = pred.strip() == gold.strip()
         return ("equal" if same else "different"), f"longer than {LONGEST} characters: compared as text"
@@ -124,11 +144,20 @@ def _verdict(pred, gold, tolerance):
     pred, gold, why = _without_names(pred, gold)
     if why:
         return "different", why
-    verdict = _WORKERS.compare(gold, pred, tolerance)
-    for other in _other_readings(pred, gold) if verdict == "different" else ():
-        verdict = _WORKERS.compare(*other, tolerance)
-    why = {"timeout": f"the comparison took more than {SECONDS:g} s", "equal": "mathematically equal"}
-    return verdict, why.get(verdict, "not mathematically equal")
+    undecided = None
+    for pair in ((gold, pred), *_other_readings(pred, gold)):
+        try:
+            equal, failed = _WORKERS.compare(*pair, tolerance)
+        except Undecided as no:
+            if no.status == "timeout":
+                raise  # a second look would take as long
+            undecided = no
+        else:
+            if equal:
+                return "equal", "mathematically equal" + f" ({failed})" * bool(failed)
+    if undecided:
+        raise undecided
+    return "different", "not mathematically equal"
 
 
 THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+")
@@ -195,12 +224,13 @@ def _in_order(parts):
 
 
 def _value(part):
-    """What follows the last equals sign, if a name stands before the first one or an equal number does; else None."""
+    """What follows the last equals sign, if a name stands before the first one or an equal number does; else None.
+    Raises Undecided."""
     sides = split_top(part, EQUALS) or [part]
     if len(sides) == 1 or QUANTITY.fullmatch(sides[0]):
         return sides[-1]
     numeric = not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", sides[0])
-    return sides[-1] if numeric and _WORKERS.compare(sides[0], sides[-1], None) == "equal" else None
+    return sides[-1] if numeric and _WORKERS.compare(sides[0], sides[-1], None)[0] else None
 
 
 def _other_readings(pred, gold):
@@ -334,10 +364,11 @@ class _Workers:
         self.idle, self.lock, self.slots = [], threading.Lock(), threading.BoundedSemaphore(limit)
 
     def compare(self, gold, pred, tolerance):
+        """(whether they are equal, what failed on the way as a line of text). Raises Undecided."""
         with self.slots:
             with self.lock:
                 worker = self.idle.pop() if self.idle else None
-            if worker is None:
+            if worker is None or worker.poll() is not None:  # one that is idle may be killed for its memory
                 worker = self._start()
             task = {"gold": gold, "pred": pred, "tolerance": tolerance, "seconds": SECONDS}
             try:
@@ -347,12 +378,19 @@ class _Workers:
             except BaseException:  # Ctrl-C between question and reply: the next reply would answer the wrong question
                 worker.kill()
                 raise
-            if not line:  # ended by its timer or its memory limit
-                worker.wait()
-                return "timeout"
+            if not line:
+                ended = worker.wait()
+                if -ended in (signal.SIGPROF, signal.SIGALRM):
+                    raise Undecided("timeout", f"the comparison took more than {SECONDS:g} s")
+                why = "ran out of memory" if ended == OUT_OF_MEMORY else f"ended with exit status {ended}"
+                raise Undecided("error", f"the comparison {why}")
             with self.lock:
                 self.idle.append(worker)
-        return "equal" if json.loads(line)["equal"] else "different"
+        reply = json.loads(line)
+        failed = "; ".join(reply["failed"])
+        if reply["equal"] is None:
+            raise Undecided("error", f"the comparison failed: {failed}")
+        return reply["equal"], failed
 
     def _start(self):
         script = Path(__file__).with_name("symbolic.py")

@@ -9,7 +9,7 @@ Only what follows the thought is read, and only a letter that is marked as an an
 
 import re
 
-from data.answers import compare, normalise
+from data.answers import UNDECIDED, Undecided, compare, normalise
 from data.extraction import extract_boxed, is_prose, strip_thought
 
 LAST = 2000  # characters at the end of a response in which an unboxed answer is looked for
@@ -41,7 +41,7 @@ def choice(text, letters="ABCD", options=None, finished=True):
 
     letters: the options' letters, in order. options: their texts, in the same order; a response may then also give an
     option's own text. finished: False when generation hit its length limit; then only a box counts.
-    TimeoutError: comparing what was said with an option took too long; the other options are not tried then.
+    Raises Undecided where what was said equals no option, and could not be compared with one (answers.compare).
     In this order: the last box, what is announced as the answer, a letter alone on a line, an option's own text.
     """
     said = strip_thought(text)
@@ -119,12 +119,14 @@ def _own_text(said, letters, options):
         return letters[plain.index(_plain(said))]
     if is_prose(normalise(said)):
         return None
-    equal = []
+    equal, undecided = [], None
     for x, option in zip(letters, options, strict=True):
         verdict = compare(said, option)
-        if verdict == "timeout":
-            raise TimeoutError(f"comparing {said[:SPAN]!r} with option {x}")
+        if verdict in UNDECIDED:
+            undecided = Undecided(verdict, f"comparing {said[:SPAN]!r} with option {x}")
         equal += [x] * (verdict == "equal")
+    if undecided and not equal:
+        raise undecided
     return equal[0] if len(equal) == 1 else None
 
 

@@ -1,6 +1,10 @@
 """The process in which answers are compared symbolically: started by data/answers.py, one JSON line in, one out.
 
-    {"gold": "…", "pred": "…", "tolerance": null, "seconds": 5}  ->  {"equal": true}
+    {"gold": "…", "pred": "…", "tolerance": null, "seconds": 5}  ->  {"equal": true, "failed": []}
+
+`failed` holds what sympy raised: in a check of ours, which is then left out, so that math-verify's verdict stands; or
+in math-verify itself, and then `equal` is null unless another reading of the two answers is equal. An exception is
+never a verdict.
 
 A model may write `10^{10^{10}}`, and sympy will try. So every comparison runs under two timers of the kernel, processor
 time and wall time, whose signals have their default action: they end this process even inside a long C call, and also
@@ -14,7 +18,7 @@ import resource
 import signal
 import sys
 from functools import lru_cache, partial
-from itertools import permutations
+from itertools import permutations, product
 
 from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
@@ -23,6 +27,7 @@ from sympy import Basic, Expr, FiniteSet, Float, I, Interval, MatrixBase, Ration
 from sympy.core.relational import Relational
 
 MEMORY_BYTES = 4 << 30
+OUT_OF_MEMORY = 3  # exit status
 WALL_FACTOR = 6  # wall time may be longer than processor time on a loaded machine, but not without end
 
 RELATIVE = 1e-14  # two numbers, one a decimal: it must be exact, or say fifteen digits
@@ -43,23 +48,45 @@ parser.latex2sympy = partial(latex2sympy, conversion_config=ConversionConfig(low
 @lru_cache(maxsize=4096)
 def parsed(answer):
     """math-verify's readings of one answer: a list of sympy objects, then the text itself."""
-    return parse(f"\\boxed{{{answer}}}", [BOXED], parsing_timeout=None)
+    return parse(f"\\boxed{{{answer}}}", [BOXED], parsing_timeout=None, raise_on_error=True)
 
 
-def equal(gold, pred, tolerance):
-    golds, preds = parsed(gold), parsed(pred)
-    if tolerance is not None and within(values(golds), values(preds), tolerance):
-        return True
-    complex_golds, complex_preds = complex_numbers(golds), complex_numbers(preds)
-    if (complex_golds, complex_preds) != (golds, preds):
-        return any(same(*pair) and not contradict(*pair) for pair in ((golds, preds), (complex_golds, complex_preds)))
-    if differ_numerically(golds, preds):
-        return False
-    return same(golds, preds) and not contradict(golds, preds)
+def compared(gold, pred, tolerance):
+    """Return (equal, failed): True, False, or None where an exception left it open; and the exceptions, a line each."""
+    golds, preds, failed = parsed(gold), parsed(pred), []
+
+    def attempt(question, *sides):
+        """The answer to a question about two sides, None if sympy cannot tell."""
+        try:
+            return question(*sides)
+        except MemoryError:
+            raise
+        except Exception as error:  # sympy raises nearly anything
+            failed.append(f"{question.__name__}: {type(error).__name__}: {error}"[:200])
+
+    # a tolerance comes first: what it lets pass, exact comparison would refuse
+    close = attempt(within, golds, preds, tolerance) if tolerance is not None else False
+    if close:
+        return True, failed
+    readings = [(golds, preds)]
+    with_i = tuple(attempt(complex_numbers, side) or side for side in readings[0])
+    if with_i != readings[0]:
+        readings.append(with_i)
+    elif attempt(differ_numerically, golds, preds):
+        return False, failed
+    # math-verify decides, on every pair of readings, unless it takes unequal numbers for equal
+    found = [close]
+    for sides in readings:
+        same = [attempt(agree, *pair) for pair in product(*sides)]
+        if True in same and not attempt(contradict, *sides):
+            return True, failed
+        found += [False] if True in same else same
+    return None if None in found else False, failed
 
 
-def same(golds, preds):
-    return verify(golds, preds, strict=True, allow_set_relation_comp=True, timeout_seconds=None)
+def agree(gold, pred):
+    """Whether math-verify takes one reading of the gold answer and one of the other for equal."""
+    return verify(gold, pred, strict=True, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
 
 
 def complex_numbers(readings):
@@ -111,8 +138,12 @@ def numbers_differ(a, b):
     names = sorted({s.name for s in a.free_symbols | b.free_symbols})
     point = {name: Rational(17 + 6 * k, 13 + k) for k, name in enumerate(names)}
     a, b = (x.xreplace({s: point[s.name] for s in x.free_symbols}).doit() for x in (a, b))
+    if a == b or not (a.is_number and b.is_number):
+        return False
+    if a.is_infinite or b.is_infinite:  # oo - oo has no value
+        return True
     difference = (a - b).doit()
-    if difference == 0 or not (a.is_number and b.is_number):
+    if difference == 0:
         return False
     exact = not (a.has(Float) or b.has(Float))
     if exact and difference.is_Rational:
@@ -130,7 +161,8 @@ def values(readings):
 
 
 def within(golds, preds, tolerance):
-    """Whether the two lists agree in some order. tolerance: absolute, one for all or one per gold value."""
+    """Whether two lists of numbers agree in some order. tolerance: absolute, one for all or one per gold value."""
+    golds, preds = values(golds), values(preds)
     if golds is None or preds is None or len(golds) != len(preds) or len(golds) > 6:
         return False
     limits = tolerance if isinstance(tolerance, list) else [tolerance] * len(golds)
@@ -149,14 +181,14 @@ def main():
         signal.setitimer(signal.ITIMER_PROF, task["seconds"])
         signal.setitimer(signal.ITIMER_REAL, task["seconds"] * WALL_FACTOR)
         try:
-            reply = {"equal": equal(task["gold"], task["pred"], task["tolerance"])}
+            equal, failed = compared(task["gold"], task["pred"], task["tolerance"])
         except MemoryError:
-            sys.exit(1)  # as a time-out: no verdict
-        except Exception as error:  # sympy raises nearly anything on nonsense, and nonsense is not the gold answer
-            reply = {"equal": False, "error": f"{type(error).__name__}: {error}"[:200]}
+            sys.exit(OUT_OF_MEMORY)
+        except Exception as error:  # while reading an answer
+            equal, failed = None, [f"{type(error).__name__}: {error}"[:200]]
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps(reply), flush=True)
+        print(json.dumps({"equal": equal, "failed": failed}), flush=True)
 
 
 if __name__ == "__main__":

@@ -191,12 +191,13 @@ def _pair(c):
 
 def answer_rows(table):
     """What became of the answers: a heading line, then one line a measured cell."""
-    rows = [["", "column", "answers", "truncated", "no answer", "grader timeout", "tokens a response", ""]]
+    shares = {"truncated": "truncated", "no_answer": "no answer", "timeout": "grader timeout", "error": "grader error"}
+    rows = [["", "column", "answers", *shares.values(), "tokens a response", ""]]
     for row in table.rows:
         for column in table.columns:
             cell = table.cells.get((row, column))
             if cell and not isinstance(cell, Count):
-                counts = [cell.statuses.get(kind, 0) for kind in ("truncated", "no_answer", "timeout")]
+                counts = [cell.statuses.get(kind, 0) for kind in shares]
                 kinds = [f"{percent(count / cell.n)} %" for count in counts]
                 rows.append([row, column, status_text(cell), *kinds, f"{cell.mean_tokens:.0f}", sample_text(cell)])
     return [line if any(line[-1] for line in rows) else line[:-1] for line in rows] if len(rows) > 1 else []

@@ -21,7 +21,7 @@ from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
 
-VERSION = f"choice 2, answers {answers.VERSION}"
+VERSION = f"choice 3, answers {answers.VERSION}"
 
 LETTERS = "ABCD"
 OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")  # of GPQA
@@ -100,8 +100,8 @@ def grade(problem, text, finished):
         return answers.Grade("truncated", None, "the thought does not end")
     try:
         said = letters.choice(text, LETTERS, problem.extra["options"], finished)
-    except TimeoutError:  # no verdict; its message quotes the response, and an option's letter
-        return answers.Grade("timeout", None, "comparing the answer with the options took too long")
+    except answers.Undecided as no:  # no verdict; its message quotes the response, and an option's letter
+        return answers.Grade(no.status, None, "the answer could not be compared with the options")
     if said is None and finished:
         return answers.Grade("no_answer", None, "no option is boxed or announced")
     if said is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.guards import Guards, answer_check, clean, fault
+from agents.guards import Guards, answer_check, clean, fault, solves
 
 DATA = Path(__file__).parents[3] / "shared/data"
 ALL = Guards(length=0.0)
@@ -196,3 +196,9 @@ RIGHT, WRONG = "print(2 * int(input()))", "print(int(input()))"
 def test_answer_check_of_programs(chain, expected):
     problem = {"answer": "", "reasoning": f"```\n{RIGHT}\n```", "tests": {"inputs": ["4"], "outputs": ["8"]}}
     assert asyncio.run(answer_check(chain, problem)) == expected
+
+
+def test_what_cannot_be_compared_is_no_verdict():
+    problem = {"answer": "\\frac{1}{0}", "domain": "math"}
+    assert asyncio.run(answer_check("So the answer is \\boxed{\\infty}.", problem)) == "error"
+    assert asyncio.run(solves("So the answer is \\boxed{\\infty}.", problem)) is None

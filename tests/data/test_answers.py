@@ -242,6 +242,76 @@ def test_tolerance_is_absolute_per_value_and_in_any_order():
     assert not is_equal("0.001, 7.3 \\cdot 10^{35}", "7 \\times 10^{35}, 0.002", tolerance=[1e34, 1e-3])
 
 
+INFINITE = [  # gold, an answer, whether they are equal
+    (r"(5,\infty)", r"(5, \infty)", True),
+    (r"(5,\infty)", r"(5, +\infty)", True),
+    (r"(5,\infty)", r"x > 5", True),
+    (r"(5,\infty)", r"[5, \infty)", False),
+    (r"(5,\infty)", r"(6, \infty)", False),
+    (r"(5,\infty)", r"(5, 6)", False),
+    (r"(5,\infty)", r"(-\infty, 5)", False),
+    (r"(-\infty,5]", r"(-\infty, 5]", True),
+    (r"(-\infty,5]", r"x \le 5", True),
+    (r"(-\infty,5]", r"(-\infty, 5)", False),
+    (r"(-\infty,\infty)", r"(-\infty, +\infty)", True),
+    (r"(-\infty,\infty)", r"\mathbb{R}", True),
+    (r"(-\infty,\infty)", r"(0, \infty)", False),
+    (r"(\frac12,\infty)", r"(0.5, \infty)", True),
+    (r"(-\infty,0)\cup(5,\infty)", r"(5, \infty) \cup (-\infty, 0)", True),
+    (r"(-\infty,0)\cup(5,\infty)", r"(-\infty, 0] \cup (5, \infty)", False),
+    (r"(-\infty,0)\cup(5,\infty)", r"(-\infty, 0) \cup (6, \infty)", False),
+    (r"\infty", r"+\infty", True),
+    (r"\infty", r"-\infty", False),
+    (r"\infty", "10", False),
+    (r"\infty", r"\lim_{x\to\infty} x", True),
+    (r"-\infty", r"\lim_{x\to\infty} x", False),
+    (r"(1,2,\infty)", r"(1, 2, +\infty)", True),
+    (r"(1,2,\infty)", r"(1, 2, -\infty)", False),
+    (r"\{1,\infty\}", r"\{\infty, 1\}", True),
+    (r"\{1,\infty\}", r"\{-\infty, 1\}", False),
+    (r"x<\infty", r"x < +\infty", True),
+    (r"\begin{pmatrix}1&\infty\\0&1\end{pmatrix}", r"\begin{pmatrix} 1 & +\infty\\ 0 & 1\end{pmatrix}", True),
+    (r"\begin{pmatrix}1&\infty\\0&1\end{pmatrix}", r"\begin{pmatrix} 1 & -\infty\\ 0 & 1\end{pmatrix}", False),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer", "equal"), INFINITE)
+def test_infinite_ends(gold, answer, equal):
+    assert grade(f"\\boxed{{{answer}}}", gold).status == ("correct" if equal else "wrong")
+
+
+def test_a_failed_check_leaves_math_verifys_verdict_and_says_so():
+    graded = grade(r"\boxed{\sum_{n=1}^\infty n}", r"\infty")  # evalf raises: the sum diverges
+    assert graded.status == "correct" and "differ_numerically: ValueError" in graded.detail
+
+
+def test_an_exception_is_no_verdict():
+    graded = grade(r"\boxed{\infty}", r"\frac{1}{0}")  # math-verify raises on complex infinity
+    assert graded.status == "error" and graded.extracted == r"\infty" and "ValueError" in graded.detail
+    assert compare(r"\infty", r"\frac{1}{0}") == "error" and not is_equal(r"\infty", r"\frac{1}{0}")
+
+
+def test_an_equation_that_cannot_be_checked_is_not_wrong(monkeypatch):
+    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    assert grade(r"\boxed{9^{9^{9}} = 5}", "5").status == "timeout"
+    assert grade(r"\boxed{\frac{10}{2} = 5}", "5").status == "correct"
+
+
+def test_a_killed_worker_is_no_verdict(monkeypatch):
+    monkeypatch.setattr(answers, "SECONDS", 60)
+    assert is_equal("\\sqrt{8}", "2\\sqrt{2}")  # now there is an idle worker, which the next comparison takes
+    worker = answers._WORKERS.idle[-1]
+    killer = threading.Timer(0.5, worker.kill)
+    killer.start()
+    graded = grade("\\boxed{10^{10^{10}}}", "42")
+    killer.join()
+    assert graded.status == "error" and "exit status -9" in graded.detail
+    assert is_equal("\\sqrt{8}", "2\\sqrt{2}")
+    answers._WORKERS.idle[-1].kill()  # one that nobody waits for
+    answers._WORKERS.idle[-1].wait()
+    assert is_equal("\\sqrt{8}", "2\\sqrt{2}")
+
+
 @pytest.mark.parametrize("tower", ["10^{10^{10}}", "9^{9^{9}}", "3^{10^8}", "(10^8)!"])
 def test_a_hanging_comparison_is_a_timeout_and_the_next_one_works(tower, monkeypatch):
     monkeypatch.setattr(answers, "SECONDS", 0.5)

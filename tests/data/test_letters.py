@@ -4,7 +4,8 @@ import time
 
 import pytest
 
-from data import letters
+from data import answers, letters
+from data.answers import Undecided
 from data.letters import choice
 
 OPTIONS = ["40 m/s", "42 m/s", "\\frac{1}{2}", "the speed of light"]
@@ -60,12 +61,16 @@ def test_an_options_own_text(text, letter):
     assert choice(text) is None
 
 
-def test_a_timeout_is_no_answer_and_ends_the_comparisons(monkeypatch):
-    asked = []
-    monkeypatch.setattr(letters, "compare", lambda said, option: asked.append(option) or "timeout")
-    with pytest.raises(TimeoutError):
+def test_what_cannot_be_compared_is_no_answer_unless_it_is_another_option(monkeypatch):
+    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    with pytest.raises(Undecided) as no:
         choice("\\boxed{9^{9^9}}", options=OPTIONS)
-    assert asked == OPTIONS[:1]
+    assert no.value.status == "timeout"
+    options = ["\\frac{1}{0}", "2\\sqrt{2}", "3", "4"]
+    with pytest.raises(Undecided) as no:
+        choice("\\boxed{\\sqrt{2}}", options=options)
+    assert no.value.status == "error"
+    assert choice("\\boxed{\\sqrt{8}}", options=options) == "B"
 
 
 def test_the_same_text_is_compared_once(monkeypatch):

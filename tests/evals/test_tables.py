@@ -14,8 +14,8 @@ from evals.tables import cell_text, markdown, p_value
 
 
 def cell(*runs):
-    """Each run a string with one letter a problem: c correct, w wrong, n no answer, t truncated, x timeout."""
-    status = {"c": "correct", "w": "wrong", "n": "no_answer", "t": "truncated", "x": "timeout"}
+    """Each run a string with one letter a problem: c correct, w wrong, n no answer, t truncated, x timeout, e error."""
+    status = {"c": "correct", "w": "wrong", "n": "no_answer", "t": "truncated", "x": "timeout", "e": "error"}
     return Cell(
         {f"seed {i}": {f"p{j}": [Answer(status[x], 10 * j)] for j, x in enumerate(run)} for i, run in enumerate(runs)}
     )
@@ -115,8 +115,9 @@ def test_an_empty_table_says_so():
 
 
 def test_what_became_of_the_answers():
-    text = markdown([table({("legs", "a"): cell("cwtttnnxxx")}, "a")], {})
-    assert "3 truncated, 3 timeout | 30.0 % | 20.0 % | 30.0 % | 45 |" in text
+    text = markdown([table({("legs", "a"): cell("cwtttnnxxe")}, "a")], {})
+    assert "| truncated | no answer | grader timeout | grader error |" in text
+    assert "3 truncated, 2 timeout, 1 error | 30.0 % | 20.0 % | 20.0 % | 10.0 % | 45 |" in text
     several = Cell({"": {i: [Answer("correct", 5, "1"), Answer("wrong", 5, "2")] for i in range(4)}})
     text = markdown([table({("legs", "a"): several}, "a")], {})
     assert "50.0 % (4/8) [15.0, 85.0] avg@2" in text and "pass@2 100.0 · maj@2 50.0" in text
