@@ -145,7 +145,7 @@ def sha256(content):
 # -- grades
 
 BOMBS = "math_cases-bm"  # answers of field_cases/math.jsonl that take seconds to compare: whether in time, varies
-LETTERS = {"correct": "c", "wrong": "w", "no_answer": "n", "truncated": "u", "timeout": "t"}
+LETTERS = {"correct": "c", "wrong": "w", "no_answer": "n", "truncated": "u", "timeout": "t", "error": "e"}
 
 
 def by_box(row):
