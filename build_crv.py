@@ -37,9 +37,9 @@ from agents.provenance import made_with
 from agents.roles import Agents, Sampling, Thresholds
 from agents.tally import show
 from config import claim_output, run_cli
-from data.errors import UserError
 from data.records import iter_jsonl, numbered_records, write_jsonl
 from data.sandbox import check_tests, exposes_environment, isolation
+from errors import UserError
 from progress import Progress, say
 
 

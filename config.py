@@ -25,8 +25,8 @@ from pathlib import Path
 
 import yaml
 
-from data.errors import UserError
 from data.records import write_text
+from errors import UserError
 
 RESOLVED = "config.yaml"
 

@@ -31,8 +31,8 @@ from agents.client import EndpointConfig, check_endpoints
 from agents.probe import Prober
 from agents.sampler import Ask, Known, draw
 from config import RESOLVED, at_least_one, check_folder, check_output, claim_output, run_cli
-from data.errors import UserError
 from data.sandbox import exposes_environment, isolation
+from errors import UserError
 from evals import benchmarks, report, viewer
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import measured

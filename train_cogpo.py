@@ -18,7 +18,6 @@ from typing import Literal
 import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
-from data.errors import UserError
 from data.examples import (
     BatchConfig,
     DataConfig,
@@ -31,6 +30,7 @@ from data.examples import (
 )
 from data.packing import pack, plan_epoch, plan_stats
 from data.render import Renderer
+from errors import UserError
 from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from losses.beta_dpo import differential
 from model.checkpoint import CheckpointConfig, Saver

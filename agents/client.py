@@ -17,7 +17,7 @@ import openai
 
 from agents.limits import Gate, Pace, retry_after
 from agents.reply import Reply, complaint, join_stream, read_reply, room_left
-from data.errors import UserError
+from errors import UserError
 from progress import say
 
 FATAL = (401, 402, 404)  # wrong key, no credit, unknown model: the next question would fare no better

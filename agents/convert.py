@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.errors import UserError
 from data.records import GAPS, iter_jsonl, write_jsonl, write_text
+from errors import UserError
 
 BATCH = 1000  # records in one Parquet row group
 

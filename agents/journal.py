@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agents.reply import ANSWERED
-from data.errors import UserError
+from errors import UserError
 
 
 def call_key(question, *place):

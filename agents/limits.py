@@ -4,7 +4,7 @@ import asyncio
 import time
 from email.utils import parsedate_to_datetime
 
-from data.errors import UserError
+from errors import UserError
 
 CUT = 0.7  # one congestion episode costs so much of the limit
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes

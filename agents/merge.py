@@ -20,8 +20,8 @@ import yaml
 from agents.exports import write_outputs
 from agents.tally import show
 from config import RESOLVED, read_yaml
-from data.errors import UserError
 from data.records import write_text
+from errors import UserError
 
 # what shards may differ in; the input is compared by content
 OWN_KEYS = ("shard", "out", "journal", "problems", "probe", "max_cost", "sampling.max_tokens", "report_samples")

@@ -12,7 +12,7 @@ from dataclasses import replace
 from agents.client import SUSPECT, Endpoint, Failed
 from agents.limits import Budget, any_place
 from agents.reply import Reply
-from data.errors import UserError
+from errors import UserError
 from progress import say
 
 DOUBTFUL = ("refused", "too_long")  # it may be the server that is wrong: another one must agree

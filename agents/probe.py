@@ -12,8 +12,8 @@ from pathlib import Path
 
 from agents.client import TOKEN_KEYS, Malformed, Refused, Traits
 from agents.reply import read_reply, room_left, where_thought_is
-from data.errors import UserError
 from data.records import write_text
+from errors import UserError
 from progress import say
 
 WORD = "Reply with exactly one word: alpha"

@@ -3,7 +3,7 @@ the paper describes without a prompt; see agents/prompts/README.md."""
 
 from pathlib import Path
 
-from data.errors import UserError
+from errors import UserError
 
 DEFAULT_DIR = Path(__file__).with_name("prompts")
 NAMES = ("critic", "rethinker_easy", "rethinker_hard", "rethinker_incorrect", "verifier")

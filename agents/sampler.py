@@ -19,7 +19,7 @@ from agents.client import TOKEN_KEYS, Malformed, Refused
 from agents.journal import call_seed
 from agents.pool import open_endpoints
 from agents.reply import ANSWERED
-from data.errors import UserError
+from errors import UserError
 from progress import Progress
 
 REASONS = {"truncated": "length", "filtered": "filtered", "too_long": "refused", "refused": "refused"}

@@ -5,8 +5,8 @@ import statistics
 from collections import Counter, defaultdict
 
 from agents.roles import LEVELS
-from data.errors import UserError
 from data.records import GAPS
+from errors import UserError
 from progress import say
 
 

@@ -1,4 +1,5 @@
-"""False accepts and false rejects of data/answers.py on labelled answers, beside math-verify and lm-evaluation-harness.
+"""False accepts and false rejects of data/answers.py on labelled answers, beside math-verify and
+lm-evaluation-harness.
 
     python -m bench.grading                             ours and math-verify, a few minutes on two cores
     python -m bench.grading --lm-eval PYTHON            and those of an interpreter with `pip install "lm-eval[math]"`

@@ -15,8 +15,8 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import UserError
 from data.records import iter_jsonl, write_jsonl
+from errors import UserError
 
 N = 8
 STOCK = 10  # benchmark problems

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
-from data.errors import UserError
 from data.packing import Unit, plan_micro_batches
 from data.records import GAPS, read_records
+from errors import UserError
 
 CHUNK = 512  # records
 SIDES = ("chosen", "rejected")

@@ -23,8 +23,8 @@ from pathlib import Path
 import reasoning_gym
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-from data.errors import UserError
 from data.records import iter_jsonl, write_jsonl
+from errors import UserError
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
 

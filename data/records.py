@@ -12,7 +12,7 @@ import json
 import os
 from pathlib import Path
 
-from data.errors import UserError
+from errors import UserError
 
 GAPS = ("small", "medium", "large")  # the index is the gap tag of losses/cogpo.py
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import jinja2
 import numpy as np
 
-from data.errors import UserError
+from errors import UserError
 
 STYLES = {
     # Bespoke-Stratos-17k, Sky-T1 and OpenThoughts-114k: plain-text tags

@@ -30,9 +30,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import UserError
 from data.outputs import as_text, same_text, same_value
 from data.prelude import with_imports
+from errors import UserError
 
 CELL = Path(__file__).with_name("cell.py").read_text()
 MODES = {

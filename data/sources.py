@@ -18,9 +18,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from data.decontaminate import Benchmarks, write_overlaps
-from data.errors import UserError
 from data.records import check_record, jsonl_writer
 from data.shapes import preferences, shape_of
+from errors import UserError
 
 HUB = {
     "bespoke": ("bespokelabs/Bespoke-Stratos-17k", None),

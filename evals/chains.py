@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config import run_cli
-from data.errors import UserError
 from data.extraction import split_thought
 from data.records import ESCAPES, write_jsonl
+from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
 from evals.store import Ledgers

@@ -11,7 +11,7 @@ import hashlib
 
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
-from data.errors import UserError
+from errors import UserError
 from evals.generate import Completion, pretrained
 
 WAIT = 1.0  # seconds between two looks at whether the generating thread still lives

@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
 from transformers.utils import logging as transformers_logging
 
-from data.errors import UserError
+from errors import UserError
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 

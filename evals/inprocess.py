@@ -15,8 +15,8 @@ import torch
 from transformers import AutoTokenizer
 from transformers.utils import is_flash_attn_2_available
 
-from data.errors import UserError
 from data.render import Renderer
+from errors import UserError
 from evals import continuous
 from evals import generate as slots
 from progress import Progress, say

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 
-from data.errors import UserError
 from data.records import write_text
+from errors import UserError
 
 MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")  # weights, config, tokenizer
 SERVED = "endpoint:"

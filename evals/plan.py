@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
-from data.errors import UserError
 from data.render import prompt_messages
+from errors import UserError
 from evals.benchmarks import TITLES, family, kind_of
 from evals.models import identity
 from evals.problem import Problem

@@ -5,7 +5,7 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.errors import UserError
+from errors import UserError
 from evals.charts import chart
 from evals.latex_table import latex
 from evals.page import page

@@ -11,8 +11,8 @@ from evals.stats import bootstrap, holm, pass_at_k, sign_flip, wilson
 
 @dataclass(frozen=True)
 class Answer:
-    """One graded response. status: one of data.answers.STATUSES. tokens: generated. extracted: what the majority vote
-    counts, the answer as text; None if there is none, and for programs, which whoever makes this leaves out
+    """One graded response. status: one of data.answers.STATUSES. tokens: generated. extracted: what the majority
+    vote counts, the answer as text; None if there is none, and for programs, which whoever makes this leaves out
     (evals/cells.py)."""
 
     status: str

@@ -19,7 +19,7 @@ import json
 import os
 from pathlib import Path
 
-from data.errors import UserError
+from errors import UserError
 
 
 def key_of(**parts):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from data.errors import UserError
+from errors import UserError
 
 NAME = "packed"
 

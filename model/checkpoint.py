@@ -23,7 +23,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
-from data.errors import UserError
+from errors import UserError
 from model.preempt import on_any_rank
 
 TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)  # what is frozen is read from model.path again

@@ -13,8 +13,8 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils import logging as transformers_logging
 
-from data.errors import UserError
 from data.render import Renderer
+from errors import UserError
 from model.attention import NAME, choose_backend
 from model.logprobs import LogProbModel
 from model.lora import add_adapters

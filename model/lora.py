@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from data.errors import UserError
+from errors import UserError
 
 ADAPTER = "default"
 

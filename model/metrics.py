@@ -17,8 +17,8 @@ from pathlib import Path
 
 import torch
 
-from data.errors import UserError
 from data.records import GAPS, write_text
+from errors import UserError
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch.distributed.tensor import DTensor
 
-from data.errors import UserError
+from errors import UserError
 
 
 @dataclass

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
-from data.errors import UserError
+from errors import UserError
 from model.recompute import checkpointed
 
 PATIENCE = timedelta(minutes=10)  # how long a rank waits for the others before it gives up

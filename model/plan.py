@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.errors import UserError
 from data.examples import Examples, Pair
 from data.packing import Unit, plan_epoch, plan_micro_batches, plan_stats
+from errors import UserError
 from model.flops import forward_flops, peak_flops, quadratic, shape_of, train_flops
 from model.memory import GIB, Settings, predict_memory
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import UserError
 from data.records import GAPS
+from errors import UserError
 
 # of Okabe and Ito's colours: told apart with any colour vision
 COLOURS = {"": "#333333"} | dict(zip((f"{gap}/" for gap in GAPS), ("#0072B2", "#E69F00", "#009E73"), strict=True))

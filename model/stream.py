@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 
-from data.errors import UserError
+from errors import UserError
 from model.lora import initial_value, is_adapter, plain_name
 from model.parallel import own_rows
 

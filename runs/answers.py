@@ -14,8 +14,8 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
-from data.errors import UserError
 from data.records import iter_jsonl
+from errors import UserError
 from evals.charts import COLOURS
 from evals.models import read_facts
 from evals.stats import holm, sign_flip

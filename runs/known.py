@@ -11,9 +11,9 @@ from collections import defaultdict
 from pathlib import Path
 
 from config import run_cli
-from data.errors import UserError
 from data.records import read_records
 from data.render import Renderer
+from errors import UserError
 from evals.tables import markdown_rows
 from model.export import FOLDER
 from model.load import load_tokenizer

@@ -28,7 +28,7 @@ from pathlib import Path
 import yaml
 
 from config import at_least_one, claim_output, run_cli
-from data.errors import UserError
+from errors import UserError
 from progress import say
 from runs.answers import num_records, read_answers, write_report
 from runs.units import Unit, run_units

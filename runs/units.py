@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from config import read_yaml
-from data.errors import UserError
 from data.records import write_text
+from errors import UserError
 from evals.store import key_of, lock
 from progress import Progress
 

@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from config import claim_output, help_text, load, run_cli
-from data.errors import UserError
+from errors import UserError
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 
 import evaluate
 from config import load
-from data.errors import UserError
+from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
 from model.tiny import make_model

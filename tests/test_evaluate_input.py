@@ -7,7 +7,7 @@ import pytest
 
 import evaluate
 from config import load
-from data.errors import UserError
+from errors import UserError
 from evals.models import Place
 from evals.results import Answer, Cell, Table
 

@@ -218,7 +218,7 @@ def test_weights_that_do_not_fit_the_config(uneven, tmp_path):
 
     from safetensors.torch import save_file
 
-    from data.errors import UserError
+    from errors import UserError
     from model.load import ModelConfig, load_policy, load_tokenizer
     from model.parallel import Ranks
 
@@ -295,7 +295,7 @@ def test_adapters_do_not_go_on_over_other_weights(files, tmp_path):
 def test_settings_that_would_train_wrongly_are_refused(tmp_path, word, said):
     import train_sft
     from config import load
-    from data.errors import UserError
+    from errors import UserError
 
     cfg = load(train_sft.Config, [f"out={tmp_path}/o", "model.path=nowhere", "data.file=nothing", word])
     with pytest.raises(UserError) as refused:

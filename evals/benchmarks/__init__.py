@@ -26,7 +26,7 @@ import os
 from dataclasses import replace
 from importlib import import_module
 
-from data.errors import UserError
+from errors import UserError
 from evals.benchmarks import common
 from evals.published import ALIASES
 

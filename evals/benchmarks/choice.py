@@ -16,7 +16,7 @@ import hashlib
 from collections import Counter
 
 from data import answers, letters
-from data.errors import UserError
+from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem

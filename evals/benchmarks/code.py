@@ -12,8 +12,8 @@ correct     is what is right by the *exact* verdict: lines without surrounding b
             result as JSON. LiveCodeBench forgives no rounding, so an answer that is right only within 1e-6 is `wrong`
             with detail "tolerant only", and may be counted by those who think otherwise.
 
-Programs run in data/sandbox.py. Hidden tests take gigabytes once unpacked, so a problem knows where its line is, and
-reads its tests when it is graded.
+Programs run in data/sandbox.py. Hidden tests take gigabytes once unpacked, so a problem knows where its line is,
+and reads its tests when it is graded.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ from dataclasses import dataclass
 from huggingface_hub import hf_hub_download
 
 from data.answers import Grade, strip_thought
-from data.errors import UserError
 from data.extraction import extract_code
 from data.sandbox import Limits, check_tests, run_tests
+from errors import UserError
 from evals.benchmarks import common, hidden_tests
 from evals.problem import Problem
 
@@ -74,7 +74,8 @@ class Tests:
 
 
 def as_tests(cases, function, where):
-    """LiveCodeBench's [{"input", "output"}, …] as data/sandbox.py takes them. function: its name, or None for stdin."""
+    """LiveCodeBench's [{"input", "output"}, …] as data/sandbox.py takes them. function: its name, or None for
+    stdin."""
     try:
         inputs, outputs = [case["input"] for case in cases], [case["output"] for case in cases]
         if function:  # a line of JSON for every argument

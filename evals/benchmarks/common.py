@@ -4,8 +4,8 @@ import csv
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from data.errors import UserError
 from data.records import iter_jsonl
+from errors import UserError
 from evals.published import SIZES
 
 

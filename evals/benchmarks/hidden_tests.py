@@ -11,7 +11,7 @@ import io
 import pickle
 import zlib
 
-from data.errors import UserError
+from errors import UserError
 
 LARGEST = 1 << 30  # bytes of one problem's tests, unpacked
 

@@ -14,7 +14,7 @@ Stricter than SkyThought, which takes 100 times the answer as right, and more le
 import re
 
 from data import answers
-from data.errors import UserError
+from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem

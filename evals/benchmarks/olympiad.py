@@ -14,8 +14,8 @@ response boxes several answers one by one, the boxes together are the answer (th
 import re
 
 from data import answers
-from data.errors import UserError
 from data.extraction import extract_boxes
+from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem

@@ -21,8 +21,8 @@ from agents.exports import write_outputs
 from agents.journal import Journal
 from config import load
 from data import records
-from data.errors import UserError
 from data.records import iter_jsonl, read_records
+from errors import UserError
 
 OUTPUTS = (
     "sft",

@@ -9,8 +9,8 @@ from crv_cli import check_refused, command, run, write_problems
 
 import build_crv
 from config import run_cli
-from data.errors import UserError
 from data.records import write_jsonl
+from errors import UserError
 
 GOOD = {"id": "a", "problem": "1 + 1?", "answer": "2", "reasoning": "1 + 1 = 2"}
 

@@ -13,7 +13,7 @@ from agents.client import REFUSALS, Endpoint, EndpointConfig, Traits
 from agents.pool import Pool
 from agents.prompts import load_prompts, question
 from agents.reply import join_stream, read_reply, room_left
-from data.errors import UserError
+from errors import UserError
 
 
 def body(n=0):

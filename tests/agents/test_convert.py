@@ -11,8 +11,8 @@ import build_crv
 from agents import convert
 from config import load
 from data import sources
-from data.errors import UserError
 from data.records import read_records
+from errors import UserError
 
 SYSTEM = 'Be "brief".'
 

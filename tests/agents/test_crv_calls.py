@@ -8,7 +8,7 @@ from test_crv import PROBLEM, WRONG, live, with_agents
 
 from agents.crv import Rules, life_of, run_problems
 from agents.roles import Sampling
-from data.errors import UserError
+from errors import UserError
 
 # --- replies that cannot be used ---
 

@@ -9,7 +9,7 @@ import build_crv
 from agents.exports import Layout
 from agents.guards import Guards
 from config import load
-from data.errors import UserError
+from errors import UserError
 
 STUDIES = sorted(path.stem for path in (ROOT / "configs/paper").glob("crv_*.yaml") if "sft" not in path.stem)
 

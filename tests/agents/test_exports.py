@@ -14,7 +14,7 @@ from agents.exports import (
     sft_rows,
 )
 from agents.tally import Tally
-from data.errors import UserError
+from errors import UserError
 
 MADE = {
     "models": {"critic": "c", "rethinker": "r", "verifier": "v"},

@@ -7,7 +7,7 @@ import resource
 import pytest
 
 from agents.journal import Journal, call_key
-from data.errors import UserError
+from errors import UserError
 
 
 def entry(n, status="ok", text="some text – with ünicode"):

@@ -14,7 +14,7 @@ from scripted_endpoint import Server
 import build_crv
 from agents import merge
 from config import load
-from data.errors import UserError
+from errors import UserError
 
 COUNT = 20
 FREE = (  # what changes no answer may differ; where the whole shows it, it is as in shard 0

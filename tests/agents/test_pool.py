@@ -10,7 +10,7 @@ from agents.client import Endpoint, EndpointConfig
 from agents.limits import Budget, Gate, Pace
 from agents.pool import Pool, open_endpoints
 from agents.prompts import load_prompts, question
-from data.errors import UserError
+from errors import UserError
 
 
 def body(n=0):

@@ -14,7 +14,7 @@ import build_crv
 from agents.client import Endpoint, EndpointConfig, Refused
 from agents.probe import LONG, Prober, summary
 from config import load
-from data.errors import UserError
+from errors import UserError
 
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
 

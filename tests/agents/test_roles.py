@@ -10,7 +10,7 @@ from scripted_endpoint import parse
 from agents.guards import clean
 from agents.prompts import DEFAULT_DIR, NAMES, OURS, load_prompts, question
 from agents.roles import LEVELS, VERDICTS, Thresholds, parse_label, parse_scores
-from data.errors import UserError
+from errors import UserError
 
 PAPER = Path(__file__).parents[3] / "shared/paper/paper.txt"
 

@@ -7,7 +7,7 @@ import pytest
 
 from config import load
 from data.decontaminate import STOCK, Benchmarks, Config, main, tokens_of
-from data.errors import UserError
+from errors import UserError
 
 PROBLEM = (
     "Let $n$ be the least positive integer such that $\\left(\\frac{n}{3}\\right)^2 + 7n$ is a multiple of $45$. "

@@ -12,9 +12,9 @@ from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
 from agents.arithmetic import equations, parse_number
 from data.answers import compare, final_answer
-from data.errors import UserError
 from data.pocket import WRITERS, PocketConfig, StyleShares, TaskConfig, build
 from data.records import check_record, write_jsonl
+from errors import UserError
 
 MIXED = PocketConfig(
     train_problems=300,

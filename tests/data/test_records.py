@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from data.errors import UserError
 from data.examples import DataConfig, load_pairs, load_sft
 from data.pairs import make_pairs
 from data.records import read_records, write_jsonl
 from data.render import Renderer
+from errors import UserError
 from model.tiny import make_tokenizer
 from tests.tiny import pair_rows, sft_rows
 

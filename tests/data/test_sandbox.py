@@ -12,8 +12,8 @@ import pytest
 
 from bench.hostile import has_filter_and_landlock
 from data import sandbox
-from data.errors import UserError
 from data.sandbox import Limits, execute, run_tests
+from errors import UserError
 
 ROOT = Path(__file__).parents[2]
 QUICK = Limits(seconds=1.0)

@@ -7,9 +7,9 @@ import pytest
 
 from config import load
 from data import sources
-from data.errors import UserError
 from data.records import read_records
 from data.sources import Config, main
+from errors import UserError
 
 TAGS = "<|begin_of_thought|>\n\n{}\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{}\n\n<|end_of_solution|>"
 DAMAGED = chr(12) + "rac{5}{2}"  # what JSON makes of "\frac" with one backslash

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
+from errors import UserError
 from evals import benchmarks
 from evals.benchmarks import choice
 from evals.benchmarks.common import BenchmarkConfig
@@ -147,7 +147,7 @@ def test_duplicated_ids(tmp_path):
 def test_without_a_hub_each_benchmark_says_which_file_would_do(tmp_path):
     """In a process of its own: what is cached on this machine must not be found."""
     script = """
-from data.errors import UserError
+from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
 for name in ("AIME2024", "MATH-500", "GSM8K", "OlympiadBench", "GPQA Diamond", "MMLU"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from data.answers import extract_boxed
-from data.errors import UserError
 from data.records import iter_jsonl
+from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from data.errors import UserError
 from data.records import iter_jsonl, write_jsonl
+from errors import UserError
 from evals import chains
 from evals.benchmarks.common import BenchmarkConfig
 from runs.answers import read_answers

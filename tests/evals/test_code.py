@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from data.errors import UserError
 from data.extraction import extract_code
+from errors import UserError
 from evals import benchmarks
 from evals.benchmarks import code, hidden_tests
 from evals.benchmarks.common import BenchmarkConfig

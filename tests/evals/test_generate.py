@@ -11,8 +11,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.errors import UserError
 from data.render import Renderer, prompt_messages
+from errors import UserError
 from evals import continuous, inprocess
 from evals import generate as gen
 from evals.generate import Request, Sampling, generate, pick

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from data.errors import UserError
+from errors import UserError
 from evals.benchmarks.common import BenchmarkConfig
 from evals.models import Place, resolve
 from evals.plan import settings, wanted

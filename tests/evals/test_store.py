@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from data.errors import UserError
+from errors import UserError
 from evals.models import model_content
 from evals.store import Ledger, Ledgers, key_of, lock
 

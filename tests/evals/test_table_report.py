@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from config import build, read_yaml
-from data.errors import UserError
+from errors import UserError
 from evals import report
 from evals.page import page
 from evals.published import FIGURES, TABLES

@@ -14,7 +14,7 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
-from data.errors import UserError
+from errors import UserError
 from model.checkpoint import CheckpointConfig, Saver
 from model.parallel import Ranks
 

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.errors import UserError
+from errors import UserError
 from model.export import export
 from model.logprobs import LogProbModel
 from model.parallel import Ranks

@@ -15,8 +15,8 @@ import torch.multiprocessing as mp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from config import build
-from data.errors import UserError
 from data.records import GAPS
+from errors import UserError
 from losses import cogpo_loss
 from model.metrics import GapStats, Metrics, Speed, WatchConfig
 from model.parallel import Ranks

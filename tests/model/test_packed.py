@@ -5,9 +5,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from data.errors import UserError
 from data.packing import pack
 from data.render import Sequence
+from errors import UserError
 from model.attention import ATTEND, backends_here, choose_backend
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.logprobs import response_sums

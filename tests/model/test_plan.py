@@ -7,10 +7,10 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-from data.errors import UserError
 from data.examples import BatchConfig, DataConfig, Examples, Pair
 from data.packing import Unit, pack
 from data.render import Sequence
+from errors import UserError
 from model.attention import NAME
 from model.flops import forward_flops, peak_flops, shape_of, train_flops
 from model.load import ModelConfig

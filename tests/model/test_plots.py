@@ -11,7 +11,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from data.errors import UserError
+from errors import UserError
 from model.plots import COLOURS, panels, plot_run, read_curves
 
 ROOT = Path(__file__).parent.parent.parent

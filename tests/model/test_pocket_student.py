@@ -8,8 +8,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data.errors import UserError
 from data.render import Renderer
+from errors import UserError
 from model import pocket_student
 
 installed = pytest.mark.skipif(

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 from config import load
-from data.errors import UserError
 from data.pairs import make_pairs
 from data.records import write_jsonl
 from data.render import Renderer
+from errors import UserError
 from model.load import load_tokenizer
 from model.reference import sequence_hash
 from model.tiny import make_model

@@ -12,9 +12,9 @@ import evaluate
 import train_cogpo
 import train_sft
 from config import load
-from data.errors import UserError
 from data.pocket import PocketConfig
 from data.records import write_jsonl
+from errors import UserError
 from evals.models import write_facts
 from evals.stats import sign_flip
 from runs import answers, study

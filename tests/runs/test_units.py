@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from data.errors import UserError
+from errors import UserError
 from evals.store import lock
 from runs.units import Unit, run_units
 
