@@ -38,8 +38,8 @@ from agents.roles import Agents, Sampling, Thresholds
 from agents.tally import show
 from config import claim_output, run_cli
 from data.records import iter_jsonl, numbered_records, write_jsonl
-from data.sandbox import check_tests, exposes_environment, isolation
 from errors import UserError
+from grading.programs import check_tests, exposes_environment, isolation
 from progress import Progress, say
 
 

@@ -31,7 +31,6 @@ from agents.client import EndpointConfig, check_endpoints
 from agents.probe import Prober
 from agents.sampler import Ask, Known, draw
 from config import RESOLVED, at_least_one, check_folder, check_output, claim_output, run_cli
-from data.sandbox import exposes_environment, isolation
 from errors import UserError
 from evals import benchmarks, report, viewer
 from evals.benchmarks.common import BenchmarkConfig
@@ -41,6 +40,7 @@ from evals.models import read_facts, resolve, write_facts
 from evals.plan import settings, show_plan, wanted
 from evals.report import TableConfig
 from evals.store import Ledgers, lock
+from grading.programs import exposes_environment, isolation
 from progress import say
 
 

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from agents.arithmetic import Node, combine, parse_number, relations, write, write_number
 from agents.scripted import read, statements
-from data.answers import final_answer
+from grading.answers import final_answer
 
 
 class Fact(NamedTuple):

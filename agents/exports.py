@@ -14,10 +14,10 @@ from agents.provenance import kept_step, of_incorrect, of_original, of_rewrite
 from agents.report import render, sample
 from agents.roles import LEVELS
 from agents.tally import Tally
-from data.answers import final_answer
 from data.pairs import make_pairs
 from data.records import iter_jsonl, jsonl_writer, write_text
 from data.render import boxed_solution, prompt_messages, response_text
+from grading.answers import final_answer
 
 
 @dataclass(frozen=True)

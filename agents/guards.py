@@ -11,8 +11,8 @@ import textwrap
 import zlib
 from dataclasses import dataclass
 
-from data.answers import UNDECIDED, compare, extract_boxed, final_answer, grade
-from data.sandbox import run_tests
+from grading.answers import UNDECIDED, compare, extract_boxed, final_answer, grade
+from grading.programs import run_tests
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _other_scripts(text):
 
 # --- the final answer ---
 
-# unlike data.extraction.extract_code: a block that never ends is none, and the last one counts whatever its tag
+# unlike grading.extraction.extract_code: a block that never ends is none, and the last one counts whatever its tag
 CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re.DOTALL)
 MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
 

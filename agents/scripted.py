@@ -11,7 +11,7 @@ from collections import Counter
 from dataclasses import dataclass
 
 from agents.arithmetic import Node, combine, numbers, parse_number, relations, write, write_number
-from data.answers import final_answer
+from grading.answers import final_answer
 
 ITEM = re.compile(r"\b(\d+) ([a-z]+(?: [a-z]+)?)(?=[,.;?!]| and )")  # "3 sea slugs, 4 dogs and 1 cat."
 SPARE_STEPS = 2  # this many that lead nowhere make a chain convoluted; a single one is no trouble

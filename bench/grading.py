@@ -1,4 +1,4 @@
-"""False accepts and false rejects of data/answers.py on labelled answers, beside math-verify and
+"""False accepts and false rejects of grading/answers.py on labelled answers, beside math-verify and
 lm-evaluation-harness.
 
     python -m bench.grading                             ours and math-verify, a few minutes on two cores
@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common import ROOT, environment_line, table
-from data import answers
+from grading import answers
 
 HARD_LIMIT = 40  # seconds of processor time for one item of a peer, which should stop itself long before
 HANG = "made to hang"
@@ -200,7 +200,7 @@ def cell(found):
 
 
 def cpu_seconds():
-    """Processor time so far of this process and of the idle workers of data/answers.py."""
+    """Processor time so far of this process and of the idle workers of grading/answers.py."""
     tick = os.sysconf("SC_CLK_TCK")
     fields = [Path(f"/proc/{w.pid}/stat").read_text().rpartition(")")[2].split() for w in answers._WORKERS.idle]
     return time.process_time() + sum(int(f[11]) + int(f[12]) for f in fields) / tick

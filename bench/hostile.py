@@ -1,8 +1,9 @@
 """Programs that mean harm: each must end without passing, and nothing outside its cell may be touched or told.
 
-ATTACKS is {name: function of a mode of data/sandbox.py}; a function raises AssertionError where its attack succeeds.
-bench/sandbox.py counts them, tests/data/test_sandbox_hostile.py runs them one by one. On a kernel without Landlock or
-a filter of system calls, mode `bare` stops few of them, and no mode stops those in NEED_FILTER; `isolation()` says so.
+ATTACKS is {name: function of a mode of grading/programs.py}; a function raises AssertionError where its attack
+succeeds. bench/sandbox.py counts them, tests/grading/test_hostile.py runs them one by one. On a kernel without Landlock
+or a filter of system calls, mode `bare` stops few of them, and no mode stops those in NEED_FILTER; `isolation()` says
+so.
 """
 
 import ctypes
@@ -16,7 +17,7 @@ import time
 import uuid
 from pathlib import Path
 
-from data.sandbox import Limits, run_tests
+from grading.programs import Limits, run_tests
 
 QUICK = Limits(seconds=1.0)
 SECRET = "forty" + "-" + "two"  # what the tests expect; no program spells it
@@ -380,7 +381,7 @@ NEED_FILTER = ("memory that is not mapped", "memory of many processes", "a world
 
 
 def has_filter_and_landlock():
-    """Whether this kernel can do what data/cell.py asks of it; asked of the kernel, not of data/cell.py."""
+    """Whether this kernel can do what grading/cell.py asks of it; asked of the kernel, not of grading/cell.py."""
     filters = "Seccomp:" in Path("/proc/self/status").read_text() and os.uname().machine in ("x86_64", "aarch64")
     return filters and ctypes.CDLL(None).syscall(444, None, 0, 1) > 0
 

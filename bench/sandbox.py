@@ -19,10 +19,10 @@ from pathlib import Path
 
 from bench.common import ROOT, environment_line, table
 from bench.hostile import ATTACKS, possible
-from data import sandbox
-from data.extraction import extract_code
 from data.records import iter_jsonl
 from evals.benchmarks import code
+from grading import programs as sandbox
+from grading.extraction import extract_code
 
 FOLDER = ROOT.parent / "shared" / "data" / "lcb_v2"
 

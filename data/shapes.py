@@ -16,9 +16,9 @@ import hashlib
 import json
 import re
 
-from data.answers import extract_boxed
 from data.records import GAPS
-from data.sandbox import check_tests
+from grading.answers import extract_boxed
+from grading.programs import check_tests
 
 MATH_PREFIX = "Return your final response within \\boxed{}."
 CODE_PREFIX = "Generate an executable Python function"

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from config import run_cli
-from data.extraction import split_thought
 from data.records import ESCAPES, write_jsonl
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
 from evals.store import Ledgers
+from grading.extraction import split_thought
 from progress import say
 
 # a model's noise; in problem records they would stand for damaged LaTeX

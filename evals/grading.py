@@ -5,10 +5,10 @@ import json
 import os
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-from data.answers import Grade
-from data.sandbox import isolation
 from evals.benchmarks import family, runs_programs
 from evals.store import key_of
+from grading.answers import Grade
+from grading.programs import isolation
 from progress import Progress
 
 UNANSWERED = ("refused", "filtered")  # finish_reason of a question that the server would not answer

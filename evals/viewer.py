@@ -14,10 +14,10 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlencode
 
-from data.answers import STATUSES
-from data.extraction import split_thought
 from data.page import cell, fill, in_turn, number, pack, table
 from evals.stats import sign_flip
+from grading.answers import STATUSES
+from grading.extraction import split_thought
 
 MEGABYTES = 24  # of response texts in a page, before compression: about a thousand of 24,000 characters
 LONGEST = 300  # characters of an extracted answer; of a program the beginning will do

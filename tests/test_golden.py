@@ -31,9 +31,9 @@ import torch
 import train_cogpo
 import train_sft
 from config import load
-from data.answers import grade
-from data.letters import choice
 from data.records import iter_jsonl
+from grading.answers import grade
+from grading.choices import choice
 from model.tiny import make_model
 from tests.model.small_runs import on_ranks
 

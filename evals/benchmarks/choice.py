@@ -9,17 +9,18 @@ Asked. `paper`: SkyThought's templates; MMLU's does not ask for a letter, hence 
 `r1`: the sentence of simple-evals, which DeepSeek-R1's report names for MMLU and GPQA. The options are a part of the
 problem and laid out as SkyThought does under both.
 
-Graded by data/letters.py: the letter that is boxed or announced after the thought, never the English article.
+Graded by grading/choices.py: the letter that is boxed or announced after the thought, never the English article.
 """
 
 import hashlib
 from collections import Counter
 
-from data import answers, letters
 from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
+from grading import answers
+from grading import choices as letters
 
 VERSION = f"choice 3, answers {answers.VERSION}"
 

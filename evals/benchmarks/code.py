@@ -12,7 +12,7 @@ correct     is what is right by the *exact* verdict: lines without surrounding b
             result as JSON. LiveCodeBench forgives no rounding, so an answer that is right only within 1e-6 is `wrong`
             with detail "tolerant only", and may be counted by those who think otherwise.
 
-Programs run in data/sandbox.py. Hidden tests take gigabytes once unpacked, so a problem knows where its line is,
+Programs run in grading/programs.py. Hidden tests take gigabytes once unpacked, so a problem knows where its line is,
 and reads its tests when it is graded.
 """
 
@@ -23,14 +23,14 @@ from dataclasses import dataclass
 
 from huggingface_hub import hf_hub_download
 
-from data.answers import Grade, strip_thought
-from data.extraction import extract_code
-from data.sandbox import Limits, check_tests, run_tests
 from errors import UserError
 from evals.benchmarks import common, hidden_tests
 from evals.problem import Problem
+from grading.answers import Grade, strip_thought
+from grading.extraction import extract_code
+from grading.programs import Limits, check_tests, run_tests
 
-VERSION = "code 2"  # raise it when a verdict may change, in the sandbox and in data/outputs.py too
+VERSION = "code 2"  # raise it when a verdict may change, in the sandbox and in grading/compare_output.py too
 PROGRAMS = True  # answers are run; of wrong ones no two are the same, so there is no vote
 
 REPOSITORY = "livecodebench/code_generation_lite"
@@ -65,7 +65,7 @@ class Tests:
     where: str
 
     def read(self):
-        """{"fn_name", "inputs", "outputs"} as data/sandbox.py takes them, public ones first."""
+        """{"fn_name", "inputs", "outputs"} as grading/programs.py takes them, public ones first."""
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             row = _parse(file.readline(), self.where)
@@ -74,7 +74,7 @@ class Tests:
 
 
 def as_tests(cases, function, where):
-    """LiveCodeBench's [{"input", "output"}, …] as data/sandbox.py takes them. function: its name, or None for
+    """LiveCodeBench's [{"input", "output"}, …] as grading/programs.py takes them. function: its name, or None for
     stdin."""
     try:
         inputs, outputs = [case["input"] for case in cases], [case["output"] for case in cases]
@@ -118,7 +118,7 @@ def instruction(problem, protocol):
 
 
 def grade(problem, text, finished):
-    """correct | wrong | timeout of the first test that fails; no_answer and truncated as in data/answers.py. detail:
+    """correct | wrong | timeout of the first test that fails; no_answer and truncated as in grading/answers.py. detail:
     `exact`, `tolerant only`, or `wrong`, `error`, `timeout` with the test's number and the program's last words."""
     said = strip_thought(text)
     code = None if said is None else extract_code(said, finished)

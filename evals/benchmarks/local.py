@@ -1,13 +1,13 @@
 """Problems with one final answer each, from a file of your own: {"id", "problem", "answer", …}.
 
 This is the format that reasoning-gym's test problems are stored in, and any mathematics benchmark fits it. Asked as it
-stands under every protocol: set `instruction` to the template of training. Graded by data/answers.py.
+stands under every protocol: set `instruction` to the template of training. Graded by grading/answers.py.
 """
 
-from data import answers
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
+from grading import answers
 
 VERSION = f"local 1, answers {answers.VERSION}"
 

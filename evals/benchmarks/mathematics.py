@@ -7,17 +7,17 @@ Asked. `paper`: SkyThought's templates, the harness that the paper's numbers poi
 to SkyThought's own of the same model): the instruction before the problem, and for GSM8K a closing sentence instead of
 a box. `r1`: the sentence that DeepSeek-R1's model card advises for mathematics, after the problem.
 
-Graded by data/answers.py on what follows the thought: integers first (AIME's 073 is 73), then mathematical equality.
+Graded by grading/answers.py on what follows the thought: integers first (AIME's 073 is 73), then mathematical equality.
 Stricter than SkyThought, which takes 100 times the answer as right, and more lenient than its text comparison of GSM8K.
 """
 
 import re
 
-from data import answers
 from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
+from grading import answers
 
 VERSION = f"mathematics 1, answers {answers.VERSION}"
 

@@ -7,18 +7,18 @@ Asked. `paper`: SkyThought's template, as for the other mathematics. `r1`: Olymp
 on the type of the answer and, where there are several, how to write them; "tuple" is never said, as its authors found
 that it confuses.
 
-Graded by data/answers.py: several answers in any order, all of them and no other; the tolerance for each. Where a
+Graded by grading/answers.py: several answers in any order, all of them and no other; the tolerance for each. Where a
 response boxes several answers one by one, the boxes together are the answer (the rule of OlympiadBench's own judge).
 """
 
 import re
 
-from data import answers
-from data.extraction import extract_boxes
 from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
+from grading import answers
+from grading.extraction import extract_boxes
 
 VERSION = f"olympiad 2, answers {answers.VERSION}"
 

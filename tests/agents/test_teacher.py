@@ -18,8 +18,8 @@ from agents import scripted, teacher
 from agents.arithmetic import equations, parse_number, relations
 from agents.prompts import load_prompts, question
 from agents.roles import LEVELS, VERDICTS, parse_label
-from data.answers import compare, final_answer
 from data.pocket import PocketConfig, StyleShares, TaskConfig, build
+from grading.answers import compare, final_answer
 
 PROMPTS = load_prompts()
 TASKS = {

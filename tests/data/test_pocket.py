@@ -11,10 +11,10 @@ import pytest
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
 from agents.arithmetic import equations, parse_number
-from data.answers import compare, final_answer
 from data.pocket import WRITERS, PocketConfig, StyleShares, TaskConfig, build
 from data.records import check_record, write_jsonl
 from errors import UserError
+from grading.answers import compare, final_answer
 
 MIXED = PocketConfig(
     train_problems=300,

@@ -2,9 +2,9 @@
 
 import pytest
 
-from data.answers import STATUSES
 from evals import benchmarks
 from evals.benchmarks import olympiad
+from grading.answers import STATUSES
 from tests.benchmark_rows import GPQA, MMLU, OLYMPIAD, ROWS, one
 
 # --- prompts ---
@@ -165,7 +165,7 @@ def test_mmlu_takes_an_option_by_its_text(tmp_path):
 
 
 def test_versions_name_the_grader_that_they_build_on():
-    from data import answers
+    from grading import answers
 
     versions = {family: benchmarks.family(kind).VERSION for kind, family in benchmarks.FAMILIES.items() if kind in ROWS}
     assert all(answers.VERSION in version for version in versions.values())

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from data.answers import extract_boxed
 from data.records import iter_jsonl
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
+from grading.answers import extract_boxed
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FILES = {  # name: (file, problems, how a response ends that says this row's answer, every how many-th shifted gold)

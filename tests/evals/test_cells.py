@@ -3,7 +3,6 @@
 import json
 from dataclasses import dataclass, field
 
-from data.sandbox import isolation
 from evals import benchmarks, viewer
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import measured
@@ -13,6 +12,7 @@ from evals.plan import settings, wanted
 from evals.report import TableConfig
 from evals.store import Ledgers
 from evals.tables import markdown
+from grading.programs import isolation
 
 
 @dataclass

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from data.extraction import extract_code
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks import code, hidden_tests
 from evals.benchmarks.common import BenchmarkConfig
+from grading.extraction import extract_code
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "lcb_v2"
 shared = pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data/lcb_v2")

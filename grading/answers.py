@@ -3,7 +3,7 @@
     grade("… so \\\\boxed{12}.", "12").status == "correct"
 
 Evaluation, the agents' guards and the scripted teacher all grade here. Most answers are numbers or equal as text and
-are settled in this process; the others go to math-verify in a worker process (data/symbolic.py) with a hard limit,
+are settled in this process; the others go to math-verify in a worker process (grading/symbolic.py) with a hard limit,
 because math-verify's own limit needs the main thread and cannot interrupt a long C call. Safe to call from any thread.
 """
 
@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-from data.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
+from grading.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
 
 VERSION = "5"  # stored beside every grade: raise it when a verdict may change
 
 STATUSES = ("correct", "wrong", "no_answer", "truncated", "timeout", "error")
 UNDECIDED = ("timeout", "error")  # the answer was there, and could not be compared
 SECONDS = 5.0  # processor time for one symbolic comparison
-OUT_OF_MEMORY = 3  # exit status of data/symbolic.py
+OUT_OF_MEMORY = 3  # exit status of grading/symbolic.py
 
 
 @dataclass(frozen=True)

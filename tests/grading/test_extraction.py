@@ -2,8 +2,8 @@
 
 import pytest
 
-from data.extraction import split_thought
 from evals.chains import thought
+from grading.extraction import split_thought
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The inner half of data/sandbox.py: shut this process in, as told by argv[1], then become the program.
+"""The inner half of grading/programs.py: shut this process in, as told by argv[1], then become the program.
 
 Its text is given to a fresh interpreter; it is never imported, and uses little of the standard library, because every
 test starts it anew. Two processes: the warden stays outside, waits, kills what is left and reports on a pipe, in words:

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from bench.hostile import ATTACKS, SECRET, possible, refused
-from data import sandbox
+from grading import programs as sandbox
 
 MODES = [mode for mode in sandbox.MODES if sandbox.works(mode)]
 

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from data.prelude import RECURSION, with_imports
+from grading.prelude import RECURSION, with_imports
 
 LIMIT = f"__import__('sys').setrecursionlimit({RECURSION})\n"
 

@@ -9,8 +9,8 @@ Only what follows the thought is read, and only a letter that is marked as an an
 
 import re
 
-from data.answers import UNDECIDED, Undecided, compare, normalise
-from data.extraction import extract_boxed, is_prose, strip_thought
+from grading.answers import UNDECIDED, Undecided, compare, normalise
+from grading.extraction import extract_boxed, is_prose, strip_thought
 
 LAST = 2000  # characters at the end of a response in which an unboxed answer is looked for
 SPAN = 400  # characters after "answer is" that may hold it

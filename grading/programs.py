@@ -4,7 +4,7 @@
     run_tests(program, {"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}).exact                 # a function
 
 Model-written code forks, fills the memory, prints without end, reads what it can and compares equal to everything. So
-every test starts a fresh interpreter (`-I`) in a cell (data/cell.py): its own session, empty environment and folder,
+every test starts a fresh interpreter (`-I`) in a cell (grading/cell.py): its own session, empty environment and folder,
 and as much as the machine allows of namespaces, Landlock, a filter of system calls and a user of its own: it sees the
 interpreter read-only and nothing else of the file system, no process and no network, and all of it is gone when its
 time is up. `isolation()` says what is in force, found by trying. Expected outputs stay in this process, which compares
@@ -30,9 +30,9 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.outputs import as_text, same_text, same_value
-from data.prelude import with_imports
 from errors import UserError
+from grading.compare_output import as_text, same_text, same_value
+from grading.prelude import with_imports
 
 CELL = Path(__file__).with_name("cell.py").read_text()
 MODES = {

@@ -4,9 +4,10 @@ import time
 
 import pytest
 
-from data import answers, letters
-from data.answers import Undecided
-from data.letters import choice
+from grading import answers
+from grading import choices as letters
+from grading.answers import Undecided
+from grading.choices import choice
 
 OPTIONS = ["40 m/s", "42 m/s", "\\frac{1}{2}", "the speed of light"]
 NAMED = [

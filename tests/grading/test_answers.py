@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from data import answers
-from data.answers import compare, extract_boxed, extract_list, final_answer, grade, is_equal, strip_thought
+from grading import answers
+from grading.answers import compare, extract_boxed, extract_list, final_answer, grade, is_equal, strip_thought
 
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "data"
 

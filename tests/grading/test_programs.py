@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from bench.hostile import has_filter_and_landlock
-from data import sandbox
-from data.sandbox import Limits, execute, run_tests
 from errors import UserError
+from grading import programs as sandbox
+from grading.programs import Limits, execute, run_tests
 
 ROOT = Path(__file__).parents[2]
 QUICK = Limits(seconds=1.0)
@@ -155,7 +155,7 @@ def test_every_kind_of_isolation_that_works_here(mode):
 PLACES = ["/tmp", "/dev/shm", "/var/tmp", "~", "/tmp/with spaces ", "/tmp/link", "/tmp/copies"]
 IN_EVERY_MODE = """
 import json
-from data import sandbox
+from grading import programs as sandbox
 program = "import in_the_environment, os, sys; print(input(), in_the_environment.NAME, os.listdir('/tmp'))"
 run = lambda mode: sandbox.execute(program, "x", mode=mode).stdout
 print(json.dumps({mode: sandbox.why_not(mode) or run(mode) for mode in sandbox.MODES}))
@@ -241,7 +241,7 @@ def test_threads_are_allowed_and_limited():
 
 def test_runs_of_neighbouring_processes_share_no_user():
     """They would share its process limit, and in `bare` the end of one run would kill the other."""
-    script = "from data import sandbox; print(next(sandbox._COUNTER))"
+    script = "from grading import programs as sandbox; print(next(sandbox._COUNTER))"
     first, second = (
         int(subprocess.run([sys.executable, "-c", script], capture_output=True, cwd=ROOT, check=True).stdout)
         for _ in range(2)
