@@ -1,4 +1,4 @@
-// The browser for single problems; the rest is data/page.js.
+// The browser for single problems; the rest is pages/page.js.
 const votes = (step) => Object.entries(step.votes || {}).map(([label, n]) => `${label} ${n}`).join(", ");
 
 function verdicts(steps) {

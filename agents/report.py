@@ -1,4 +1,4 @@
-"""report.html: what a run did, for a person (data/page.py).
+"""report.html: what a run did, for a person (pages/page.py).
 
 Numbers are of all problems; the browser for single ones holds a seeded sample, so that the page stays small.
 """
@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from agents import figures
-from data.page import cell, fill, in_turn, number, pack, table
+from pages.page import cell, fill, in_turn, number, pack, table
 
 SHOWN = ("id", "problem", "answer", "reasoning", "level", "outcome", "reason", "origin", "rounds", "rewritten",
          "incorrect")  # fmt: skip

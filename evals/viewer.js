@@ -1,4 +1,4 @@
-// Single problems of samples.html and compare.html; the rest is data/page.js.
+// Single problems of samples.html and compare.html; the rest is pages/page.js.
 let page = {};
 
 const right = (samples) => samples.filter((s) => s.status === "correct").length;

@@ -1,4 +1,4 @@
-"""samples.html and compare.html: the answers of an evaluation, question by question, for a person (data/page.py).
+"""samples.html and compare.html: the answers of an evaluation, question by question, for a person (pages/page.py).
 
 Every response is listed, with its status, extracted answer and the grader's reason; their texts are there up to a size,
 drawn from every benchmark and outcome in turn, and the page says how many. Of a private problem nothing is there that
@@ -14,10 +14,10 @@ from collections import Counter
 from pathlib import Path
 from urllib.parse import urlencode
 
-from data.page import cell, fill, in_turn, number, pack, table
 from evals.stats import sign_flip
 from grading.answers import STATUSES
 from grading.extraction import split_thought
+from pages.page import cell, fill, in_turn, number, pack, table
 
 MEGABYTES = 24  # of response texts in a page, before compression: about a thousand of 24,000 characters
 LONGEST = 300  # characters of an extracted answer; of a program the beginning will do

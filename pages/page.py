@@ -12,7 +12,7 @@ import json
 import random
 from pathlib import Path
 
-from data.latex import MATHS, formulas, mathml
+from pages.latex import MATHS, formulas, mathml
 
 # the list of single items, with its steps, and the place where one is shown; page.js fills them
 BROWSER = """<div class="browser"><div>

@@ -44,7 +44,7 @@ function rendered(text, needle) {
   return [...nodes, ...marked(text.slice(from), needle)];
 }
 
-// What data/page.py packed.
+// What pages/page.py packed.
 async function unpack(id) {
   const raw = atob(byId(id).textContent), bytes = new Uint8Array(raw.length);
   for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);

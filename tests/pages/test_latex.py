@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from data.latex import formulas, mathml
+from pages.latex import formulas, mathml
 
 
 @pytest.mark.parametrize(
