@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, Qwen2Config
 from transformers.utils import logging as transformers_logging
 
 from data.pairs import make_pairs
-from model.tiny import make_tokenizer
+from pocket.tiny import make_tokenizer
 
 transformers_logging.disable_progress_bar()
 

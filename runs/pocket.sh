@@ -20,7 +20,7 @@ if [ "${1:-}" = --full ]; then
     shift
     study=micro
     [[ "${1:-=}" == *=* ]] || { study=$1; shift; }  # a name of configs/pocket/study, not key=value
-    exec python -m runs.study --config "configs/pocket/study/$study.yaml" "$@"
+    exec python -m pocket.study.study --config "configs/pocket/study/$study.yaml" "$@"
 fi
 out=out/pocket
 began=$SECONDS
@@ -33,15 +33,15 @@ sft() { # name, data file
 }
 
 stage "student: SmolLM2-135M-Instruct"
-python -m model.pocket_student "$out/student"
+python -m pocket.student "$out/student"
 
 stage "problems and original reasoning, from reasoning-gym"
-python -m data.pocket --config configs/pocket/problems.yaml
+python -m pocket.problems --config configs/pocket/problems.yaml
 
 stage "CRV: the scripted teacher rates, rewrites and verifies"
 mkdir -p "$out"
 port=$(python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-python -m agents.teacher --port "$port" > "$out/teacher.log" 2>&1 &
+python -m pocket.teacher --port "$port" > "$out/teacher.log" 2>&1 &
 teacher=$!
 trap 'kill $teacher 2>/dev/null || true' EXIT
 until (exec 3<> "/dev/tcp/127.0.0.1/$port") 2>/dev/null; do

@@ -49,13 +49,13 @@ if [ "$mode" = smoke ]; then
     mkdir -p "$smoke"
     cd "$smoke"
     step "smoke: tiny models, a few problems"
-    [ -e problems/openthoughts_114k.jsonl ] || python -m data.smoke .  # the last file that it writes
-    python -m model.tiny {qwen2=Qwen/Qwen2.5-{3B,7B,14B},llama=meta-llama/Llama-3.1-8B}-Instruct \
+    [ -e problems/openthoughts_114k.jsonl ] || python -m pocket.smoke .  # the last file that it writes
+    python -m pocket.tiny {qwen2=Qwen/Qwen2.5-{3B,7B,14B},llama=meta-llama/Llama-3.1-8B}-Instruct \
         mistral=mistralai/Mistral-7B-Instruct-v0.3 r1=deepseek-ai/DeepSeek-R1-Distill-Qwen-{1.5B,7B,32B} \
         llama=SimpleBerry/LLaMA-O1-Supervised-1129 qwen2=AIDC-AI/Marco-o1 qwen2=bespokelabs/Bespoke-Stratos-7B \
         qwen2=open-thoughts/OpenThinker-7B
     port=$(python -c 'import socket; s = socket.create_server(("127.0.0.1", 0)); print(s.getsockname()[1])')
-    python -m agents.teacher --port "$port" > teacher.log 2>&1 &
+    python -m pocket.teacher --port "$port" > teacher.log 2>&1 &
     teacher_pid=$!
     until (exec 3<> "/dev/tcp/127.0.0.1/$port") 2> /dev/null; do
         kill -0 "$teacher_pid" 2> /dev/null || { cat teacher.log >&2; exit 1; }

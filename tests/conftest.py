@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from data.records import write_jsonl
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.tiny import pair_rows, sft_rows
 
 torch.set_num_threads(1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from model.tiny import make_model
+from pocket.tiny import make_model
 
 ROOT = Path(__file__).parent.parent
 
@@ -26,7 +26,7 @@ def teacher():
     """The scripted teacher as its own process; its address."""
     port = free_port()
     process = subprocess.Popen(
-        [sys.executable, "-m", "agents.teacher", "--port", str(port)], cwd=ROOT, stdout=-3, stderr=-3
+        [sys.executable, "-m", "pocket.teacher", "--port", str(port)], cwd=ROOT, stdout=-3, stderr=-3
     )
     url = f"http://127.0.0.1:{port}"
     end = time.monotonic() + 60
@@ -58,7 +58,7 @@ def test_from_problems_to_the_table(teacher, tmp_path):
     out = tmp_path / "out"
     run(
         "-m",
-        "data.pocket",
+        "pocket.problems",
         "--config",
         "configs/pocket/problems.yaml",
         f"out={out}",

@@ -15,7 +15,7 @@ from config import load
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.evaluate_cli import ROOT, error_line, lines, run
 from tests.tiny import sums
 

@@ -13,7 +13,7 @@ import pytest
 import evaluate
 from config import load
 from errors import UserError
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.tiny import sums
 
 ROOT = Path(__file__).resolve().parents[1]

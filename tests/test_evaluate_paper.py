@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.tiny import sums
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -34,7 +34,7 @@ from config import load
 from data.records import iter_jsonl
 from grading.answers import grade
 from grading.choices import choice
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.model.small_runs import on_ranks
 
 ROOT = Path(__file__).parents[1]
@@ -103,7 +103,7 @@ def crv(folder):
         done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
 
-    run("-m", "data.pocket", "--config", "configs/pocket/problems.yaml", f"out={folder}")
+    run("-m", "pocket.problems", "--config", "configs/pocket/problems.yaml", f"out={folder}")
     with scripted_teacher() as url:
         words = [f"problems={folder}/problems.jsonl", f"out={folder}/crv", f"endpoints.teacher.base_url={url}"]
         run("build_crv.py", "--config", "configs/pocket/crv.yaml", *words)
@@ -119,7 +119,7 @@ def crv(folder):
 def scripted_teacher():
     """The address of the pocket run's teacher, in a process of its own."""
     port = free_port()
-    teacher = subprocess.Popen([sys.executable, "-m", "agents.teacher", "--port", str(port)], cwd=ROOT, stdout=-3)
+    teacher = subprocess.Popen([sys.executable, "-m", "pocket.teacher", "--port", str(port)], cwd=ROOT, stdout=-3)
     try:
         end = time.monotonic() + 60
         while True:

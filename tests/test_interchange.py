@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.scripts import ROOT, cogpo_words, metrics, run
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from data.records import write_jsonl
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
 from tests.tiny import pair_rows
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from data import smoke
+from pocket import smoke
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path.stem for path in ROOT.glob("runs/*.sh") if re.match(r"(table|figure)\d", path.stem))
@@ -137,9 +137,9 @@ def test_a_killed_preparation_of_smoke_starts_over(tmp_path):
     """A model folder is there whole or not at all, and the file that is looked for is written last."""
     (tmp_path / "one.partial").mkdir()
     (tmp_path / "one.partial/config.json").write_text("{")
-    command = [sys.executable, "-m", "model.tiny", f"qwen2={tmp_path / 'one'}"]
-    slow = "import model.tiny as t, os, sys; os.rename = lambda *_: sys.exit(9); "
-    slow += "import runpy; sys.argv[0] = 'x'; runpy.run_module('model.tiny', run_name='__main__')"
+    command = [sys.executable, "-m", "pocket.tiny", f"qwen2={tmp_path / 'one'}"]
+    slow = "import pocket.tiny as t, os, sys; os.rename = lambda *_: sys.exit(9); "
+    slow += "import runpy; sys.argv[0] = 'x'; runpy.run_module('pocket.tiny', run_name='__main__')"
     assert subprocess.run([sys.executable, "-c", slow, command[-1]], cwd=ROOT).returncode == 9
     assert not (tmp_path / "one").exists() and (tmp_path / "one.partial").exists()
     subprocess.run(command, cwd=ROOT, check=True)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
 
 

@@ -13,7 +13,7 @@ import yaml
 
 import build_crv
 from config import load
-from data import pocket
+from pocket import problems as pocket
 from tests.scripts import ROOT
 
 PAGE = (ROOT / "docs/crv.md").read_text(encoding="utf-8")
@@ -25,7 +25,7 @@ def teacher():
     """Address of the scripted teacher, as the pocket run starts it."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "agents.teacher", "--port", str(port)], cwd=ROOT, stderr=-3)
+    process = subprocess.Popen([sys.executable, "-m", "pocket.teacher", "--port", str(port)], cwd=ROOT, stderr=-3)
     end = time.monotonic() + 60
     while True:
         try:

@@ -7,11 +7,11 @@ from crv_cli import command, run, write_problems
 from scripted_endpoint import Server
 
 from agents.forecast import forecast, show_forecast
-from agents.teacher import complete
 from build_crv import Config
 from config import load
-from data.pocket import PocketConfig, build
 from data.records import write_jsonl
+from pocket.problems import PocketConfig, build
+from pocket.teacher import complete
 
 
 def config(tmp_path, *more):

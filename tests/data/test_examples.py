@@ -4,7 +4,7 @@ import json
 
 from data.examples import DataConfig, load_pairs, load_sft, sequences_saved
 from data.render import Renderer
-from model.tiny import make_tokenizer
+from pocket.tiny import make_tokenizer
 from tests.tiny import pair_rows, sft_rows
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from data.render import Renderer, prompt_messages, response_text
 from errors import UserError
-from model.tiny import FAMILIES, make_tokenizer
+from pocket.tiny import FAMILIES, make_tokenizer
 
 TURN_END = {"qwen2": "<|im_end|>", "llama": "<|eot_id|>", "mistral": "</s>"}
 

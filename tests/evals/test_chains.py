@@ -8,7 +8,7 @@ from data.records import iter_jsonl, write_jsonl
 from errors import UserError
 from evals import chains
 from evals.benchmarks.common import BenchmarkConfig
-from runs.answers import read_answers
+from pocket.study.findings import read_answers
 
 
 @pytest.fixture

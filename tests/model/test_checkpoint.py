@@ -15,7 +15,7 @@ from errors import UserError
 from model.export import export
 from model.logprobs import LogProbModel
 from model.parallel import Ranks
-from model.tiny import make_model
+from pocket.tiny import make_model
 from tests.model.small_runs import (
     FORKS,
     assert_equal,

@@ -13,7 +13,7 @@ from model.load import ModelConfig, load_policy, load_tokenizer
 from model.parallel import Ranks
 from model.reference import cache_key, reference_logps
 from model.stream import WeightFiles
-from model.tiny import make_model
+from pocket.tiny import make_model
 
 
 @pytest.fixture(scope="module")

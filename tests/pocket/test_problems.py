@@ -10,11 +10,11 @@ from dataclasses import replace
 import pytest
 from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-from agents.arithmetic import equations, parse_number
-from data.pocket import WRITERS, PocketConfig, StyleShares, TaskConfig, build
 from data.records import check_record, write_jsonl
 from errors import UserError
 from grading.answers import compare, final_answer
+from pocket.arithmetic import equations, parse_number
+from pocket.problems import WRITERS, PocketConfig, StyleShares, TaskConfig, build
 
 MIXED = PocketConfig(
     train_problems=300,
@@ -131,7 +131,7 @@ def test_command_line(tmp_path):
     for run in ("a", "b"):
         words = [f"out={tmp_path / run}", "train_problems=12", "test_problems=5"]
         done = subprocess.run(
-            [sys.executable, "-m", "data.pocket", *words],
+            [sys.executable, "-m", "pocket.problems", *words],
             capture_output=True,
             text=True,
             env={**os.environ, "PYTHONHASHSEED": str(len(contents))},
@@ -145,7 +145,7 @@ def test_command_line(tmp_path):
 
 def test_command_line_refuses_an_unknown_key():
     done = subprocess.run(
-        [sys.executable, "-m", "data.pocket", "train_problem=12"], capture_output=True, text=True, check=False
+        [sys.executable, "-m", "pocket.problems", "train_problem=12"], capture_output=True, text=True, check=False
     )
     assert done.returncode == 2
     assert "did you mean train_problems" in done.stderr

@@ -1,11 +1,11 @@
 """The pocket run's teacher: a scripted one, behind a real HTTP server that speaks OpenAI's chat completions.
 
-    python -m agents.teacher --port 8799 --error-rate 0.1 --seed 0
+    python -m pocket.teacher --port 8799 --error-rate 0.1 --seed 0
 
 It stands in for DeepSeek-R1-Distill-Qwen-32B where no large model can run; its model id, "scripted-teacher", says so.
 It is a separate process that knows only what the messages say: it tells its role by the prompt (Table 13), parses the
 problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds there
-(agents/scripted.py, agents/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs: a
+(pocket/chains.py, pocket/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs: a
 wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a thought and
 stands in a sentence.
 
@@ -23,9 +23,9 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from agents import scripted
-from agents.arithmetic import parse_number
-from agents.corruption import corrupt, slip_only
+from pocket import chains
+from pocket.arithmetic import parse_number
+from pocket.corruption import corrupt, slip_only
 
 MODEL = "scripted-teacher"
 
@@ -74,15 +74,15 @@ def reply(task, rng, error_rate):
     errs = rng.random() < error_rate
     if task.role == "corrupt":
         return _corrupted(task, rng, errs)
-    reading = scripted.read(task.problem, task.reasoning)
+    reading = chains.read(task.problem, task.reasoning)
     if task.role in ("extend", "simplify"):
-        rewritten = (scripted.extend if task.role == "extend" else scripted.simplify)(reading, task.answer)
+        rewritten = (chains.extend if task.role == "extend" else chains.simplify)(reading, task.answer)
         rewritten = rewritten or task.reasoning  # it leads nowhere: nothing to build on
         return _without_answer(task, rewritten, rng) if errs else rewritten
     if task.role == "verifier":
-        verdict = "YES" if scripted.verify(reading, task.answer) else "NO"
+        verdict = "YES" if chains.verify(reading, task.answer) else "NO"
         return _wordy(verdict, rng) if errs else verdict
-    level = scripted.judge(reading)
+    level = chains.judge(reading)
     if not errs:
         return level
     if rng.random() < 0.5:
@@ -93,8 +93,8 @@ def reply(task, rng, error_rate):
 def _corrupted(task, rng, errs):
     wrong = corrupt(task.problem, task.reasoning, task.answer, rng)
     if errs:  # as in the paper's own Table 12: an error in the middle, the right number in the end
-        reading = scripted.read(task.problem, task.reasoning)
-        return slip_only(reading, task.reasoning, rng) or scripted.simplify(reading, task.answer) or task.reasoning
+        reading = chains.read(task.problem, task.reasoning)
+        return slip_only(reading, task.reasoning, rng) or chains.simplify(reading, task.answer) or task.reasoning
     return wrong or task.reasoning
 
 

@@ -1,6 +1,6 @@
 """What the study's student thinks of each kind of chain before the preference stage: the median of log π_ref, in nats.
 
-    python -m runs.known --config configs/pocket/study/micro.yaml
+    python -m pocket.study.known --config configs/pocket/study/micro.yaml
 
 From the reference log-probs that the study's CogPO runs left. easy, med and hard are original chains by the Critic's
 first verdict, easy* and hard* their verified rewrites, ~easy, ~med and ~hard the incorrect ones.
@@ -18,7 +18,7 @@ from evals.tables import markdown_rows
 from model.export import FOLDER
 from model.load import load_tokenizer
 from model.reference import read_cache, sequence_hash
-from runs.study import Place, StudyConfig
+from pocket.study.study import Place, StudyConfig
 
 KINDS = ("easy*", "hard*", "med", "easy", "hard", "~med", "~easy", "~hard")
 
@@ -29,7 +29,7 @@ def main(cfg):
         for seed in cfg.seeds:
             place = Place(cfg, mixture, seed)
             if not Path(place.out("cogpo"), FOLDER).exists():  # a run that ended has every reference log-prob
-                raise UserError(f"{place.out('cogpo')} has not ended; run runs.study with this config first")
+                raise UserError(f"{place.out('cogpo')} has not ended; run pocket.study.study with this config first")
             known = {}
             for folder in Path(place.out("reference")).iterdir():
                 known |= read_cache(folder)

@@ -2,9 +2,9 @@
 
 from typing import NamedTuple
 
-from agents.arithmetic import Node, combine, parse_number, relations, write, write_number
-from agents.scripted import read, statements
 from grading.answers import final_answer
+from pocket.arithmetic import Node, combine, parse_number, relations, write, write_number
+from pocket.chains import read, statements
 
 
 class Fact(NamedTuple):

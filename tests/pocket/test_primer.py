@@ -2,10 +2,10 @@
 
 import re
 
-from agents.arithmetic import equations
-from data.pocket import WRITERS
-from data.primer import PrimerConfig, main
 from data.records import read_records
+from pocket.arithmetic import equations
+from pocket.problems import WRITERS
+from pocket.study.primer import PrimerConfig, main
 
 
 def test_sheets(tmp_path):

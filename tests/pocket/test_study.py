@@ -12,12 +12,13 @@ import evaluate
 import train_cogpo
 import train_sft
 from config import load
-from data.pocket import PocketConfig
 from data.records import write_jsonl
 from errors import UserError
 from evals.models import write_facts
 from evals.stats import sign_flip
-from runs import answers, study
+from pocket.problems import PocketConfig
+from pocket.study import findings as answers
+from pocket.study import study
 
 SCHEMAS = {
     "train_sft.py": train_sft.Config,
@@ -32,7 +33,7 @@ STUDIES = [file for file in CONFIGS if "mixtures:" in file.read_text()]
 def read(unit):
     """The config that a unit's command gives its script."""
     if unit.words[0] == "-m":
-        assert unit.words[1] == "data.pocket"
+        assert unit.words[1] == "pocket.problems"
         return load(PocketConfig, unit.words[2:])
     return load(SCHEMAS[unit.words[0]], unit.words[1:])
 

@@ -1,6 +1,6 @@
 """Tiny random models of the families that the paper trains, with tokenizers and chat templates in their styles.
 
-    python -m model.tiny qwen2=out/smoke/Qwen/Qwen2.5-7B-Instruct …        also llama, mistral, r1
+    python -m pocket.tiny qwen2=out/smoke/Qwen/Qwen2.5-7B-Instruct …        also llama, mistral, r1
 
 What they answer is noise. They are for smoke runs (`bash runs/table2.sh --smoke`) and tests, where the path counts.
 """

@@ -1,6 +1,6 @@
 """What the micro student of the pocket study learns before the study: single steps of arithmetic, and counting.
 
-    python -m data.primer out=out/study/student/primer.jsonl
+    python -m pocket.study.primer out=out/study/student/primer.jsonl
 
 A model trained from scratch knows nothing; this gives it what a pretrained one brings along: to read numbers, to add,
 subtract and multiply in one step, to take a number apart, how many legs an animal has, and the form of a final answer.

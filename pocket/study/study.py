@@ -1,7 +1,7 @@
 """The study at pocket size: every question of Tables 2, 5, 6 and Fig. 6 over several seeds and task mixtures.
 
-    python -m runs.study --config configs/pocket/study/micro.yaml       a micro student: 80 minutes on two cores
-    python -m runs.study --config configs/pocket/study/smollm2.yaml     SmolLM2-135M: for who has a GPU, or days
+    python -m pocket.study.study --config configs/pocket/study/micro.yaml       a micro student: 80 minutes on two cores
+    python -m pocket.study.study --config configs/pocket/study/smollm2.yaml     SmolLM2-135M: for who has a GPU, or days
 
 Every unit of it is one of the project's own commands with a folder of its own and can be repeated by hand: its words
 are in `out`/units/NAME.done, what it said is in NAME.log. Killed at any moment, the same command goes on.
@@ -11,7 +11,7 @@ are in `out`/units/NAME.done, what it said is in NAME.log. Killed at any moment,
    loss has the same number of trials, and the mean validation accuracy over the tuning seeds decides.
 3. The study, every seed with training problems, a CRV pass and an order of its own: eight SFT runs, four preference
    losses from the CRV+SFT checkpoint, and CogPO with its three β in every other order or with one of them for all gaps.
-4. evaluate.py over the test problems, with a table for each table of the paper; answers.md (runs/answers.py).
+4. evaluate.py over the test problems, with a table for each table of the paper; answers.md (pocket/study/findings.py).
 """
 
 import contextlib
@@ -29,9 +29,9 @@ import yaml
 
 from config import at_least_one, claim_output, run_cli
 from errors import UserError
+from pocket.study.findings import num_records, read_answers, write_report
+from pocket.study.units import Unit, run_units
 from progress import say
-from runs.answers import num_records, read_answers, write_report
-from runs.units import Unit, run_units
 
 SETS = {  # training sets of the SFT stage: names of build_crv.py's files
     "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
@@ -53,7 +53,7 @@ class StudyConfig:
     student: str
     """model folder that they leave"""
     mixtures: dict[str, str]
-    """name: config of data.pocket"""
+    """name: config of pocket.problems"""
     trials: dict[str, list[dict[str, float | list[float]]]]
     """sft, cogpo, dpo, beta_dpo, simpo: the settings to choose from"""
     train_problems: int
@@ -120,7 +120,7 @@ def teacher():
     """The scripted teacher as a process of its own; yields its address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "agents.teacher", "--port", str(port)], stdout=-3)
+    process = subprocess.Popen([sys.executable, "-m", "pocket.teacher", "--port", str(port)], stdout=-3)
     try:
         while not listens(port):
             if process.poll() is not None:
@@ -174,7 +174,7 @@ def data_units(cfg, place):
     folder, trial = place.folder, bool(place.sub)
     study = Place(cfg, place.mixture, cfg.seeds[0])
     words = [
-        "-m", "data.pocket", "--config", cfg.mixtures[place.mixture], f"out={folder}/data", f"seed={place.seed}",
+        "-m", "pocket.problems", "--config", cfg.mixtures[place.mixture], f"out={folder}/data", f"seed={place.seed}",
         f"test_seed={cfg.test_seed + trial}", f"train_problems={cfg.train_problems}",
         f"test_problems={cfg.validation_problems if trial else cfg.test_problems}",
     ]  # fmt: skip

@@ -14,12 +14,13 @@ from fractions import Fraction
 import openai
 import pytest
 
-from agents import scripted, teacher
-from agents.arithmetic import equations, parse_number, relations
 from agents.prompts import load_prompts, question
 from agents.roles import LEVELS, VERDICTS, parse_label
-from data.pocket import PocketConfig, StyleShares, TaskConfig, build
 from grading.answers import compare, final_answer
+from pocket import chains as scripted
+from pocket import teacher
+from pocket.arithmetic import equations, parse_number, relations
+from pocket.problems import PocketConfig, StyleShares, TaskConfig, build
 
 PROMPTS = load_prompts()
 TASKS = {
@@ -265,7 +266,7 @@ def server():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "agents.teacher", "--port", str(port), "--error-rate", "0.3", "--seed", "5"]
+    command = [sys.executable, "-m", "pocket.teacher", "--port", str(port), "--error-rate", "0.3", "--seed", "5"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     url = f"http://127.0.0.1:{port}"
     for _ in range(200):
@@ -329,7 +330,7 @@ def test_over_the_wire_the_order_of_requests_changes_nothing(server):
 
 def test_a_port_in_use_is_one_clear_line(server):
     port = server[0].rpartition(":")[2]
-    done = subprocess.run([sys.executable, "-m", "agents.teacher", "--port", port], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "pocket.teacher", "--port", port], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(rf"error: cannot listen on 127\.0\.0\.1:{port}: .+\n", done.stderr), done.stderr
 

@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.records import write_jsonl
 from data.render import Renderer
-from model.scratch_student import ScratchConfig, main
+from pocket.study.micro import ScratchConfig, main
 from tests.tiny import sft_rows
 
 

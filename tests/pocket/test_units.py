@@ -10,7 +10,7 @@ import pytest
 
 from errors import UserError
 from evals.store import lock
-from runs.units import Unit, run_units
+from pocket.study.units import Unit, run_units
 
 
 def note(name, file, needs=()):
@@ -86,9 +86,8 @@ def test_another_config_under_the_same_name_is_refused(tmp_path):
 
 def test_what_a_killed_run_leaves_behind_keeps_others_out(tmp_path):
     wait = Unit("a", ("-c", f"import pathlib, time\npathlib.Path({str(tmp_path / 'pid')!r}).touch()\ntime.sleep(60)"))
-    code = (
-        f"from runs.units import *\nrun_units([Unit('a', {wait.words!r})], {str(tmp_path / 'units')!r}, 1, 1, 'test')"
-    )
+    units = f"[Unit('a', {wait.words!r})]"
+    code = f"from pocket.study.units import *\nrun_units({units}, {str(tmp_path / 'units')!r}, 1, 1, 'test')"
     driver = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, start_new_session=True)
     try:
         while not (tmp_path / "pid").exists():

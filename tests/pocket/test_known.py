@@ -12,8 +12,8 @@ from data.render import Renderer
 from errors import UserError
 from model.load import load_tokenizer
 from model.reference import sequence_hash
-from model.tiny import make_model
-from runs import known, study
+from pocket.study import known, study
+from pocket.tiny import make_model
 
 
 def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
@@ -28,7 +28,7 @@ def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
     cache.mkdir(parents=True)
     lines = [[sequence_hash(renderer.sequence(prompt, text)), value] for text, value in values.items()]
     (cache / "rank-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    with pytest.raises(UserError, match=r"seed1/cogpo has not ended; run runs.study"):
+    with pytest.raises(UserError, match=r"seed1/cogpo has not ended; run pocket.study.study"):
         known.main(cfg)
     (tmp_path / "a/seed1/cogpo/model").mkdir(parents=True)
     known.main(cfg)

