@@ -29,16 +29,17 @@ from typing import Literal
 
 from agents.client import EndpointConfig, check_endpoints
 from agents.probe import Prober
-from agents.sampler import Ask, Known, draw
 from config import RESOLVED, at_least_one, check_folder, check_output, claim_output, run_cli
 from errors import UserError
-from evals import benchmarks, report, viewer
+from evals import benchmarks, report
+from evals import samples as viewer
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import measured
-from evals.grading import grade_keys, grade_missing
+from evals.grade import grade_keys, grade_missing
 from evals.models import read_facts, resolve, write_facts
-from evals.plan import settings, show_plan, wanted
+from evals.questions import settings, show_plan, wanted
 from evals.report import TableConfig
+from evals.served import Ask, Known, draw
 from evals.store import Ledgers, lock
 from grading.programs import exposes_environment, isolation
 from progress import say
@@ -302,7 +303,7 @@ def render(cfg, shown, facts, places):
 
 
 def write_pages(cfg, items):
-    """The responses themselves: samples.html, and compare.html of two models. items: of evals/viewer.py."""
+    """The responses themselves: samples.html, and compare.html of two models. items: of evals/samples.py."""
     if items:
         folder = Path(cfg.report or cfg.out)
         viewer.write_samples(folder / "samples.html", cfg.title, items)

@@ -1,1 +1,1 @@
-"""What talks to language models: the CRV agents, their client and journal, the scripted teacher."""
+"""What talks to language models: the CRV agents, their client and journal."""

@@ -1,1 +1,1 @@
-"""What is read and fed: records, sources, final answers, rendering, pairs, packing; and running programs."""
+"""What is trained on: records, sources, decontamination, rendering, pairs, packing."""

@@ -1,1 +1,1 @@
-"""What is measured: benchmarks, generation, grading, statistics, the paper's tables."""
+"""What is measured: benchmarks, generation, grades, statistics, the paper's tables."""

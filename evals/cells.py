@@ -8,7 +8,7 @@ from evals.results import Answer, Cell
 def measured(cfg, plan, asked, places, problems, wanted, keys, generations, grades):
     """[Table] for every table of `plan`. A cell with a response that is missing or not graded is left out.
 
-    asked: {benchmark: Settings}. places: {model: {run: Place}}. wanted, keys: of evals.plan and evals.grading.
+    asked: {benchmark: Settings}. places: {model: {run: Place}}. wanted, keys: of evals.questions and evals.grade.
     """
     samples = {}  # (place, problem) -> keys of its generations, one a sample
     for want in wanted:

@@ -1,6 +1,6 @@
 """In-process generation by transformers' continuous batching (paged keys and values), for CUDA with flash attention.
 
-Same contract as evals/generate.py's `generate`, but for one thing: the random numbers come from one stream, so a
+Same contract as model/generate.py's `generate`, but for one thing: the random numbers come from one stream, so a
 sampled response depends on which others ran beside it. Greedy ones do not, up to rounding.
 
 It drives the manager of transformers itself: `generate_batch` hands nothing out before all have ended, and what goes
@@ -12,7 +12,7 @@ import hashlib
 from transformers import AutoModelForCausalLM, ContinuousBatchingConfig, GenerationConfig
 
 from errors import UserError
-from evals.generate import Completion, pretrained
+from model.generate import Completion, pretrained
 
 WAIT = 1.0  # seconds between two looks at whether the generating thread still lives
 STOP = 60.0  # seconds that it gets to end

@@ -1,6 +1,6 @@
 """Generates the missing responses of one model inside this process, and chooses its dtype and backend.
 
-Backends: `slots` (evals/generate.py) runs anywhere, and a response depends on nothing but its own prompt and seed.
+Backends: `slots` (model/generate.py) runs anywhere, and a response depends on nothing but its own prompt and seed.
 `continuous` (evals/continuous.py) is transformers' continuous batching: keys and values live in pages, so that sixty
 responses of 32,768 tokens need not fit at once, under CUDA graphs and flash attention. `auto` takes it on CUDA where
 flash-attn is installed; without it its attention is slower than the slots'.
@@ -18,7 +18,7 @@ from transformers.utils import is_flash_attn_2_available
 from data.render import Renderer
 from errors import UserError
 from evals import continuous
-from evals import generate as slots
+from model import generate as slots
 from progress import Progress, say
 
 

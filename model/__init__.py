@@ -1,1 +1,1 @@
-"""What computes: loading, attention, log-probs, sharding, reference, checkpoints, the optimizer."""
+"""What computes: loading, attention, log-probs, sharding, reference, checkpoints, the optimizer, generation."""

@@ -3,12 +3,13 @@
 import json
 from dataclasses import dataclass, field
 
-from evals import benchmarks, viewer
+from evals import benchmarks
+from evals import samples as viewer
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import measured
-from evals.grading import grade_keys, grade_missing
+from evals.grade import grade_keys, grade_missing
 from evals.models import Place
-from evals.plan import settings, wanted
+from evals.questions import settings, wanted
 from evals.report import TableConfig
 from evals.store import Ledgers
 from evals.tables import markdown

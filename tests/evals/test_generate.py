@@ -14,11 +14,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.render import Renderer, prompt_messages
 from errors import UserError
 from evals import continuous, inprocess
-from evals import generate as gen
-from evals.generate import Request, Sampling, generate, pick
 from evals.models import Place
-from evals.plan import Settings, Wanted
 from evals.problem import Problem
+from evals.questions import Settings, Wanted
+from model import generate as gen
+from model.generate import Request, Sampling, generate, pick
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,8 @@ import pytest
 from errors import UserError
 from evals.benchmarks.common import BenchmarkConfig
 from evals.models import Place, resolve
-from evals.plan import settings, wanted
 from evals.problem import Problem
+from evals.questions import settings, wanted
 from evals.store import key_of
 
 

@@ -4,7 +4,7 @@ import pytest
 from scripted_endpoint import reply
 
 from agents.reply import read_reply
-from agents.sampler import same_model
+from evals.served import same_model
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from evals.samples import write_comparison, write_samples
 from evals.stats import sign_flip
-from evals.viewer import write_comparison, write_samples
 from tests.browser import Browser, needs_browser
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
