@@ -18,7 +18,7 @@ from typing import Literal
 import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
-from data.examples import (
+from data.dataset import (
     BatchConfig,
     DataConfig,
     HeldOutConfig,

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from config import at_least_one, check_output, claim_output, flat, run_cli
-from data.examples import BatchConfig, DataConfig, HeldOutConfig, count_tokens, load_sft, plan_step
+from data.dataset import BatchConfig, DataConfig, HeldOutConfig, count_tokens, load_sft, plan_step
 from data.packing import pack, plan_epoch, plan_stats
 from data.render import Renderer
 from losses import sft_loss

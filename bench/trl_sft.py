@@ -15,7 +15,7 @@ import sys
 
 from bench.compare import LR, Candidate, attention, main, our_modes
 from bench.workload import chains, triads, write
-from data.examples import DataConfig, load_sft
+from data.dataset import DataConfig, load_sft
 from data.render import Renderer
 from model.load import load_tokenizer
 

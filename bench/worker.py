@@ -88,7 +88,7 @@ def ours(spec):
 def trl_dpo(spec):
     from trl import DPOConfig, DPOTrainer
 
-    from data.examples import DataConfig, load_pairs
+    from data.dataset import DataConfig, load_pairs
 
     base, clock = _base(), Clock()
     tokenizer, renderer, text, end = _rendering(spec)
@@ -121,7 +121,7 @@ def trl_dpo(spec):
 def trl_sft(spec):
     from trl import SFTConfig, SFTTrainer
 
-    from data.examples import DataConfig, load_sft
+    from data.dataset import DataConfig, load_sft
 
     base, clock = _base(), Clock()
     tokenizer, renderer, text, end = _rendering(spec)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from data.examples import Examples, Pair
+from data.dataset import Examples, Pair
 from data.packing import Unit, plan_epoch, plan_micro_batches, plan_stats
 from errors import UserError
 from model.flops import forward_flops, peak_flops, quadratic, shape_of, train_flops
@@ -210,7 +210,7 @@ def show_plan(cfg, hf_config, examples, reference=False):
     """The text that --plan prints. Raises UserError for an unknown GPU.
 
     cfg: a script's Config, with `plan_for: PlanConfig`. hf_config: the model's transformers config. examples:
-    data.examples.Examples. reference: whether log π_ref of every sequence is computed first.
+    data.dataset.Examples. reference: whether log π_ref of every sequence is computed first.
     """
     machine, shape, settings = cfg.plan_for, shape_of(hf_config), settings_of(cfg)
     peak = peak_flops(machine.gpu)

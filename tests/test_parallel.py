@@ -93,7 +93,7 @@ def test_nll_term_is_the_mean_log_prob_of_chosen_responses(tiny_qwen, uneven, tm
     """One step over all pairs: loss = ln 2 + weight × mean over pairs of −log π(y_w)/|y_w|, here by transformers."""
     from transformers import AutoModelForCausalLM
 
-    from data.examples import DataConfig, load_pairs
+    from data.dataset import DataConfig, load_pairs
     from data.render import Renderer
     from model.load import load_tokenizer
 

@@ -64,7 +64,7 @@ def test_the_export_stops_where_training_stopped(files, tmp_path):
 
 def test_first_sft_loss_is_the_models_own(sft_run, tiny_qwen, files):
     """The logged loss of step 0 against transformers' unpacked forward pass over the same 8 examples."""
-    from data.examples import DataConfig, load_sft
+    from data.dataset import DataConfig, load_sft
     from data.packing import plan_epoch
     from data.render import Renderer
     from model.load import load_tokenizer
@@ -170,7 +170,7 @@ def test_batch_level_beta_does_not_depend_on_ranks_or_packing(tiny_qwen, files, 
 
 def test_three_unique_responses_equal_six_separate(tiny_qwen, files):
     """Loss and gradient of a triad with shared responses = the same with every pair's responses run on their own."""
-    from data.examples import DataConfig, load_pairs
+    from data.dataset import DataConfig, load_pairs
     from data.packing import pack
     from data.render import Renderer
     from losses import cogpo_loss

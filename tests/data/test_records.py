@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from data.examples import DataConfig, load_pairs, load_sft
+from data.dataset import DataConfig, load_pairs, load_sft
 from data.pairs import make_pairs
 from data.records import read_records, write_jsonl
 from data.render import Renderer

@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-from data.examples import BatchConfig, DataConfig, Examples, Pair
+from data.dataset import BatchConfig, DataConfig, Examples, Pair
 from data.packing import Unit, pack
 from data.render import Sequence
 from errors import UserError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data.examples import DataConfig, load_pairs
+from data.dataset import DataConfig, load_pairs
 from data.render import Renderer, Sequence
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.parallel import Ranks

@@ -2,7 +2,7 @@
 
 import json
 
-from data.examples import DataConfig, load_pairs, load_sft, sequences_saved
+from data.dataset import DataConfig, load_pairs, load_sft, sequences_saved
 from data.render import Renderer
 from pocket.tiny import make_tokenizer
 from tests.tiny import pair_rows, sft_rows
