@@ -13,7 +13,7 @@ import torch
 
 from data.records import write_jsonl
 from pocket.tiny import make_model
-from tests.tiny import pair_rows, sft_rows
+from tests.support.tiny import pair_rows, sft_rows
 
 torch.set_num_threads(1)
 

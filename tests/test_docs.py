@@ -12,7 +12,7 @@ import typing
 import pytest
 
 from config import load
-from tests.scripts import ROOT
+from tests.support.scripts import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # a file of another project is named with its line: `dpo_trainer.py:801`

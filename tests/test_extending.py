@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.scripts import ROOT, cogpo_words, metrics
+from tests.support.scripts import ROOT, cogpo_words, metrics
 
 BLOCK = re.compile(r"^```diff\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")

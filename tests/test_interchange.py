@@ -5,7 +5,7 @@ import re
 import pytest
 
 from pocket.tiny import make_model
-from tests.scripts import ROOT, cogpo_words, metrics, run
+from tests.support.scripts import ROOT, cogpo_words, metrics, run
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PAGE = (ROOT / "docs/interchange.md").read_text(encoding="utf-8")

@@ -7,13 +7,13 @@ import traceback
 
 import pytest
 from aiohttp import web
-from scripted_endpoint import Server, error, reply
 
 from agents.client import REFUSALS, Endpoint, EndpointConfig, Traits
 from agents.pool import Pool
 from agents.prompts import load_prompts, question
 from agents.reply import join_stream, read_reply, room_left
 from errors import UserError
+from tests.support.scripted_endpoint import Server, error, reply
 
 
 def body(n=0):

@@ -3,9 +3,7 @@
 import json
 
 import pytest
-from crv_cli import command, write_problems
 from datasets import load_dataset
-from scripted_endpoint import Server
 
 import build_crv
 from agents import convert
@@ -13,6 +11,8 @@ from config import load
 from data import sources
 from data.records import read_records
 from errors import UserError
+from tests.support.crv_cli import command, write_problems
+from tests.support.scripted_endpoint import Server
 
 SYSTEM = 'Be "brief".'
 

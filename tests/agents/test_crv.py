@@ -3,7 +3,6 @@
 import asyncio
 
 import pytest
-from scripted_endpoint import Server, reply, script
 
 from agents.client import Endpoint, EndpointConfig
 from agents.crv import Rules, life_of
@@ -13,6 +12,7 @@ from agents.pool import Pool
 from agents.prompts import load_prompts
 from agents.roles import Agents, Sampling, Thresholds
 from agents.tally import Tally
+from tests.support.scripted_endpoint import Server, reply, script
 
 PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}
 WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."

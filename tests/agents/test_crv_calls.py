@@ -3,12 +3,12 @@
 import asyncio
 
 import pytest
-from scripted_endpoint import Server, error, reply, script
 from test_crv import PROBLEM, WRONG, live, with_agents
 
 from agents.crv import Rules, life_of, run_problems
 from agents.roles import Sampling
 from errors import UserError
+from tests.support.scripted_endpoint import Server, error, reply, script
 
 # --- replies that cannot be used ---
 

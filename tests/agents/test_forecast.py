@@ -3,8 +3,6 @@
 import json
 
 import pytest
-from crv_cli import command, run, write_problems
-from scripted_endpoint import Server
 
 from agents.forecast import forecast, show_forecast
 from build_crv import Config
@@ -12,6 +10,8 @@ from config import load
 from data.records import write_jsonl
 from pocket.problems import PocketConfig, build
 from pocket.teacher import complete
+from tests.support.crv_cli import command, run, write_problems
+from tests.support.scripted_endpoint import Server
 
 
 def config(tmp_path, *more):

@@ -2,12 +2,11 @@
 
 import re
 
-from crv_cli import command, write_problems
-from scripted_endpoint import Server, reply
-
 import build_crv
 from agents import live
 from config import load
+from tests.support.crv_cli import command, write_problems
+from tests.support.scripted_endpoint import Server, reply
 
 
 def fixed(asked):

@@ -8,13 +8,13 @@ import shutil
 
 import pytest
 import yaml
-from crv_cli import ROOT, command, write_problems
-from scripted_endpoint import Server
 
 import build_crv
 from agents import merge
 from config import load
 from errors import UserError
+from tests.support.crv_cli import ROOT, command, write_problems
+from tests.support.scripted_endpoint import Server
 
 COUNT = 20
 FREE = (  # what changes no answer may differ; where the whole shows it, it is as in shard 0

@@ -4,13 +4,13 @@ import asyncio
 import time
 
 import pytest
-from scripted_endpoint import RESET, Server, error, reply
 
 from agents.client import Endpoint, EndpointConfig
 from agents.limits import Budget, Gate, Pace
 from agents.pool import Pool, open_endpoints
 from agents.prompts import load_prompts, question
 from errors import UserError
+from tests.support.scripted_endpoint import RESET, Server, error, reply
 
 
 def body(n=0):

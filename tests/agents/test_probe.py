@@ -6,15 +6,15 @@ import random
 
 import pytest
 from aiohttp import web
-from crv_cli import check_refused, command, run, write_problems
-from scripted_endpoint import Server, error, reply
-from test_build_crv import fixed
 
 import build_crv
 from agents.client import Endpoint, EndpointConfig, Refused
 from agents.probe import LONG, Prober, summary
 from config import load
 from errors import UserError
+from tests.scripts.test_build_crv import fixed
+from tests.support.crv_cli import check_refused, command, run, write_problems
+from tests.support.scripted_endpoint import Server, error, reply
 
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
 

@@ -11,7 +11,7 @@ from agents import figures
 from agents.exports import cost, pair_rows
 from agents.report import render, sample
 from agents.tally import Tally
-from tests.browser import Browser, needs_browser
+from tests.support.browser import Browser, needs_browser
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
 HREF = r"$\href{javascript:document.body.dataset.pwned=1}{x^2}$"

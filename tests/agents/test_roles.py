@@ -5,12 +5,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from scripted_endpoint import parse
 
 from agents.guards import clean
 from agents.prompts import DEFAULT_DIR, NAMES, OURS, load_prompts, question
 from agents.roles import LEVELS, VERDICTS, Thresholds, parse_label, parse_scores
 from errors import UserError
+from tests.support.scripted_endpoint import parse
 
 PAPER = Path(__file__).parents[3] / "shared/paper/paper.txt"
 

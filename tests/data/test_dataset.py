@@ -5,7 +5,7 @@ import json
 from data.dataset import DataConfig, load_pairs, load_sft, sequences_saved
 from data.render import Renderer
 from pocket.tiny import make_tokenizer
-from tests.tiny import pair_rows, sft_rows
+from tests.support.tiny import pair_rows, sft_rows
 
 
 class CountingRenderer(Renderer):

@@ -10,7 +10,7 @@ from data.records import read_records, write_jsonl
 from data.render import Renderer
 from errors import UserError
 from pocket.tiny import make_tokenizer
-from tests.tiny import pair_rows, sft_rows
+from tests.support.tiny import pair_rows, sft_rows
 
 GOOD = {"id": "a", "problem": "1+1?", "answer": "2", "reasoning": "1+1=2"}
 

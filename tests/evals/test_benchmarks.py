@@ -14,7 +14,7 @@ from evals import benchmarks
 from evals.benchmarks import choice
 from evals.benchmarks.common import BenchmarkConfig
 from evals.published import SIZES, TABLES
-from tests.benchmark_rows import GPQA, MMLU, ROWS, load, one, write
+from tests.support.benchmark_rows import GPQA, MMLU, ROWS, load, one, write
 
 ROOT = Path(__file__).resolve().parents[2]
 

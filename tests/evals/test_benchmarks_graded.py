@@ -5,7 +5,7 @@ import pytest
 from evals import benchmarks
 from evals.benchmarks import olympiad
 from grading.answers import STATUSES
-from tests.benchmark_rows import GPQA, MMLU, OLYMPIAD, ROWS, one
+from tests.support.benchmark_rows import GPQA, MMLU, OLYMPIAD, ROWS, one
 
 # --- prompts ---
 

@@ -9,7 +9,7 @@ import pytest
 
 from evals.samples import write_comparison, write_samples
 from evals.stats import sign_flip
-from tests.browser import Browser, needs_browser
+from tests.support.browser import Browser, needs_browser
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
 SECRET = "Which quokka of Rottnest lactonises \\tfrac{7}{91} of its ylide? A) wombat B) numbat C) dunnart D) bilby"

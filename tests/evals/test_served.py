@@ -1,10 +1,10 @@
 """What a reply keeps of a thought, and when two names are of one model. evaluate.py's tests do the rest over HTTP."""
 
 import pytest
-from scripted_endpoint import reply
 
 from agents.reply import read_reply
 from evals.served import same_model
+from tests.support.scripted_endpoint import reply
 
 
 @pytest.mark.parametrize(

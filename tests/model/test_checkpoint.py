@@ -16,7 +16,7 @@ from model.export import export
 from model.logprobs import LogProbModel
 from model.parallel import Ranks
 from pocket.tiny import make_model
-from tests.model.small_runs import (
+from tests.support.small_runs import (
     FORKS,
     assert_equal,
     config,

@@ -6,7 +6,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.records import write_jsonl
 from data.render import Renderer
 from pocket.study.micro import ScratchConfig, main
-from tests.tiny import sft_rows
+from tests.support.tiny import sft_rows
 
 
 def test_student(tmp_path):

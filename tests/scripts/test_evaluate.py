@@ -16,8 +16,8 @@ from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
 from pocket.tiny import make_model
-from tests.evaluate_cli import ROOT, error_line, lines, run
-from tests.tiny import sums
+from tests.support.evaluate_cli import ROOT, error_line, lines, run
+from tests.support.tiny import sums
 
 
 @pytest.fixture(scope="module")

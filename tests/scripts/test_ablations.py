@@ -5,11 +5,11 @@ import json
 import random
 
 import pytest
-from crv_cli import command, write_problems
-from scripted_endpoint import Server
 
 import build_crv
 from config import load
+from tests.support.crv_cli import command, write_problems
+from tests.support.scripted_endpoint import Server
 
 
 def stubborn(asked):

@@ -17,7 +17,7 @@ import config
 import train_sft
 from data.records import write_jsonl
 from model.preempt import PREEMPTED
-from tests.scripts import (
+from tests.support.scripts import (
     ROOT,
     assert_same_run,
     cogpo_words,
@@ -28,7 +28,7 @@ from tests.scripts import (
     sft_words,
     weights,
 )  # fmt: skip
-from tests.tiny import pair_rows, sft_rows
+from tests.support.tiny import pair_rows, sft_rows
 
 LONG = {"epochs": 8, "batch__size": 4, "optim__lr": 1e-3, "checkpoint__every_steps": 3}  # 40 steps
 SCRIPTS = pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])

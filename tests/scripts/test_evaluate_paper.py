@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from pocket.tiny import make_model
-from tests.tiny import sums
+from tests.support.tiny import sums
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def evaluate(home, *words):

@@ -3,13 +3,13 @@
 import dataclasses
 
 import pytest
-from crv_cli import ROOT
 
 import build_crv
 from agents.exports import Layout
 from agents.guards import Guards
 from config import load
 from errors import UserError
+from tests.support.crv_cli import ROOT
 
 STUDIES = sorted(path.stem for path in (ROOT / "configs/paper").glob("crv_*.yaml") if "sft" not in path.stem)
 

@@ -16,7 +16,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pocket.tiny import make_model
-from tests.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
+from tests.support.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
 
 
 @pytest.fixture(scope="module")

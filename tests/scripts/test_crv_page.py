@@ -14,7 +14,7 @@ import yaml
 import build_crv
 from config import load
 from pocket import problems as pocket
-from tests.scripts import ROOT
+from tests.support.scripts import ROOT
 
 PAGE = (ROOT / "docs/crv.md").read_text(encoding="utf-8")
 ID = "train-ec37eb5589"

@@ -13,8 +13,6 @@ import threading
 import time
 
 import pytest
-from crv_cli import ROOT, check_refused, command, run, write_problems
-from scripted_endpoint import Server, error, reply
 
 import build_crv
 from agents.exports import write_outputs
@@ -23,6 +21,8 @@ from config import load
 from data import records
 from data.records import iter_jsonl, read_records
 from errors import UserError
+from tests.support.crv_cli import ROOT, check_refused, command, run, write_problems
+from tests.support.scripted_endpoint import Server, error, reply
 
 OUTPUTS = (
     "sft",

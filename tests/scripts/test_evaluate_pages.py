@@ -14,9 +14,9 @@ import evaluate
 from config import load
 from errors import UserError
 from pocket.tiny import make_model
-from tests.tiny import sums
+from tests.support.tiny import sums
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SECRET = "Which quokka of Rottnest lactonises its ylide"
 OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")
 

@@ -1,7 +1,7 @@
 """What the code computed when the golden files were written: losses, training records and grades are still those.
 
-    python -m pytest tests/test_golden.py                    compares
-    python -m tests.test_golden [losses] [crv] [grades]      writes tests/golden/<name>.json anew; all without a word
+    python -m pytest tests/scripts/test_golden.py                  compares
+    python -m tests.scripts.test_golden [losses] [crv] [grades]    writes tests/golden/<name>.json anew; else all
 
 A difference is a defect, or it is meant: then write the file anew and say in the commit what moved and why.
 
@@ -35,9 +35,9 @@ from data.records import iter_jsonl
 from grading.answers import grade
 from grading.choices import choice
 from pocket.tiny import make_model
-from tests.model.small_runs import on_ranks
+from tests.support.small_runs import on_ranks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
 CORPORA = ROOT.parent / "shared/data"
 

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from data.records import write_jsonl
 from pocket.tiny import make_model
-from tests.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
-from tests.tiny import pair_rows
+from tests.support.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
+from tests.support.tiny import pair_rows
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 # starts a task a node, as srun does; ends with the highest status of theirs
 SRUN = """#!/usr/bin/env bash

@@ -11,7 +11,8 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from crv_cli import run, write_problems
+
+from tests.support.crv_cli import run, write_problems
 
 NEEDS = ("fastapi", "uvicorn", "rich")  # pip install "transformers[serving]"
 MODEL = os.environ.get("STUDENT", "out/pocket/student")  # runs/pocket.sh makes one: SmolLM2-135M-Instruct

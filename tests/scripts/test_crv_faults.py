@@ -10,9 +10,10 @@ from collections import Counter
 
 import pytest
 from aiohttp import web
-from crv_cli import ROOT, command, run, write_problems
-from scripted_endpoint import RESET, Server, error, reply
 from test_build_crv import contents, moody, rows, slowly, undisturbed, wait_for
+
+from tests.support.crv_cli import ROOT, command, run, write_problems
+from tests.support.scripted_endpoint import RESET, Server, error, reply
 
 PASSING = ("429", "500", "reset", "hang", "half")  # the same question is answered the next time
 LASTING = ("null", "length", "gibberish", "context")  # properties of the question: never the answer it had

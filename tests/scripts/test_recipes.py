@@ -12,7 +12,7 @@ import yaml
 
 from pocket import smoke
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path.stem for path in ROOT.glob("runs/*.sh") if re.match(r"(table|figure)\d", path.stem))
 TOGETHER = {  # recipes that share runs walk in one folder, as they do in out/paper
     "bespoke": ["table2", "table6", "figure6", "table4"],

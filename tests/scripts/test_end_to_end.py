@@ -11,7 +11,7 @@ import pytest
 
 from pocket.tiny import make_model
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*words):

@@ -3,8 +3,9 @@
 import json
 
 import pytest
-from crv_cli import check_refused, run, write_problems
-from scripted_endpoint import Server
+
+from tests.support.crv_cli import check_refused, run, write_problems
+from tests.support.scripted_endpoint import Server
 
 CODE = {"id": "c1", "problem": "Print twice the number.", "answer": "(see solution)", "domain": "code",
         "reasoning": "chain9:\n```\nprint(2 * int(input()))\n```",

@@ -5,12 +5,12 @@ import subprocess
 import sys
 
 import pytest
-from crv_cli import check_refused, command, run, write_problems
 
 import build_crv
 from config import run_cli
 from data.records import write_jsonl
 from errors import UserError
+from tests.support.crv_cli import check_refused, command, run, write_problems
 
 GOOD = {"id": "a", "problem": "1 + 1?", "answer": "2", "reasoning": "1 + 1 = 2"}
 

@@ -8,8 +8,8 @@ import time
 
 import pytest
 
-from tests.agents.scripted_endpoint import Server, error, reply
-from tests.evaluate_cli import ROOT, error_line, lines, run
+from tests.support.evaluate_cli import ROOT, error_line, lines, run
+from tests.support.scripted_endpoint import Server, error, reply
 
 SLOW = "9^{9^{9^{9}}}"  # the grader gives up on it after some seconds
 
