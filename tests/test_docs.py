@@ -12,15 +12,30 @@ import typing
 import pytest
 
 from config import load
+from pocket.tiny import FAMILIES
 from tests.support.scripts import ROOT
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 # a file of another project is named with its line: `dpo_trainer.py:801`
-ROOMS = ("agents", "bench", "configs", "data", "docs", "evals", "losses", "model", "runs", "tests")
+ROOMS = (
+    "agents",
+    "bench",
+    "configs",
+    "data",
+    "docs",
+    "evals",
+    "grading",
+    "losses",
+    "model",
+    "pages",
+    "pocket",
+    "runs",
+    "tests",
+)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```\n", re.DOTALL | re.MULTILINE)
 FILE = re.compile(rf"(?<![\w./-])((?:{'|'.join(ROOMS)})/[\w./-]*\w\.(?:py|md|yaml|sh|html|txt)|\w+\.py)\b(?!:\d)")
-MODULE = re.compile(rf"python -m ((?:{'|'.join(ROOMS)})\.\w+)")
+MODULE = re.compile(rf"python -m ((?:{'|'.join(ROOMS)})(?:\.\w+)+)")
 CODE = re.compile(r"`([^`\n]+)`|^ {4}(\S.*)$", re.MULTILINE)
 KEY = re.compile(r"(?<![\w.$/{'\"<–-])([a-z]\w*(?:\.\w+)*)=")
 SCRIPTS = ("build_crv", "train_sft", "train_cogpo", "evaluate", "data.sources", "agents.convert", "agents.merge")
@@ -46,7 +61,7 @@ def known_keys():
 
     for script in SCRIPTS:
         walk(importlib.import_module(script).Config, "")
-    return keys | {"key"}  # `key=value`
+    return keys | {"key"} | set(FAMILIES)  # `key=value`, and the words of pocket.tiny
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

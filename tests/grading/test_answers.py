@@ -369,7 +369,7 @@ def test_from_threads_and_from_asyncio():
 
 def test_a_killed_caller_leaves_no_worker(tmp_path):
     code = (
-        "import os, signal\nfrom data import answers\nassert answers.is_equal('\\\\sqrt{8}', '2\\\\sqrt{2}')\n"
+        "import os, signal\nfrom grading import answers\nassert answers.is_equal('\\\\sqrt{8}', '2\\\\sqrt{2}')\n"
         "print(answers._WORKERS.idle[0].pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
