@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Figure 6: β. The paper's text does not say which settings its bars are; here one value for all pairs (0.1: that is
+# Figure 6: β. The paper's text does not say which settings its bars show; here one value for all pairs (0.1: that is
 # DPO) beside one for each gap.
 #   bash runs/figure6.sh [--plan | --smoke]: see runs/recipe.sh
 source "$(dirname "$0")/recipe.sh"

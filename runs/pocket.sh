@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # The whole paper at pocket size: problems, CRV, SFT, CogPO, and a table of accuracies. No model hub, no GPU needed.
 #
-#   bash runs/pocket.sh                   base | SFT | CRV+SFT | CogPO, one seed: a quarter of an hour on two cores
+#   bash runs/pocket.sh                   base | SFT | CRV+SFT | CogPO, one seed: about 17 minutes on two cores
 #   bash runs/pocket.sh --full            the study of docs/pocket-study.md: Tables 2, 5, 6 and Fig. 6, five seeds, two
 #                                         task mixtures, everything tuned; a micro student, 80 minutes on two cores
-#   bash runs/pocket.sh --full smollm2    the same on SmolLM2-135M: with a GPU, or days
-#   further words go to the study, e.g. workers=8
+#   bash runs/pocket.sh --full smollm2    the same on SmolLM2-135M: days on two cores, so use a GPU
+#   further arguments go to the study, e.g. workers=8
 #
-# Killed at any moment, the same command goes on where it stopped: every stage skips what it has finished.
+# Killed at any point, run the same command to resume: every stage skips what it has finished.
 # The agents are a scripted teacher behind a real HTTP server, standing in for DeepSeek-R1-Distill-Qwen-32B.
 set -euo pipefail
 case "${1:-}" in

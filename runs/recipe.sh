@@ -1,22 +1,21 @@
 # What the recipes share: bash runs/table2.sh and so on, each a list of the steps below. Sourced, not run.
 #
-#   bash runs/table2.sh            from the public dataset to the rendered table; killed, the same command goes on
+#   bash runs/table2.sh            from the public dataset to the rendered table; if killed, run it again to resume
 #   bash runs/table2.sh --plan     what it will take: GPU-hours, memory, calls and tokens of the teacher, disk
-#   bash runs/table2.sh --smoke    the same steps in minutes on any machine: tiny random models of the same families in
-#                                  the hub's place, a few problems, the scripted teacher; the numbers mean nothing
+#   bash runs/table2.sh --smoke    the same steps in minutes on any machine, with tiny random models of the same families,
+#                                  a few problems and the scripted teacher; the numbers mean nothing
 #
 #   GPUS=8                         how many GPUs torchrun uses
 #   TEACHER=http://gpu9:8000/v1    where the agents are served, if not at localhost:8000 (several: a,b,c)
-#   EVALUATE="models.base=endpoint:base …"   further words for evaluate.py: models that vLLM serves, or batch_size=8
+#   EVALUATE="models.base=endpoint:base …"   further arguments for evaluate.py: models served by vLLM, or batch_size=8
 #
 # On one machine the teacher and the training want the same GPUs. All CRV runs come first; before a training the recipe
 # stops with exit status 3 while something else holds the GPUs. Stop the teacher's server then and run the same command
-# again: what CRV asked is in its journal, and needs no server. The evaluation uses one GPU unless the models are served
+# again: CRV's answers are in its journal, so it needs no server. The evaluation uses one GPU unless the models are served
 # (docs/evaluation.md, "With vLLM"); Table 1's 32B must be. No recipe has been run on GPUs yet.
 #
-# All recipes write to out/paper and share what they can: a CRV run, a reference cache, a checkpoint or a generation that
-# is there is not made again. A smoke run is the same commands in another working directory, out/smoke, where the hub's
-# names are folders with tiny models.
+# All recipes write to out/paper and reuse what is there: CRV runs, reference caches, checkpoints, generations. A smoke run
+# is the same commands in another working directory, out/smoke, where the hub's names are folders with tiny models.
 set -euo pipefail
 mode=run
 case "${1:-}" in
@@ -86,7 +85,7 @@ crv() {
     esac
 }
 
-# a teacher that is still served holds nearly all memory of the GPUs
+# a teacher that is still running holds nearly all memory of the GPUs
 gpus_are_free() {
     command -v nvidia-smi > /dev/null || return 0
     local used
@@ -94,7 +93,7 @@ gpus_are_free() {
         --format=csv,noheader,nounits | head -n "$gpus" | sort -n | tail -n 1)
     [ "$used" -gt 2048 ] || return 0
     echo "error: CRV is done, but $used MiB of a GPU are in use; stop the teacher's server (or what else runs there)," \
-        "then run the same command again: it goes on from there" >&2
+        "then run the same command again to resume" >&2
     exit 3
 }
 

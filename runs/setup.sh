@@ -30,7 +30,7 @@ fi
 source .venv/bin/activate
 export TOKENIZERS_PARALLELISM=false
 export HF_HUB_DISABLE_TELEMETRY=1
-# threads that wait for each other sleep instead of spinning: on a busy machine they would spin for somebody else's turn
+# waiting threads sleep instead of spinning, which would take CPU time from other processes on a busy machine
 export OMP_WAIT_POLICY=PASSIVE
 # glibc returns large freed buffers to the kernel and faults them in again at every step (docs/LOG.md, 2026-11-21)
 export MALLOC_MMAP_THRESHOLD_=10000000000 MALLOC_TRIM_THRESHOLD_=10000000000 MALLOC_TOP_PAD_=268435456

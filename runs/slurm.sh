@@ -3,19 +3,19 @@
 #
 #   sbatch --nodes 4 runs/slurm.sh train_cogpo.py --config configs/paper/cogpo_7b.yaml [key=value …]
 #
-# What stands on sbatch's own line wins over the lines below (--partition, --account, --time, --gpus-per-node, …).
+# Options on sbatch's command line override those below (--partition, --account, --time, --gpus-per-node, …).
 # Python comes from .venv if there is one, else from the environment that sbatch was called in.
 #
-# Before the time limit and when preempted, the run saves a checkpoint and the job goes back into the queue; started
-# again it resumes. A run that ends of itself, well or with an error, is not requeued.
+# Before the time limit and when preempted, the run saves a checkpoint and the job is requeued; it resumes when
+# it starts again. A run that ends by itself, successfully or with an error, is not requeued.
 #
-# Without SLURM, on two machines: this line on both. `first` is the name of either, known to the other.
+# Without SLURM, on two machines, run this on both; `first` is the host name of one of them.
 #
 #   torchrun --nnodes 2 --nproc-per-node 8 --rdzv-backend c10d --rdzv-endpoint first:29400 --rdzv-id run1 \
 #       train_cogpo.py --config configs/paper/cogpo_7b.yaml
 #
 # Hanging at the first step: NCCL_DEBUG=INFO shows which network NCCL picked, NCCL_SOCKET_IFNAME=eth0 (ib0, …) picks
-# another. Hanging later: most often a rank was lost; its node ends within 30 s, and --wait ends the others.
+# another. Hanging later: most likely a rank died; its node stops within 30 s, and --wait stops the others.
 #SBATCH --job-name=crv
 #SBATCH --nodes=1
 #SBATCH --ntasks-per-node=1
@@ -35,18 +35,18 @@ if [ "${1:-}" = --one-node ]; then # one task a node, started by srun below
     # rows differ in length from one micro-batch to the next, which would fragment blocks of fixed size
     export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
     # After SIGTERM the ranks have until just before SLURM's SIGKILL (--signal above) to save, instead of torchrun's
-    # 30 s. Where a rank was lost, the others of its node still get no more than those.
+    # 30 s. If a rank died, the others on its node still get only those 30 s.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-170}
     python -m torch.distributed.run --nnodes "$SLURM_NNODES" --nproc-per-node "$SLURM_GPUS_ON_NODE" \
         --rdzv-backend c10d --rdzv-endpoint "$RENDEZVOUS" --rdzv-id "$SLURM_JOB_ID" --local-addr "$SLURMD_NODENAME" \
         "$@" &
     torchrun=$!
-    # SLURM signals this shell, at some sites all processes of the task: torchrun takes a second SIGTERM, not a third
+    # SLURM signals this shell, at some sites every process of the task: torchrun survives a second SIGTERM, not a third
     signalled=false
     trap 'trap "" TERM; signalled=true; kill -TERM "$torchrun"' TERM
     wait "$torchrun"
     status=$?
-    if $signalled; then # which cut that `wait` short; and torchrun ends with 1, whatever its ranks end with
+    if $signalled; then # it interrupted `wait`; and torchrun exits with 1, whatever its ranks exit with
         wait "$torchrun"
         status=$?
         [ $status = 0 ] || status=$stopped
@@ -62,21 +62,21 @@ fi
 [ -f .venv/bin/activate ] && source .venv/bin/activate
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-8}
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-export RENDEZVOUS=$first:$((20000 + SLURM_JOB_ID % 10000)) # jobs that meet on a node must not share a port
+export RENDEZVOUS=$first:$((20000 + SLURM_JOB_ID % 10000)) # jobs on the same node need different ports
 
-# srun kills the tasks when it is sent SIGTERM itself. SLURM signals them directly, so this shell passes nothing on.
+# srun kills its tasks when it receives SIGTERM. SLURM signals the tasks directly, so this shell forwards nothing.
 trap : TERM
-# one node's exit must not cut the others' saving short, but ends them a minute later if they hang
+# when one node exits, the others may finish saving; --wait stops them after a minute if they hang
 srun --kill-on-bad-exit=0 --wait=60 --cpus-per-task="$SLURM_CPUS_ON_NODE" bash runs/slurm.sh --one-node "$@" &
 srun=$!
 wait $srun
 status=$?
-while kill -0 $srun 2>/dev/null; do # SIGTERM cut that `wait` short
+while kill -0 $srun 2>/dev/null; do # SIGTERM interrupted `wait`
     wait $srun
     status=$?
 done
 if [ $status = $stopped ]; then
-    echo "stopped, checkpoint saved; job $SLURM_JOB_ID goes back into the queue" >&2
+    echo "stopped, checkpoint saved; job $SLURM_JOB_ID is requeued" >&2
     scontrol requeue "$SLURM_JOB_ID"
 fi
 exit $status
