@@ -13,7 +13,7 @@
 one, to every request.)
 
 Writes under `out`: generations.jsonl and grades.jsonl (append-only, keyed by content: prompt, sampling, model weights,
-grader version), and under `report`: table.md, table.html, table.tex, one chart a table, and samples.html, the responses
+grader), and under `report`: table.md, table.html, table.tex, one chart a table, and samples.html, the responses
 themselves. Killed at any moment, the same command goes on with the responses that are missing. Adding a model or a
 table computes only what is new.
 
@@ -35,7 +35,7 @@ from evals import benchmarks, report
 from evals import samples as viewer
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import measured
-from evals.grade import grade_keys, grade_missing
+from evals.grade import grade_keys, grade_missing, outdated
 from evals.models import read_facts, resolve, write_facts
 from evals.questions import settings, show_plan, wanted
 from evals.report import TableConfig
@@ -170,6 +170,8 @@ def main(cfg):
             keys = grade_keys(rows)
             if not cfg.render_only:
                 grade_missing(rows, generations, grades, keys)
+            elif count := outdated(keys, generations, grades):
+                say(f"{count} responses have grades of another grader, which do not count; --grade-only grades anew")
             render(cfg, measured(cfg, plan, asked, places, problems, rows, keys, generations, grades), facts, once)
             write_pages(cfg, viewer.collected(problems, places, rows, keys, generations, grades))
     finally:

@@ -11,7 +11,8 @@ import textwrap
 import zlib
 from dataclasses import dataclass
 
-from grading.answers import UNDECIDED, compare, extract_boxed, final_answer, grade
+from grading import UNDECIDED
+from grading.answers import compare, extract_boxed, final_answer, grade
 from grading.programs import run_tests
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.common import ROOT, environment_line, table
-from grading import answers
+from grading import UNDECIDED, answers
 
 HARD_LIMIT = 40  # seconds of processor time for one item of a peer, which should stop itself long before
 HANG = "made to hang"
@@ -144,7 +144,7 @@ def labelled(file):
 def ours(items):
     def one(it):
         status = answers.grade(it.text, it.gold, tolerance=it.tolerance).status
-        return "timeout" if status in answers.UNDECIDED else status == "correct"
+        return "timeout" if status in UNDECIDED else status == "correct"
 
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(one, items))

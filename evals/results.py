@@ -6,12 +6,13 @@ from functools import cached_property
 from itertools import combinations
 
 from evals.stats import bootstrap, holm, pass_at_k, sign_flip, wilson
-from grading.answers import STATUSES, normalise
+from grading import STATUSES
+from grading.answers import normalise
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One graded response. status: one of grading.answers.STATUSES. tokens: generated. extracted: what the majority
+    """One graded response. status: one of grading.STATUSES. tokens: generated. extracted: what the majority
     vote counts, the answer as text; None if there is none, and for programs, which whoever makes this leaves out
     (evals/cells.py)."""
 

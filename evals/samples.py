@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 from evals.stats import sign_flip
-from grading.answers import STATUSES
+from grading import STATUSES
 from grading.extraction import split_thought
 from pages.page import cell, fill, in_turn, number, pack, table
 
@@ -132,7 +132,7 @@ def _write(path, title, heading, summary, items, megabytes, seed, explained=""):
         "samples": pack(data, filter(None, texts)),
     }
     here = Path(__file__).parent
-    Path(path).write_text(fill(here / "viewer.html", here / "viewer.js", slots), encoding="utf-8")
+    Path(path).write_text(fill(here / "samples.html", here / "samples.js", slots), encoding="utf-8")
 
 
 def _public(item):

@@ -6,7 +6,7 @@ grades.jsonl        {"key", "generation", "benchmark", "problem_id", "sample", "
                     "detail"}, and {"isolation"} where the answer is a program that was run
 
 A generation's key covers everything that it depends on: prompt, sampling, the content of the model, sample index. A
-grade's key covers the generation, the gold answer and the grader's version. So running again computes only what is
+grade's key covers the generation, the gold answer and the files of the grader. So running again computes only what is
 missing, whatever else changed, and a killed run loses only the responses that had not ended.
 
 Benchmarks whose text must not spread (GPQA) have files of their own, generations-private.jsonl and

@@ -15,27 +15,14 @@ import signal
 import subprocess
 import sys
 import threading
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
+from grading import Grade
 from grading.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
 
-VERSION = "5"  # stored beside every grade: raise it when a verdict may change
-
-STATUSES = ("correct", "wrong", "no_answer", "truncated", "timeout", "error")
-UNDECIDED = ("timeout", "error")  # the answer was there, and could not be compared
 SECONDS = 5.0  # processor time for one symbolic comparison
 OUT_OF_MEMORY = 3  # exit status of grading/symbolic.py
-
-
-@dataclass(frozen=True)
-class Grade:
-    """status: one of STATUSES. extracted: the answer that was compared, or None. detail: why, in one line."""
-
-    status: str
-    extracted: str | None
-    detail: str = ""
 
 
 WHOLE = re.compile(r"####|\banswer is\b")  # a gold answer that is a whole solution, as GSM8K's

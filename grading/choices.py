@@ -9,7 +9,8 @@ Only what follows the thought is read, and only a letter that is marked as an an
 
 import re
 
-from grading.answers import UNDECIDED, Undecided, compare, normalise
+from grading import UNDECIDED
+from grading.answers import Undecided, compare, normalise
 from grading.extraction import extract_boxed, is_prose, strip_thought
 
 LAST = 2000  # characters at the end of a response in which an unboxed answer is looked for

@@ -17,7 +17,7 @@ PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
 def patched(folder, name):
     """A copy of the tree with the page's patch that touches the file `name`."""
     (patch,) = (block for block in BLOCK.findall(PAGE) if f"+++ b/{name}" in block)
-    for room in ("agents", "data", "evals", "losses", "model"):
+    for room in ("agents", "data", "evals", "grading", "losses", "model", "pages"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.glob("*.py"):
         shutil.copy(file, folder)

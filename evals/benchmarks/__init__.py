@@ -3,13 +3,12 @@
     problems = load("MATH-500", BenchmarkConfig())        # name in the config, section of the config
     module = family(problems[0].extra["kind"])            # mathematics
     module.instruction(problems[0], "paper")              # the template around {problem}
-    module.grade(problems[0], "… \\\\boxed{7}", True)       # a Grade (grading/answers.py); True: generation was not cut
+    module.grade(problems[0], "… \\\\boxed{7}", True)       # a grading.Grade; True: generation was not cut
 
 How to add a benchmark. If it has one final answer each, a file with id, problem and answer is enough: kind `local`.
 Else, to a family: a Source in its KINDS (hub id, and which columns hold id, question and gold) and what is special in
 its `load`. Else, a new module here with
 
-    VERSION = "…"                             part of every grade's key: raise it when a verdict may change
     load(kind, name, cfg) -> [Problem]        all of them; common.read reads, checks and groups
     instruction(problem, protocol) -> str     with {problem} where the question goes
     grade(problem, text, finished) -> Grade   called from several threads

@@ -19,10 +19,10 @@ from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
-from grading import answers
+from grading import Grade
 from grading import choices as letters
-
-VERSION = f"choice 3, answers {answers.VERSION}"
+from grading.answers import Undecided
+from grading.extraction import strip_thought
 
 LETTERS = "ABCD"
 OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")  # of GPQA
@@ -97,15 +97,15 @@ def instruction(problem, protocol):
 
 
 def grade(problem, text, finished):
-    if answers.strip_thought(text) is None:
-        return answers.Grade("truncated", None, "the thought does not end")
+    if strip_thought(text) is None:
+        return Grade("truncated", None, "the thought does not end")
     try:
         said = letters.choice(text, LETTERS, problem.extra["options"], finished)
-    except answers.Undecided as no:  # no verdict; its message quotes the response, and an option's letter
-        return answers.Grade(no.status, None, "the answer could not be compared with the options")
+    except Undecided as no:  # no verdict; its message quotes the response, and an option's letter
+        return Grade(no.status, None, "the answer could not be compared with the options")
     if said is None and finished:
-        return answers.Grade("no_answer", None, "no option is boxed or announced")
+        return Grade("no_answer", None, "no option is boxed or announced")
     if said is None:
-        return answers.Grade("truncated", None, "cut at the length limit, and no option boxed before it")
+        return Grade("truncated", None, "cut at the length limit, and no option boxed before it")
     status = "correct" if said == problem.gold else "wrong"
-    return answers.Grade(status, said, f"option {said}" + f", not {problem.gold}" * (status == "wrong"))
+    return Grade(status, said, f"option {said}" + f", not {problem.gold}" * (status == "wrong"))

@@ -24,13 +24,12 @@ from dataclasses import dataclass
 from huggingface_hub import hf_hub_download
 
 from errors import UserError
-from evals.benchmarks import common, hidden_tests
+from evals.benchmarks import common
 from evals.problem import Problem
-from grading.answers import Grade, strip_thought
-from grading.extraction import extract_code
+from grading import Grade, hidden_tests
+from grading.extraction import extract_code, strip_thought
 from grading.programs import Limits, check_tests, run_tests
 
-VERSION = "code 2"  # raise it when a verdict may change, in the sandbox and in grading/compare_output.py too
 PROGRAMS = True  # answers are run; of wrong ones no two are the same, so there is no vote
 
 REPOSITORY = "livecodebench/code_generation_lite"

@@ -9,8 +9,6 @@ from evals.benchmarks.common import Source
 from evals.problem import Problem
 from grading import answers
 
-VERSION = f"local 1, answers {answers.VERSION}"
-
 KINDS = {"local": Source("", None, "", {"id": ("id",), "question": ("problem",), "gold": ("answer",)})}
 
 

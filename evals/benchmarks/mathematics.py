@@ -19,8 +19,6 @@ from evals.benchmarks.common import Source
 from evals.problem import Problem
 from grading import answers
 
-VERSION = f"mathematics 1, answers {answers.VERSION}"
-
 KINDS = {
     "aime2024": Source(
         "Maxwell-Jia/AIME_2024",

@@ -17,10 +17,8 @@ from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import Source
 from evals.problem import Problem
-from grading import answers
-from grading.extraction import extract_boxes
-
-VERSION = f"olympiad 2, answers {answers.VERSION}"
+from grading import Grade, answers
+from grading.extraction import extract_boxes, strip_thought
 
 KINDS = {
     "olympiadbench": Source(
@@ -108,9 +106,9 @@ def grade(problem, text, finished):
     percent = "\\%" * (problem.extra["unit"].strip("\\$ ") == "%" and "%" not in problem.gold)
     gold = problem.gold + percent  # with or without the sign, it is the same answer
     verdict = answers.grade(text, gold, finished, problem.extra["tolerance"])
-    if verdict.status != "wrong" or not problem.extra["multiple"]:
+    if verdict.status not in ("wrong", "error") or not problem.extra["multiple"]:
         return verdict
-    together = extract_boxes(answers.strip_thought(text), MOST_BOXES)
+    together = extract_boxes(strip_thought(text), MOST_BOXES)
     if len(together) < 2:
         return verdict
     joined = ", ".join(together)
@@ -119,4 +117,4 @@ def grade(problem, text, finished):
     outcome = answers.compare(joined, gold, problem.extra["tolerance"])
     if outcome == "different":
         return verdict
-    return answers.Grade("correct" if outcome == "equal" else outcome, joined, f"all {len(together)} boxes together")
+    return Grade("correct" if outcome == "equal" else outcome, joined, f"all {len(together)} boxes together")

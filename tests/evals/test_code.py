@@ -11,8 +11,9 @@ import pytest
 
 from errors import UserError
 from evals import benchmarks
-from evals.benchmarks import code, hidden_tests
+from evals.benchmarks import code
 from evals.benchmarks.common import BenchmarkConfig
+from grading import hidden_tests
 from grading.extraction import extract_code
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "lcb_v2"
