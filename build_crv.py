@@ -25,11 +25,9 @@ from typing import Literal
 from agents.client import EndpointConfig, check_endpoints
 from agents.crv import Rules, run_problems
 from agents.exports import write_outputs
-from agents.forecast import ForecastConfig, show_forecast
 from agents.guards import Guards
 from agents.journal import Journal
 from agents.live import Live
-from agents.merge import parse_shard
 from agents.pool import open_endpoints
 from agents.probe import Prober
 from agents.prompts import load_prompts
@@ -131,24 +129,17 @@ class Config:
     report_samples: int = 200
     """Problems that can be looked at in report.html."""
     limit: int | None = None
-    """Only the first so many problems."""
-    shard: str = ""
-    """i/n, 0/n to n-1/n: only this part of the problems, one part a machine; python -m agents.merge joins them."""
-    plan: bool = False
-    """Only print what the run will ask of its endpoints, before anything starts (--plan)."""
-    plan_for: ForecastConfig = field(default_factory=ForecastConfig)
+    """Only the first N problems."""
 
 
 # what may change between a run and its resumption: no answer in the journal is asked for again because of it, but for
 # the truncated ones under a higher max_tokens
 FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", "extra_body"})
-FREE_KEYS = ("plan", "plan_for", "probe", "max_cost", "sampling.max_tokens", "report_samples")
+FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens", "report_samples")
 
 
 def main(cfg):
     check_config(cfg)
-    if cfg.plan:
-        return print(show_forecast(cfg, *measure_problems(cfg)))
     prompts = load_prompts(cfg.prompts_dir)
     source = check_problems(
         cfg.problems, cfg.limit, keys=[e.api_key_env for e in cfg.endpoints.values() if e.api_key_env]
@@ -156,15 +147,13 @@ def main(cfg):
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
     claim_output(cfg, cfg.out, free=[*free, *FREE_KEYS])
     out = Path(cfg.out)
-    index, count = parse_shard(cfg.shard)
-    mine = range(index, source["problems"], count)
     journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
     try:
-        spool = asyncio.run(ask_all(cfg, prompts, mine, journal, out))
+        spool = asyncio.run(ask_all(cfg, prompts, source["problems"], journal, out))
         (out / "report.json").unlink(missing_ok=True)  # while outputs are written anew, the run is not finished
         write_jsonl(out / "traces.jsonl", spool.in_order())
         spool.remove()
-        report = write_outputs(out, cfg, made_with(cfg, prompts), source, len(mine))
+        report = write_outputs(out, cfg, made_with(cfg, prompts), source)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -183,21 +172,12 @@ def check_config(cfg):
     for key, least in {"max_rounds": 1, "critic_votes": 1, "verifier_votes": 1, "incorrect_tries": 0}.items():
         if getattr(cfg, key) < least:
             raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
-    parse_shard(cfg.shard)
     check_endpoints(cfg.endpoints)
     templates = cfg.instruction if isinstance(cfg.instruction, dict) else {"default": cfg.instruction}
     if "default" not in templates:
         raise UserError("config key instruction needs a default, for problems of other domains")
     if not all("{problem}" in template for template in templates.values()):
         raise UserError("config key instruction must contain {problem}")
-
-
-def measure_problems(cfg):
-    """(problems, mean characters of an original chain); (assumed number, None) while there is no file."""
-    if cfg.plan_for.problems:
-        return cfg.plan_for.problems, None
-    letters = [len(row["reasoning"]) for _, row in itertools.islice(iter_jsonl(cfg.problems), cfg.limit)]
-    return len(letters), sum(letters) / max(1, len(letters))
 
 
 def check_problems(path, limit, keys=()):
@@ -226,8 +206,8 @@ def check_problems(path, limit, keys=()):
     return {"problems": total, "sha256": digest.hexdigest()}
 
 
-async def ask_all(cfg, prompts, mine, journal, out):
-    """Walk the problems at the places `mine` (a range) through the agents. Returns the Spool of traces."""
+async def ask_all(cfg, prompts, count, journal, out):
+    """Walk the first `count` problems through the agents. Returns the Spool of traces."""
     endpoints = []
     try:
         prober = None if cfg.probe == "none" else Prober(out / "probe.json", cfg.probe == "long")
@@ -237,13 +217,13 @@ async def ask_all(cfg, prompts, mine, journal, out):
             cfg.critic_mode, cfg.verifier_mode, cfg.rv_cd,
         )  # fmt: skip
         rules = Rules(**{key: getattr(cfg, key) for key in Rules.__dataclass_fields__})
-        say(f"{len(mine)} problems, {len(journal)} answers in {journal.path}")
-        rows = itertools.islice(iter_jsonl(cfg.problems), mine.start, mine.stop, mine.step)
-        problems = zip(mine, (row for _, row in rows), strict=False)  # a file that shrank is noticed by write_outputs
-        window = min(len(mine), sum(endpoint.cfg.concurrency for endpoint in endpoints))
+        say(f"{count} problems, {len(journal)} answers in {journal.path}")
+        rows = (row for _, row in itertools.islice(iter_jsonl(cfg.problems), count))
+        problems = enumerate(rows)  # a file that shrank is noticed by write_outputs
+        window = min(count, sum(endpoint.cfg.concurrency for endpoint in endpoints))
         spool = Spool(out / "traces.spool")
-        with Progress(len(mine), "crv", unit="problems") as bar:
-            live = Live(bar, len(mine), endpoints, made_with(cfg, prompts)["prices"])
+        with Progress(count, "crv", unit="problems") as bar:
+            live = Live(bar, count, endpoints, made_with(cfg, prompts)["prices"])
 
             def finished(index, trace):
                 spool.add(index, trace)

@@ -1,20 +1,17 @@
-"""The records of a run in other projects' formats.
+"""A finished run as a dataset repository: Parquet files with a dataset card.
 
-    python -m agents.convert run=out/crv to=parquet         # sft.parquet, pairs.parquet and a dataset card
-    python -m agents.convert run=out/crv to=llamafactory    # ShareGPT files and dataset_info.json
-    python -m agents.convert run=out/crv to=easydistill     # {instruction, output} and {prompt, chosen, rejected, beta}
+    python -m agents.convert run=out/crv         # sft.parquet, pairs.parquet and README.md in out/crv/parquet
 
 sft.jsonl and pairs.jsonl themselves open in datasets.load_dataset("json", data_files=…) and in trainers that take
-conversational data. Files are streamed; each is written whole or not at all.
+conversational data; docs/interchange.md has the rest.
 """
 
 import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from data.records import GAPS, iter_jsonl, write_jsonl, write_text
+from data.records import GAPS, iter_jsonl, write_text
 from errors import UserError
 
 BATCH = 1000  # records in one Parquet row group
@@ -23,39 +20,21 @@ BATCH = 1000  # records in one Parquet row group
 @dataclass
 class Config:
     run: str
-    """Output folder of build_crv.py or agents.merge."""
-    to: Literal["parquet", "llamafactory", "easydistill"]
-    """Format."""
+    """Output folder of build_crv.py."""
     out: str = ""
-    """Output folder; empty for a folder named after the format, in `run`."""
-    betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
-    """EasyDistill's `beta` for small, medium and large gaps (Table 8)."""
+    """Folder for the Parquet files and their card; empty for `parquet` in `run`."""
 
 
 def main(cfg):
     run = Path(cfg.run)
     if not (run / "report.json").exists():
         raise UserError(f"{run} is no finished run of build_crv.py")
-    out = Path(cfg.out) if cfg.out else run / cfg.to
+    out = Path(cfg.out) if cfg.out else run / "parquet"
     out.mkdir(parents=True, exist_ok=True)
-    sft = (row for _, row in iter_jsonl(run / "sft.jsonl"))
-    pairs = (row for _, row in iter_jsonl(run / "pairs.jsonl"))
-    if cfg.to == "parquet":
-        write_parquet(out / "sft.parquet", sft)
-        write_parquet(out / "pairs.parquet", pairs)
-        write_text(out / "README.md", card(json.loads((run / "report.json").read_text())))
-    elif cfg.to == "llamafactory":
-        write_jsonl(out / "crv_sft.jsonl", map(sharegpt_sft, sft))
-        write_jsonl(out / "crv_pairs.jsonl", map(sharegpt_pair, pairs))
-        write_text(out / "dataset_info.json", json.dumps(DATASET_INFO, indent=2) + "\n")
-    else:
-        beta = dict(zip(GAPS, cfg.betas, strict=True))
-        write_jsonl(out / "sft.jsonl", map(easydistill_sft, sft))
-        write_jsonl(out / "cogpo.jsonl", (easydistill_pair(row, beta) for row in pairs))
+    for name in ("sft", "pairs"):
+        write_parquet(out / f"{name}.parquet", (row for _, row in iter_jsonl(run / f"{name}.jsonl")))
+    write_text(out / "README.md", card(json.loads((run / "report.json").read_text())))
     print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} into {out}")
-
-
-# --- Parquet, with a dataset card ---
 
 
 def write_parquet(path, rows):
@@ -124,61 +103,6 @@ dataset's own. The licence and the terms of the source dataset and of the models
 
 SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
          (10_000_000, "1M<n<10M")]  # fmt: skip
-
-
-# --- LLaMA-Factory: ShareGPT ---
-
-TAGS = {"role_tag": "from", "content_tag": "value", "user_tag": "human", "assistant_tag": "gpt"}
-COLUMNS = {"messages": "conversations", "system": "system"}
-DATASET_INFO = {
-    "crv_sft": {"file_name": "crv_sft.jsonl", "formatting": "sharegpt", "columns": COLUMNS, "tags": TAGS},
-    "crv_pairs": {
-        "file_name": "crv_pairs.jsonl",
-        "formatting": "sharegpt",
-        "ranking": True,
-        "columns": COLUMNS | {"chosen": "chosen", "rejected": "rejected"},
-        "tags": TAGS,
-    },
-}
-SPEAKERS = {"user": "human", "assistant": "gpt"}
-
-
-def sharegpt_sft(row):
-    return {"id": row["id"], **_sharegpt(row["messages"])}
-
-
-def sharegpt_pair(row):
-    chosen, rejected = ({"from": "gpt", "value": row[side][0]["content"]} for side in ("chosen", "rejected"))
-    return {"id": row["id"], **_sharegpt(row["prompt"]), "chosen": chosen, "rejected": rejected, "gap": row["gap"]}
-
-
-def _sharegpt(messages):
-    system, turns = _split(messages)
-    return {"conversations": [{"from": SPEAKERS[m["role"]], "value": m["content"]} for m in turns], "system": system}
-
-
-def _split(messages):
-    """(system prompt or "", the other messages)"""
-    first = messages[0]
-    return (first["content"], messages[1:]) if first["role"] == "system" else ("", messages)
-
-
-# --- EasyDistill: plain strings ---
-
-
-def easydistill_sft(row):
-    *prompt, reply = row["messages"]
-    return {"instruction": _plain(prompt), "output": reply["content"]}
-
-
-def easydistill_pair(row, beta):
-    """beta: {gap: value}."""
-    sides = {side: row[side][0]["content"] for side in ("chosen", "rejected")}
-    return {"prompt": _plain(row["prompt"]), **sides, "beta": beta[row["gap"]]}
-
-
-def _plain(messages):
-    return "\n\n".join(message["content"] for message in messages)
 
 
 if __name__ == "__main__":

@@ -163,11 +163,11 @@ def level_sample(ids_by_level, size, seed):
     return {level: set(draw[level].sample(ids, min(size, len(ids)))) for level, ids in ids_by_level.items()}
 
 
-def write_outputs(out, cfg, made, source, total):
+def write_outputs(out, cfg, made, source):
     """Everything that follows from out/traces.jsonl, in its order. Returns the report.
 
-    cfg: build_crv.py's configuration, or another object with its keys for the records. made: provenance.made_with.
-    source: what identifies the input, for the report. total: how many traces there must be; UserError if there are not.
+    cfg: build_crv.py's configuration. made: provenance.made_with. source: {"problems": N, "sha256": …}, for the report.
+    Raises UserError unless there is one trace for each of the N problems.
     """
     layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction, made)
 
@@ -177,7 +177,7 @@ def write_outputs(out, cfg, made, source, total):
     tally = Tally()
     for trace in traces():
         tally.add(trace, list(pair_rows([trace], layout)))
-    tally.check(total, out)
+    tally.check(source["problems"], out)
     report = {"input": source, "made_with": made} | tally.result()
     report["cost"] = cost(report["calls"], made["prices"])
     chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)

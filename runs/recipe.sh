@@ -1,7 +1,7 @@
 # What the recipes share: bash runs/table2.sh and so on, each a list of the steps below. Sourced, not run.
 #
 #   bash runs/table2.sh            from the public dataset to the rendered table; if killed, run it again to resume
-#   bash runs/table2.sh --plan     what it will take: GPU-hours, memory, calls and tokens of the teacher, disk
+#   bash runs/table2.sh --plan     what it will take: GPU-hours, memory, calls of the teacher, disk
 #   bash runs/table2.sh --smoke    the same steps in minutes on any machine, with tiny random models of the same families,
 #                                  a few problems and the scripted teacher; the numbers mean nothing
 #
@@ -79,7 +79,8 @@ crv() {
     step "CRV: $config $*"
     case $mode in
         run) python build_crv.py --config "$paper/$config.yaml" "${teacher[@]}" "$@" ;;
-        plan) python build_crv.py --config "$paper/$config.yaml" --plan plan_for.problems="$size" "$@" ;;
+        plan) echo "$size problems; about four calls of the teacher for each, with stages=c one for each vote" \
+            "(docs/scaling.md, Building data)" ;;
         smoke) python "$root/build_crv.py" --config "$paper/$config.yaml" --config "$root/configs/smoke/crv.yaml" \
             "${teacher[@]}" "$@" ;;
     esac

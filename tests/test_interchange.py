@@ -1,14 +1,78 @@
-"""docs/interchange.md: its TRL recipe for CogPO trains as train_cogpo.py does. Needs bench/requirements.txt."""
+"""docs/interchange.md: its TRL recipe for CogPO trains as train_cogpo.py does (needs bench/requirements.txt), and its
+blocks for other trainers write what these read."""
 
+import json
 import re
 
 import pytest
 
+from config import load
+from data import sources
+from data.records import read_records
 from pocket.tiny import make_model
 from tests.support.scripts import ROOT, cogpo_words, metrics, run
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
 PAGE = (ROOT / "docs/interchange.md").read_text(encoding="utf-8")
+
+
+def rows(path):
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture
+def run_folder(tmp_path):
+    """A folder as build_crv.py leaves it: two problems, one of them with all three pairs, under a system prompt."""
+    prompt = [{"role": "system", "content": 'Be "brief".'}, {"role": "user", "content": "1 + 1?"}]
+    said = {name: [{"role": "assistant", "content": f"{name} = 2"}] for name in ("best", "first", "wrong", "other")}
+    sft = [{"id": "a", "messages": prompt + said["best"]}, {"id": "b", "messages": prompt + said["other"]}]
+    sides = {"small": ("best", "first"), "medium": ("first", "wrong"), "large": ("best", "wrong")}
+    pairs = [
+        {"id": f"a/{gap}", "problem_id": "a", "prompt": prompt, "chosen": said[chosen], "rejected": said[rejected],
+         "gap": gap, "origin": ""}
+        for gap, (chosen, rejected) in sides.items()
+    ]  # fmt: skip
+    for name, records in (("sft", sft), ("pairs", pairs)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in records))
+    return tmp_path
+
+
+def run_block(sign, folder):
+    """Execute the one block of the page that holds `sign`, on this folder in place of the pocket run's."""
+    (block,) = (block for block in BLOCK.findall(PAGE) if sign in block)
+    assert '"out/pocket/crv"' in block
+    exec(block.replace('"out/pocket/crv"', repr(str(folder))), {})
+
+
+def test_llamafactory_reads_what_the_block_writes(run_folder):
+    """By the rules of its converter for formatting: sharegpt: a system turn first, then user and assistant in turn; an
+    even number of turns, for a ranking an odd one and each side a single message."""
+    run_block("dataset_info.json", run_folder)
+    info = json.loads((run_folder / "dataset_info.json").read_text())
+    for name, source in (("crv_sft", "sft"), ("crv_pairs", "pairs")):
+        entry, ours = info[name], rows(run_folder / f"{source}.jsonl")
+        assert entry["formatting"] == "sharegpt" and entry.get("ranking", False) == (source == "pairs")
+        columns, tags = entry["columns"], entry["tags"]
+        for theirs, row in zip(rows(run_folder / entry["file_name"]), ours, strict=True):
+            turns = [(turn[tags["role_tag"]], turn[tags["content_tag"]]) for turn in theirs[columns["messages"]]]
+            assert turns == [(m["role"], m["content"]) for m in row.get("messages", row.get("prompt"))]
+            roles = [role for role, _ in turns]
+            assert roles == [tags["system_tag"], tags["user_tag"], tags["assistant_tag"]][: len(turns)]
+            assert len(roles[1:]) % 2 == entry.get("ranking", False)
+            for side in ("chosen", "rejected") if entry.get("ranking") else ():
+                assert theirs[columns[side]][tags["role_tag"]] == tags["assistant_tag"]
+                assert theirs[columns[side]][tags["content_tag"]] == row[side][0]["content"]
+
+
+def test_easydistill_there_and_back(run_folder, tmp_path):
+    run_block("easydistill_cogpo.jsonl", run_folder)
+    first = rows(run_folder / "easydistill_cogpo.jsonl")[0]
+    assert first["prompt"] == 'Be "brief".\n\n1 + 1?' and first["beta"] == 0.1
+    assert rows(run_folder / "easydistill_sft.jsonl")[0] == {"instruction": first["prompt"], "output": "best = 2"}
+    sources.main(load(sources.Config, [f"path={run_folder}/easydistill_cogpo.jsonl", f"out={tmp_path}/back.jsonl"]))
+    back, ours = list(read_records(tmp_path / "back.jsonl", "pair")), rows(run_folder / "pairs.jsonl")
+    key = lambda r: (r["gap"], r["chosen"], r["rejected"])  # noqa: E731
+    assert list(map(key, back)) == list(map(key, ours)) and len({r["problem_id"] for r in back}) == 1
 
 
 def test_cogpo_in_trl_is_ours(files, tmp_path):

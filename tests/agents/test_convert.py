@@ -1,4 +1,4 @@
-"""Exports in other projects' formats: each opened with the library that its users open it with."""
+"""Our files as datasets opens them, and as a Parquet repository with a card."""
 
 import json
 
@@ -8,8 +8,6 @@ from datasets import load_dataset
 import build_crv
 from agents import convert
 from config import load
-from data import sources
-from data.records import read_records
 from errors import UserError
 from tests.support.crv_cli import command, write_problems
 from tests.support.scripted_endpoint import Server
@@ -39,9 +37,9 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def converted(finished, tmp_path, to, *words):
-    convert.main(load(convert.Config, [f"run={finished}", f"to={to}", f"out={tmp_path}/{to}", *words]))
-    return tmp_path / to
+def converted(finished, tmp_path):
+    convert.main(load(convert.Config, [f"run={finished}", f"out={tmp_path}/parquet"]))
+    return tmp_path / "parquet"
 
 
 def opened(kind, *files, **options):
@@ -64,7 +62,7 @@ def test_one_schema_from_the_first_record_to_the_last(finished, tmp_path):
 
 def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(convert, "BATCH", 2)
-    folder = converted(finished, tmp_path, "parquet")
+    folder = converted(finished, tmp_path)
     assert {path.name for path in folder.iterdir()} == {"README.md", "sft.parquet", "pairs.parquet"}
     for name in ("sft", "pairs"):  # a folder with a card is what the hub hands out
         dataset = load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
@@ -74,40 +72,6 @@ def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
     assert "- n<1K" in text and "temperature=0.7 top_p=0.9 top_k=50" in text
 
 
-def test_llamafactory(finished, tmp_path):
-    folder = converted(finished, tmp_path, "llamafactory")
-    info = json.loads((folder / "dataset_info.json").read_text())
-    for name, source in (("crv_sft", "sft"), ("crv_pairs", "pairs")):
-        ours, entry = rows(finished / f"{source}.jsonl"), info[name]
-        dataset, columns, tags = opened("json", folder / entry["file_name"]), entry["columns"], entry["tags"]
-        for theirs, row in zip(dataset, ours, strict=True):
-            said = [(turn[tags["role_tag"]], turn[tags["content_tag"]]) for turn in theirs[columns["messages"]]]
-            messages = row.get("messages", row.get("prompt"))[1:]
-            assert said == [
-                ({"user": tags["user_tag"], "assistant": tags["assistant_tag"]}[m["role"]], m["content"])
-                for m in messages
-            ]
-            assert theirs[columns["system"]] == SYSTEM
-            for side in ("chosen", "rejected") if entry.get("ranking") else ():
-                assert theirs[columns[side]][tags["role_tag"]] == tags["assistant_tag"]
-                assert theirs[columns[side]][tags["content_tag"]] == row[side][0]["content"]
-    assert info["crv_pairs"]["ranking"] is True and "ranking" not in info["crv_sft"]
-
-
-def test_easydistill_there_and_back(finished, tmp_path):
-    folder = converted(finished, tmp_path, "easydistill")
-    first = rows(folder / "cogpo.jsonl")[0]
-    assert first["prompt"] == f"{SYSTEM}\n\nWhat is 1 plus 1?" and first["beta"] == 0.5
-    assert rows(folder / "sft.jsonl")[0]["output"].startswith("chain1: 1 + 1 = 2")
-    sources.main(load(sources.Config, [f"path={folder}/cogpo.jsonl", f"out={tmp_path}/back.jsonl"]))
-    back = list(read_records(tmp_path / "back.jsonl", "pair"))
-    ours = rows(finished / "pairs.jsonl")
-    assert [(r["gap"], r["chosen"], r["rejected"]) for r in back] == [
-        (r["gap"], r["chosen"], r["rejected"]) for r in ours
-    ]
-    assert len({r["problem_id"] for r in back}) == len({r["problem_id"] for r in ours})
-
-
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(UserError, match="is no finished run"):
-        converted(tmp_path, tmp_path, "parquet")
+        converted(tmp_path, tmp_path)

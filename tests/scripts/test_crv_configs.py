@@ -78,3 +78,11 @@ def test_an_instruction_without_a_problem_or_default_is_refused(instruction, mes
     cfg = load(build_crv.Config, ["--config", str(ROOT / "configs/pocket/crv.yaml"), "instruction=" + instruction])
     with pytest.raises(UserError, match=message):
         build_crv.check_config(cfg)
+
+
+@pytest.mark.parametrize("setup", ["vllm_one", "vllm_four", "hosted"])
+def test_documented_set_ups(setup):
+    files = ["configs/paper/crv_bespoke.yaml", f"configs/endpoints/{setup}.yaml"]
+    cfg = load(build_crv.Config, [word for file in files for word in ("--config", str(ROOT / file))])
+    build_crv.check_config(cfg)
+    assert list(cfg.endpoints) == ["teacher"] and cfg.prompt_role == "user"
