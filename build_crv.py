@@ -22,11 +22,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
-from agents.client import EndpointConfig, check_endpoints
 from agents.crv import Rules, run_problems
 from agents.exports import write_outputs
 from agents.guards import Guards
 from agents.journal import Journal
+from agents.limits import EndpointConfig, check_endpoints
 from agents.live import Live
 from agents.pool import open_endpoints
 from agents.probe import Prober
@@ -50,6 +50,10 @@ class Bindings:
     verifier: str | list[str] = "teacher"
     """Endpoint of the Verifier. §3.2.3 says π_base, A.2 and A.5 say π_large: bind it to another one for the former."""
 
+    def __post_init__(self):
+        for agent, names in vars(self).items():
+            setattr(self, agent, [names] if isinstance(names, str) else names)
+
 
 @dataclass
 class Config:
@@ -62,10 +66,10 @@ class Config:
     """OpenAI-compatible endpoints by name."""
     agents: Bindings = field(default_factory=Bindings)
     """Which endpoint plays which agent."""
-    probe: Literal["none", "short", "long"] = "long"
+    probe: bool = True
     """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
-    back, which options it honours, how it wants to be asked. long: also one prompt of 6,000 words; a server that cuts
-    it without a word (Ollama does) stops the run. short: without that one."""
+    back, how it wants to be asked, whether it honours top_k; and one prompt of 6,000 words: a server that cuts it
+    without a word (Ollama does) stops the run."""
     max_cost: float | None = None
     """Stop before all answers together cost more than this, by the endpoints' prices; null for no cap."""
     sampling: Sampling = field(default_factory=Sampling)
@@ -165,7 +169,7 @@ def main(cfg):
 
 def check_config(cfg):
     for agent, names in vars(cfg.agents).items():
-        for name in [names] if isinstance(names, str) else names or [""]:
+        for name in names or [""]:
             if name not in cfg.endpoints:
                 known = ", ".join(cfg.endpoints) or "none"
                 raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
@@ -210,7 +214,7 @@ async def ask_all(cfg, prompts, count, journal, out):
     """Walk the first `count` problems through the agents. Returns the Spool of traces."""
     endpoints = []
     try:
-        prober = None if cfg.probe == "none" else Prober(out / "probe.json", cfg.probe == "long")
+        prober = Prober(out / "probe.json", long=True) if cfg.probe else None
         endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
         agents = Agents(
             bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes,

@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from agents.client import EndpointConfig, check_endpoints
+from agents.limits import EndpointConfig, check_endpoints
 from agents.probe import Prober
 from config import RESOLVED, at_least_one, check_folder, check_output, claim_output, run_cli
 from errors import UserError

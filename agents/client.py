@@ -1,297 +1,322 @@
-"""One OpenAI-compatible endpoint: limits, deadlines, and what its answers and failures mean. agents/pool.py retries.
+"""One OpenAI-compatible server: how a question is sent, and what its answers and failures mean. agents/pool.py retries.
 
-It is `openai`'s own aiohttp client, without the request building on top of it that costs as much CPU again; with its
-cap on connections lifted, and idle connections dropped before the usual server does (vLLM's uvicorn waits 5 s), so that
-none is reused as it closes.
+`openai.AsyncOpenAI` sends, streams and types errors, over its aiohttp transport. Its own retries are off: the pool
+has to see every 429 and 5xx to slow down, to ask another server and to keep deadlines. A call ends in a `Reply` of
+status
+
+ok           an answer
+truncated    finish_reason "length": never an answer, however good its beginning looks
+filtered     the host's content filter cut it
+misrouted    reasoning, but no answer after it
+empty        neither
+too_long     the server says that the prompt does not fit its context
+refused      any other 4xx
+transport    this question failed `retries` times while the endpoint answered others
 """
 
 import asyncio
-import json
+import contextlib
+import math
 import os
 import re
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass, replace
+from email.utils import parsedate_to_datetime
 
-import httpx2
-import openai
-
-from agents.limits import Gate, Pace, retry_after
-from agents.reply import Reply, complaint, join_stream, read_reply, room_left
+from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit
 from errors import UserError
-from progress import say
 
+ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
 FATAL = (401, 402, 404)  # wrong key, no credit, unknown model: the next question would fare no better
 CONGESTED = (429, 503)
-TOO_LONG = ("context length", "context_length", "context window", "context size", "too long", "completion tokens")
-REFUSALS = 20  # so many refusals and not one answer: the request itself is wrong, not the questions
-SUSPECT = 5  # so many failures in a row and no answer: the endpoint is in trouble, not the questions
-CONNECT = 30.0  # seconds for a connection, and for small questions
-KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn closes an idle connection
-MAX_DOUBLED = 4  # times that a deadline is doubled at most
-LEAST_ROOM = 256  # fewer tokens than this for an answer are not worth a call
-SILENT_CUT = 16, 20_000  # so many characters a token, in a prompt of so many: no language; the server cut it
-WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{[^}]*\})? ([\d.eE+-]+)", re.MULTILINE)
+BROKE_OFF = ("abort", "error", "insufficient_system_resource")  # finish_reason of vLLM, OpenRouter, DeepSeek
 TOKEN_KEYS = ("max_tokens", "max_completion_tokens")
 
+MAX_REFUSALS = 20  # N refusals and not one answer: the request itself is wrong, not the questions
+CONNECT = 30.0  # seconds for a connection, and for small questions
+KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn (vLLM) closes an idle connection
+TOKENS_PER_SECOND = 10.0  # slowest speed of one answer: max_tokens at this speed is part of its deadline
+MAX_DOUBLINGS = 4  # of a deadline, one after each miss
+SILENT_CUT = 16, 20_000  # N characters a token, in a prompt of M characters: no language; the server cut it
 
-@dataclass
-class EndpointConfig:
-    base_url: str | list[str]
-    """Address up to and including /v1, e.g. http://localhost:8000/v1. Several addresses of equal servers: a list;
-    the settings below then hold for each of them."""
-    model: str
-    """Model name as the endpoint knows it (GET /v1/models lists it)."""
-    api_key_env: str = ""
-    """Name of the environment variable that holds the API key; empty for a server that wants none. The key itself is
-    never written anywhere."""
-    concurrency: int = 64
-    """Requests in flight at most. Congestion (429, 503, a missed deadline) lowers the limit, answers raise it again."""
-    requests_per_minute: int | None = None
-    """Cap of the host's plan; null for none."""
-    tokens_per_minute: int | None = None
-    """Likewise, prompt and answer together."""
-    watch_queue: float = 0.0
-    """Seconds between two looks at vLLM's /metrics: while requests wait there, fewer are sent. 0: never."""
-    timeout: float = 300.0
-    """Seconds for connecting and for waiting in the server's queue, part of every call's deadline."""
-    min_tokens_per_second: float = 10.0
-    """Slowest speed of one answer: the rest of the deadline is max_tokens at this speed. Doubled after a miss."""
-    retries: int = 8
-    """Further tries after a failure of the connection or the server, before the question (or the run) is given up."""
-    backoff: float = 1.0
-    """Seconds before the first further try; doubles each time, with jitter. Retry-After goes before it."""
-    max_backoff: float = 60.0
-    """Longest pause between two tries, in seconds (a longer Retry-After is still obeyed)."""
-    price_prompt: float = 0.0
-    """Price of a million prompt tokens, in the currency of `max_cost`."""
-    price_completion: float = 0.0
-    """Price of a million tokens of answers and thoughts."""
-    extra_body: dict = field(default_factory=dict)
-    """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
-
-
-def check_endpoints(configs):
-    """Raises UserError for what is wrong with {name: EndpointConfig} on paper, before anything is asked."""
-    for name, endpoint in configs.items():
-        if endpoint.concurrency < 1:
-            raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
-        for url in [endpoint.base_url] if isinstance(endpoint.base_url, str) else endpoint.base_url or [""]:
-            if not url.startswith(("http://", "https://")):
-                raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")
-            if "@" in url or "?" in url:  # it would be written into config.yaml and shown in messages
-                raise UserError(f"config key endpoints.{name}.base_url must not hold a key; name it in api_key_env")
+# the words of servers that find a request too long, and the numbers in them
+TOO_LONG = ("context length", "context_length", "context window", "context size", "too long", "completion tokens")
+WINDOW = re.compile(r"(?:context (?:length|window|size)|max_model_len|n_ctx)\D{0,20}?(\d{3,})", re.IGNORECASE)
+PROMPT = re.compile(
+    r"(\d+) (?:tokens )?(?:in|from|of) (?:the|your) (?:input |prompt )?(?:messages|prompt|input)|(\d+) input tokens"
+    r"|prompt contains (?:at least )?(\d+)",
+    re.IGNORECASE,
+)
+COMPLETION_CAP = re.compile(r"at most (\d+) completion tokens", re.IGNORECASE)
+SPARE = 64  # tokens left free between what a server says and what is then asked for: templates are counted in odd ways
+LEAST_ROOM = 256  # fewer tokens than this for an answer are not worth a call
+ECHO = re.compile(r"""['"]input['"]:.*""")  # such a complaint as text (vLLM): what follows is the request's
 
 
 @dataclass
-class Traits:
-    """How an endpoint wants to be asked; agents/probe.py finds out."""
+class RequestQuirks:
+    """How a server wants to be asked; agents/probe.py finds out.
+
+    token_key: the name it wants for max_tokens, "" for any. stream: it answers in streams only. prefilled: its chat
+    template writes the opening <think>, so that answers hold the closing tag alone.
+    """
 
     token_key: str = ""
     stream: bool = False
     prefilled: bool = False
 
 
-class Failed(Exception):
-    """A try that brought no answer. pause: seconds that the server asks to wait. fatal: it will not get better."""
+@dataclass(frozen=True)
+class Reply:
+    """What one question led to.
 
-    def __init__(self, why, pause=None, congested=False, late=False, fatal=False):
-        super().__init__(why)
-        self.why, self.pause, self.congested, self.late, self.fatal = why, pause, congested, late, fatal
+    text: the answer without its thought. Tokens as the server counts them, thought included. seconds: of the try that
+    succeeded. detail: the server's own words, when there is no answer. endpoint: the name of who answered. whole: all
+    that was generated, whatever the status, the thought in <think> tags. model: as the server names it.
+    """
+
+    status: str
+    text: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    detail: str = ""
+    endpoint: str = ""
+    whole: str = ""
+    model: str = ""
 
 
-class Refused(Exception):
-    """An HTTP status of 400 or more: the server's own words in one line, never with the key in them."""
+class CallError(Exception):
+    """A call without a chat completion; the text holds neither key nor question."""
 
-    def __init__(self, status, words, code, headers):
+
+class Refused(CallError):
+    """An HTTP status of 400 or more. words: the server's own, in one line. wait: seconds that it asks to wait."""
+
+    def __init__(self, status: int, words: str, code: str | None, wait: float | None):
         super().__init__(words)
-        self.status, self.words, self.code, self.headers = status, words, code, headers
+        self.status, self.words, self.code, self.wait = status, words, code, wait
+
+    @property
+    def too_long(self) -> bool:
+        return self.status == 413 or any(sign in f"{self.words} {self.code}".lower() for sign in TOO_LONG)
 
 
-class Malformed(Exception):
+class Unreachable(CallError):
+    """No connection, or one that broke."""
+
+
+class Malformed(CallError):
     """HTTP 200, but no chat completion."""
+
+
+class Failed(Exception):
+    """A try that brought no answer. wait: seconds that the server asks to wait. late: it missed its deadline. fatal: no
+    question to this server will fare better."""
+
+    def __init__(self, why: str, wait: float | None = None, congested=False, late=False, fatal=False):
+        super().__init__(why)
+        self.why, self.wait, self.congested, self.late, self.fatal = why, wait, congested, late, fatal
 
 
 class Endpoint:
     """`ask(body) -> Reply`, one try at one server, within its limits.
 
-    proven: whether it is known to have answered before (a resumed run). prober: `async prober(endpoint, body) ->
-    Traits`, called once, before the first question.
+    url: the server, one of cfg.base_url (the first, if none is given). has_answered: whether it is known to have done
+    so before (a resumed run). prober: `async prober(endpoint, body) -> RequestQuirks`, called once, before the first
+    question.
     """
 
-    def __init__(self, name, cfg, proven=False, prober=None):
-        self.name, self.cfg, self.proven, self.prober = name, cfg, proven, prober
-        self.where = f"endpoint {name} at {cfg.base_url}"
-        self.key = _api_key(name, cfg)
-        self.gate = Gate(cfg.concurrency)
-        self.requests, self.tokens = Pace(cfg.requests_per_minute), Pace(cfg.tokens_per_minute)
-        self.calls = self.retried = self.refusals = self.troubles = self.completion_tokens = 0
-        self.last_answer, self.away_until, self.broken = -1.0, 0.0, ""  # times: time.monotonic()
-        self.traits, self.probing, self.watcher = None if prober else Traits(), None, None
-        # 0 is aiohttp's "no limit"; None would be its default of 100
-        limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
-        headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.key or 'none'}"}
-        patience = httpx2.Timeout(None, connect=CONNECT)
-        self.http = openai.DefaultAioHttpClient(headers=headers, limits=limits, timeout=patience)
-        self.url = httpx2.URL(cfg.base_url.rstrip("/") + "/chat/completions")  # parsed once
+    def __init__(
+        self,
+        name: str,
+        cfg: EndpointConfig,
+        url: str = "",
+        has_answered: bool = False,
+        prober: Callable[["Endpoint", dict], Awaitable[RequestQuirks]] | None = None,
+    ):
+        import httpx2
+        import openai  # here: it takes 0.7 s to load, and --help does without
 
-    async def ask(self, body, patience=0):
-        """POST /chat/completions once. patience: how often the deadline is doubled. The caller holds a place in `gate`.
+        self.name, self.cfg, self.url, self.key = name, cfg, url or cfg.base_url[0], _api_key(name, cfg)
+        self.where = f"endpoint {name} at {self.url}"
+        self.limit = AdaptiveLimit(cfg.concurrency)
+        self.requests, self.tokens = RateLimit(cfg.requests_per_minute), RateLimit(cfg.tokens_per_minute)
+        self.has_answered, self.prober, self.probing = has_answered, prober, None
+        self.quirks = None if prober else RequestQuirks()
+        self.calls = self.retried = self.refusals = self.failures_in_row = self.completion_tokens = 0
+        self.last_answer, self.away_until, self.broken = -1.0, 0.0, ""  # times: time.monotonic()
+        # 0 connections is aiohttp's "no limit" (None: its default of 100); deadlines are ours, but that for connecting
+        limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
+        http = openai.DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=CONNECT))
+        self.openai = openai.AsyncOpenAI(base_url=self.url, api_key=self.key or "none", max_retries=0, http_client=http)
+        self.openai.organization = self.openai.project = None  # the user's environment may name them for another host
+
+    async def ask(self, body: dict, doublings: int = 0) -> Reply:
+        """Send a question once. doublings: how often its deadline is doubled. The caller holds a place in `limit`.
 
         Returns a Reply for whatever the server decided about this question; raises Failed for everything else.
         """
-        episode = self.gate.episode
+        cuts = self.limit.cuts
         try:
-            await self._know(body)
-            return await self._answer(body, patience)
+            await self._probe_once(body)
+            return await self._answer(body, doublings)
         except TimeoutError:
-            self.gate.congested(episode)
-            failure = Failed(f"no answer within {self.deadline(body, patience):g} s", late=True)
+            self.limit.congested(cuts)
+            failure = Failed(f"no answer within {self.deadline(body, doublings):g} s", late=True)
         except Refused as error:
             congested = error.status in CONGESTED
             if congested:
-                self.gate.congested(episode)
+                self.limit.congested(cuts)
             elif error.status < 500 and error.status != 408:
                 return self._refused(error)
-            failure = Failed(error.words, retry_after(error.headers), congested)
-        except httpx2.RequestError as error:  # of the transport; or a redirect loop, a body that cannot be decoded
-            failure = Failed(_cause(error))
-        except Malformed as error:
+            failure = Failed(error.words, error.wait, congested)
+        except (Unreachable, Malformed) as error:
             failure = Failed(str(error))
-        self.retried, self.troubles = self.retried + 1, self.troubles + (not failure.congested)
+        self.retried, self.failures_in_row = self.retried + 1, self.failures_in_row + (not failure.congested)
         raise failure
 
-    async def post(self, body, seconds, read):
-        """read(completion), the JSON of the answer. Raises Refused, Malformed, TimeoutError, httpx2.RequestError."""
-        async with asyncio.timeout(seconds):
-            response = await self.http.post(self.url, content=json.dumps(body, ensure_ascii=False).encode())
-        return self._read(response, lambda: read(join_stream(response.text) if body.get("stream") else response.json()))
+    async def post(self, body: dict, seconds: float, read: Callable[[dict], object]) -> object:
+        """Returns read(completion), the JSON of the answer. Raises Refused, Unreachable, Malformed, TimeoutError."""
+        import httpx2
+        from openai import AsyncStream
 
-    async def models(self):
-        """What GET /models says. Raises like `post`."""
-        async with asyncio.timeout(CONNECT):  # a server that fails here may close the connection: none is to be reused
-            response = await self.http.get(self.url.join("../models"), headers={"Connection": "close"})
-        return self._read(response, response.json)
+        with self._our_errors():
+            async with asyncio.timeout(seconds):
+                if body.get("stream"):
+                    options = {"stream": True, "stream_cls": AsyncStream[object]}
+                    chunks = await self.openai.post("/chat/completions", body=body, cast_to=object, **options)
+                    return read(await join_chunks(chunks))
+                # the response itself: its JSON may hold what the library's types do not know, such as `reasoning`
+                response = await self.openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
+                return read(response.json())
 
-    def _read(self, response, read):
-        if response.status_code >= 400:
-            raise Refused(response.status_code, *complaint(response, self.key), response.headers)
+    async def models(self) -> object:
+        """Returns the JSON of GET /models. Raises like `post`."""
+        import httpx2
+
+        closing = {"headers": {"Connection": "close"}}  # a server that fails here may close it: none is to be reused
+        with self._our_errors():
+            async with asyncio.timeout(CONNECT):
+                return (await self.openai.get("/models", cast_to=httpx2.Response, options=closing)).json()
+
+    @contextlib.contextmanager
+    def _our_errors(self) -> Iterator[None]:
+        """Turn what openai raises, and what an answer of another shape leads to, into Refused, Unreachable, Malformed.
+
+        Never chained to the original, which may hold the key.
+        """
+        import openai
+
         try:
-            return read()
+            yield
+        except openai.APIStatusError as error:
+            words, code, wait = complaint(error.body), error.code, retry_after(error.response.headers)
+            words = f"HTTP {error.status_code}: {words[:300]}" if words else f"HTTP {error.status_code}"
+            raise Refused(error.status_code, self._keyless(words), code and self._keyless(code), wait) from None
+        except openai.APIConnectionError as error:
+            raise Unreachable(self._keyless(_innermost(error))) from None
+        except openai.APIError as error:  # in the middle of a stream
+            raise Malformed(self._keyless(f"the server broke off: {error.message}")[:300]) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             words = f"the answer is no chat completion ({type(error).__name__}: {error})"
-            raise Malformed(words.replace(self.key, "***") if self.key else words) from None
+            raise Malformed(self._keyless(words)) from None
 
-    def deadline(self, body, patience=0):
-        """Seconds that a call may take."""
+    def _keyless(self, words: str) -> str:
+        return words.replace(self.key, "***") if self.key else words
+
+    def deadline(self, body: dict, doublings: int = 0) -> float:
+        """Returns the seconds that a call may take."""
         tokens = next((body[key] for key in TOKEN_KEYS if key in body), 0)
-        return (self.cfg.timeout + tokens / self.cfg.min_tokens_per_second) * 2 ** min(patience, MAX_DOUBLED)
+        return (self.cfg.timeout + tokens / TOKENS_PER_SECOND) * 2 ** min(doublings, MAX_DOUBLINGS)
 
-    async def is_there(self):
+    async def is_there(self) -> bool:
         """Whether anything speaks HTTP at the address."""
         try:
             await self.models()
-        except (httpx2.TransportError, TimeoutError):
+        except (Unreachable, TimeoutError):
             return False
-        except (Refused, Malformed, httpx2.RequestError):
+        except CallError:
             pass
         return True
 
-    async def close(self):
-        for task in (self.probing, self.watcher):
-            if task is not None:
-                task.cancel()
-                await asyncio.gather(task, return_exceptions=True)
-        await self.http.aclose()
+    async def close(self) -> None:
+        if self.probing is not None:
+            self.probing.cancel()
+            await asyncio.gather(self.probing, return_exceptions=True)
+        await self.openai.close()
 
-    def shaped(self, body, traits):
-        """The body as this endpoint wants it."""
+    def adapted(self, body: dict, quirks: RequestQuirks) -> dict:
+        """Returns the request body as this server wants it."""
         body = body | self.cfg.extra_body
         for key in TOKEN_KEYS:
-            if traits.token_key and key != traits.token_key and key in body:
-                body[traits.token_key] = body.pop(key)
-        if traits.stream:
+            if quirks.token_key and key != quirks.token_key and key in body:
+                body[quirks.token_key] = body.pop(key)
+        if quirks.stream:
             body |= {"stream": True, "stream_options": {"include_usage": True}}
         return body
 
-    async def _know(self, body):
-        """Probe the endpoint and watch its queue, if that is wanted and not yet done. All questions share one probe."""
-        if self.watcher is None and self.cfg.watch_queue:
-            self.watcher = asyncio.create_task(self._watch())
-        while self.traits is None:
+    def price(self, prompt_tokens: int, completion_tokens: int) -> float:
+        return (prompt_tokens * self.cfg.price_prompt + completion_tokens * self.cfg.price_completion) / 1e6
+
+    async def _probe_once(self, body: dict) -> None:
+        """Find out the server's quirks, if that is wanted and not yet done. All questions share one probe."""
+        while self.quirks is None:
             if self.probing is None or self.probing.done():
                 self.probing = asyncio.create_task(self.prober(self, body))
-            self.traits = await asyncio.shield(self.probing)
+            self.quirks = await asyncio.shield(self.probing)
 
-    async def _answer(self, body, patience):
-        body = self.shaped(body, self.traits)
+    async def _answer(self, body: dict, doublings: int) -> Reply:
+        body = self.adapted(body, self.quirks)
+        # wait for this minute's share; an answer's tokens are guessed before and corrected after it
         letters = sum(len(message["content"]) for message in body["messages"])
         guess = letters // 4 + (self.completion_tokens // self.calls if self.calls else 0)
         await self.requests.take(1)
         await self.tokens.take(guess)
-        begin, limit = time.monotonic(), self.deadline(body, patience)
 
-        def read(completion):
-            return read_reply(completion, time.monotonic() - begin, self.traits.prefilled, self.name)
+        begin, seconds = time.monotonic(), self.deadline(body, doublings)
+
+        def read(completion: dict) -> Reply:
+            return read_reply(completion, time.monotonic() - begin, self.quirks.prefilled, self.name)
 
         try:
-            reply = await self.post(body, limit, read)
+            reply = await self.post(body, seconds, read)
         except Refused as error:
+            # the prompt may fit where prompt and answer together do not: then the answer may be shorter
             key = next((key for key in TOKEN_KEYS if key in body), None)
-            room = room_left(error.words) if key and _is_too_long(error) else None
+            room = room_left(error.words) if key and error.too_long else None
             if room is None or room < min(LEAST_ROOM, body[key]) or room >= body[key]:
                 raise
-            reply = await self.post(body | {key: room}, limit, read)  # the prompt fits, the answer may be shorter
+            reply = await self.post(body | {key: room}, seconds, read)
+
+        # what this answer says about the server
         self.tokens.correct(reply.prompt_tokens + reply.completion_tokens - guess)
         self.calls, self.completion_tokens = self.calls + 1, self.completion_tokens + reply.completion_tokens
-        self.proven, self.troubles, self.last_answer = True, 0, time.monotonic()
-        self.gate.answered()
+        self.has_answered, self.failures_in_row, self.last_answer = True, 0, time.monotonic()
+        self.limit.answered()
         per_token, long = SILENT_CUT
         if letters > long and 0 < reply.prompt_tokens * per_token < letters:
             words = f"the server counts {reply.prompt_tokens} tokens in {letters} characters: it cuts long prompts"
             return replace(reply, status="too_long", text="", detail=words)
         return reply
 
-    def price(self, prompt_tokens, completion_tokens):
-        return (prompt_tokens * self.cfg.price_prompt + completion_tokens * self.cfg.price_completion) / 1e6
-
-    def _refused(self, error):
+    def _refused(self, error: Refused) -> Reply:
         """The Reply for a 4xx; raises Failed where the next question would be refused as well."""
-        if error.status in FATAL or (error.status == 403 and not self.proven):
+        if error.status in FATAL or (error.status == 403 and not self.has_answered):
             key = f" (key from ${self.cfg.api_key_env})" if self.cfg.api_key_env else " (no api_key_env is set)"
             raise Failed(f"says {error.words}{key if error.status in (401, 403) else ''}", fatal=True)
         if error.code == "content_filter":
             return Reply("filtered", detail=error.words)
-        if _is_too_long(error):
+        if error.too_long:
             return Reply("too_long", detail=error.words)
         self.refusals += 1
-        if self.refusals >= REFUSALS and not self.proven:
-            raise Failed(f"refused its first {REFUSALS} requests; the last time it said {error.words}", fatal=True)
+        if self.refusals >= MAX_REFUSALS and not self.has_answered:
+            raise Failed(f"refused its first {MAX_REFUSALS} requests; the last time it said {error.words}", fatal=True)
         return Reply("refused", detail=error.words)
 
-    async def _watch(self):
-        """Follow vLLM's queue: while it is there in three looks in a row, its length is taken off the limit, once."""
-        url, looks = self.cfg.base_url.removesuffix("/").removesuffix("/v1") + "/metrics", 0
-        while True:
-            await asyncio.sleep(self.cfg.watch_queue)
-            try:
-                async with asyncio.timeout(10):
-                    found = WAITING.findall((await self.http.get(url)).text)
-            except (httpx2.HTTPError, TimeoutError):
-                continue  # the questions themselves will show whether the server is gone
-            if not found:
-                return say(f"{url} does not tell vllm:num_requests_waiting; its queue is not watched")
-            waiting = sum(map(float, found))
-            looks = looks + 1 if waiting else 0
-            self.gate.held = looks >= 3
-            if looks == 3:
-                self.gate.cut_to(self.gate.in_flight - waiting)
 
-
-def _is_too_long(error):
-    return error.status == 413 or any(sign in f"{error.words} {error.code}".lower() for sign in TOO_LONG)
-
-
-def _api_key(name, cfg):
+def _api_key(name: str, cfg: EndpointConfig) -> str:
     if not cfg.api_key_env:
         return ""
     key = os.environ.get(cfg.api_key_env, "").strip()  # a file with Windows line ends leaves its \r
@@ -304,8 +329,107 @@ def _api_key(name, cfg):
     return key
 
 
-def _cause(error):
-    """The innermost reason: the transport reports a refused connection as a time-out."""
+def _innermost(error: BaseException) -> str:
+    """The reason in one line: openai says "Connection error.", the transport calls a refused connection a time-out."""
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
+
+
+# --- reading what a server sends ---
+
+
+def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, endpoint: str = "") -> Reply:
+    """Returns the Reply in the JSON of a chat completion; the thought is taken off wherever the server put it.
+
+    vLLM names the field `reasoning` (older ones and DeepSeek `reasoning_content`); without a reasoning parser the
+    thought stands in the text, often without its opening tag, because the chat template has already written that.
+    prefilled: the server is known to do so, and a text without the closing tag is then a thought that never ends.
+    Raises ValueError where the server itself says that it did not finish.
+    """
+    choice = completion["choices"][0]
+    message, finish = choice["message"], choice.get("finish_reason")
+    if finish in BROKE_OFF:
+        raise ValueError(f"the server broke off ({finish})")
+    # the answer is what follows the last thought; a thought that never ends leaves none
+    content = _whole(message.get("content") or "")
+    thought, closed, text = content.rpartition("</think>")
+    thinks = bool(thought or message.get("reasoning") or message.get("reasoning_content"))
+    if "<think>" in text or (prefilled and text and not closed):
+        thinks, text = True, ""
+    text = text.strip()
+    if finish == "length":
+        status, text = "truncated", ""
+    elif finish == "content_filter" or message.get("refusal"):
+        status, text = "filtered", ""
+    elif text:
+        status = "ok"
+    else:
+        status = "misrouted" if thinks else "empty"
+    usage = completion.get("usage") or {}
+    asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    whole, model = _with_thought(message, content, prefilled, finish), str(completion.get("model") or "")
+    return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
+
+
+def _with_thought(message: dict, content: str, prefilled: bool, finish: str | None) -> str:
+    """The thought, wherever the server put it, as `<think>…</think>` before the answer; not closed if it was cut."""
+    thought = _whole(message.get("reasoning") or message.get("reasoning_content") or "")
+    if thought:
+        return f"<think>{thought}" + (f"</think>{content}" if content.strip() or finish != "length" else "")
+    opened = "<think>" in content or not (content and (prefilled or "</think>" in content))
+    return content if opened else f"<think>{content}"
+
+
+def _whole(text: str) -> str:
+    """Without halves of surrogate pairs, which JSON may hold ("\\ud83d") and UTF-8 may not."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+async def join_chunks(chunks: AsyncIterator[dict]) -> dict:
+    """Returns the completion that the chunks of a stream add up to. Raises ValueError if it breaks off."""
+    message, finish, usage, model = {}, None, None, ""
+    async for chunk in chunks:
+        usage, model = chunk.get("usage") or usage, chunk.get("model") or model
+        for choice in chunk.get("choices") or []:
+            if choice.get("index", 0) == 0:
+                for name in ("content", "reasoning", "reasoning_content", "refusal"):
+                    if choice["delta"].get(name):
+                        message[name] = message.get(name, "") + choice["delta"][name]
+                finish = choice.get("finish_reason") or finish
+    if finish is None:
+        raise ValueError("the stream breaks off")
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
+
+
+def room_left(words: str) -> int | None:
+    """Returns the tokens that still fit behind the prompt, from the words of a server that found a request too long.
+
+    None if it does not say, and then nothing can be done but to give the question up.
+    """
+    cap = COMPLETION_CAP.search(words)
+    if cap:
+        return int(cap.group(1))
+    window, prompt = WINDOW.search(words), PROMPT.search(words)
+    if not window or not prompt:
+        return None
+    return int(window.group(1)) - int(next(group for group in prompt.groups() if group)) - SPARE
+
+
+def complaint(body: object) -> str:
+    """Returns the message of an error body in one line, without the question: servers built on pydantic hand that back
+    as the `input` that they complain about."""
+    message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body or ""
+    if isinstance(message, list) and all(isinstance(item, dict) for item in message):
+        message = "; ".join(f"{'.'.join(map(str, item.get('loc') or ()))}: {item.get('msg')}" for item in message)
+    return ECHO.sub("…", _whole(" ".join(str(message).split())))
+
+
+def retry_after(headers: dict) -> float | None:
+    """Returns the seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
+    value = headers.get("retry-after") or ""
+    for read in (float, lambda text: parsedate_to_datetime(text).timestamp() - time.time()):
+        with contextlib.suppress(ValueError):
+            seconds = read(value)
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+    return None

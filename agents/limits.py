@@ -1,56 +1,98 @@
-"""What holds requests back: how many at a time (adaptive), how many a minute, and how much money."""
+"""How an endpoint is configured, and what holds its requests back: how many at a time (adaptive), how many a minute,
+and how much money."""
 
 import asyncio
 import time
-from email.utils import parsedate_to_datetime
+from dataclasses import dataclass, field
 
 from errors import UserError
 
-CUT = 0.7  # one congestion episode costs so much of the limit
+CUT = 0.7  # one episode of congestion leaves so much of the limit
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
 
 
-class Gate:
-    """Requests in flight at one endpoint: at most `limit`, which moves between 1 and `ceiling`.
+@dataclass
+class EndpointConfig:
+    base_url: str | list[str]
+    """Address up to and including /v1, e.g. http://localhost:8000/v1. Several addresses of equal servers: a list;
+    the settings below then hold for each of them."""
+    model: str
+    """Model name as the endpoint knows it (GET /v1/models lists it)."""
+    api_key_env: str = ""
+    """Name of the environment variable that holds the API key; empty for a server that wants none. The key itself is
+    never written anywhere."""
+    concurrency: int = 64
+    """Requests in flight at most. Congestion (429, 503, a missed deadline) lowers the limit, answers raise it again."""
+    requests_per_minute: int | None = None
+    """Cap of the host's plan; null for none."""
+    tokens_per_minute: int | None = None
+    """Likewise, prompt and answer together."""
+    timeout: float = 300.0
+    """Seconds for connecting and for waiting in the server's queue. A call's deadline is this plus max_tokens at 10
+    tokens a second, doubled after a miss."""
+    retries: int = 8
+    """Further tries after a failure of the connection or the server, before the question (or the run) is given up. The
+    pause between two tries grows from 1 to 60 seconds; a Retry-After of the server goes before it."""
+    price_prompt: float = 0.0
+    """Price of a million prompt tokens, in the currency of `max_cost`."""
+    price_completion: float = 0.0
+    """Price of a million tokens of answers and thoughts."""
+    extra_body: dict = field(default_factory=dict)
+    """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
 
-    It starts at the ceiling, is cut once per congestion episode and grows again with every answer. An episode is over
-    when a request that was sent after the cut fares badly: what was in flight during the cut says nothing new.
+    def __post_init__(self):
+        if isinstance(self.base_url, str):
+            self.base_url = [self.base_url]
+
+
+def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
+    """Raises UserError for what is wrong with {name: EndpointConfig} on paper, before anything is asked."""
+    for name, endpoint in configs.items():
+        if endpoint.concurrency < 1:
+            raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
+        for url in endpoint.base_url or [""]:
+            if not url.startswith(("http://", "https://")):
+                raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")
+            if "@" in url or "?" in url:  # it would be written into config.yaml and shown in messages
+                raise UserError(f"config key endpoints.{name}.base_url must not hold a key; name it in api_key_env")
+
+
+class AdaptiveLimit:
+    """Requests in flight at one server: at most `limit`, which moves between 1 and `ceiling`.
+
+    It starts at the ceiling, is cut once per episode of congestion and grows again with every answer. An episode is
+    over when a request that was sent after the cut fares badly: what was in flight during the cut says nothing new. So
+    a request remembers `cuts` (how many there were when it was sent), and `congested` wants that back.
     """
 
-    def __init__(self, ceiling):
-        self.ceiling, self.limit, self.in_flight = ceiling, float(ceiling), 0
-        self.episode, self.held = 0, False
-        self.waiters = {}  # futures of those who wait for a place here, in order; one may wait at several gates
+    def __init__(self, ceiling: int):
+        self.ceiling, self.limit, self.in_flight, self.cuts = ceiling, float(ceiling), 0, 0
+        self.waiters = {}  # futures of those who wait for a place here, in order; one may wait at several limits
 
     @property
-    def free(self):
+    def free(self) -> bool:
         return self.in_flight < int(self.limit)
 
-    def enter(self):
-        """Take a place. Returns the current episode, which `congested` wants back."""
+    def enter(self) -> None:
         self.in_flight += 1
-        return self.episode
 
-    def leave(self):
+    def leave(self) -> None:
         self.in_flight -= 1
         self.wake()
 
-    def answered(self):
-        """Additive growth, unless it is held because the server has a queue."""
-        if not self.held and self.limit < self.ceiling:
+    def answered(self) -> None:
+        """Additive growth."""
+        if self.limit < self.ceiling:
             self.limit = min(self.ceiling, self.limit + max(1.0, GROWTH * self.ceiling) / self.limit)
             self.wake()
 
-    def congested(self, episode):
+    def congested(self, cuts: int) -> None:
         """One multiplicative cut, by the first failure of an episode only."""
-        if episode == self.episode:
-            self.cut_to(CUT * min(self.limit, self.in_flight))
+        if cuts == self.cuts:
+            self.limit = max(1.0, CUT * min(self.limit, self.in_flight))
+            self.cuts += 1
 
-    def cut_to(self, limit):
-        self.limit = max(1.0, min(self.limit, limit))
-        self.episode += 1
-
-    def wake(self, everyone=False):
+    def wake(self, everyone: bool = False) -> None:
         """Let the first of those who wait look again, if there is a place; or everyone, whether there is or not."""
         while self.waiters and (everyone or self.free):
             waiter = next(iter(self.waiters))
@@ -61,35 +103,36 @@ class Gate:
                     break
 
 
-async def any_place(gates):
-    """Returns when one of the gates may have a free place."""
+async def any_place(limits: list[AdaptiveLimit]) -> None:
+    """Returns when one of the limits may have a free place."""
     waiter = asyncio.get_running_loop().create_future()
-    for gate in gates:
-        gate.waiters[waiter] = None
+    for limit in limits:
+        limit.waiters[waiter] = None
     try:
         await waiter
     finally:
-        for gate in gates:
-            gate.waiters.pop(waiter, None)
+        for limit in limits:
+            limit.waiters.pop(waiter, None)
 
 
-class Pace:
-    """At most so many units a minute, evenly spread; None is no limit."""
+class RateLimit:
+    """At most N units a minute, evenly spread; None is no limit. Units may be tokens, whose number is known only after
+    the answer: a guess is taken before it and corrected then."""
 
-    def __init__(self, per_minute):
-        self.seconds = 60 / per_minute if per_minute else 0.0
-        self.next = 0.0
+    def __init__(self, per_minute: int | None):
+        self.seconds = 60 / per_minute if per_minute else 0.0  # of one unit
+        self.next_turn = 0.0
 
-    async def take(self, amount):
-        """Wait for one's turn. `correct` later, where the amount was a guess."""
+    async def take(self, amount: float) -> None:
+        """Returns when it is the caller's turn."""
         if self.seconds:
             now = time.monotonic()
-            turn = max(now, self.next)
-            self.next = turn + amount * self.seconds
+            turn = max(now, self.next_turn)
+            self.next_turn = turn + amount * self.seconds
             await asyncio.sleep(turn - now)
 
-    def correct(self, more):
-        self.next += more * self.seconds
+    def correct(self, more: float) -> None:
+        self.next_turn += more * self.seconds
 
 
 class Budget:
@@ -100,42 +143,27 @@ class Budget:
     for, and their answers are kept. Tries that fail are not counted, though a host may charge for them.
     """
 
-    def __init__(self, cap=None, spent=0.0, calls=0):
+    def __init__(self, cap: float | None = None, spent: float = 0.0, calls: int = 0):
         self.cap, self.spent, self.calls, self.open = cap, spent, calls, 0
         self.settled = asyncio.Event()
 
-    async def admit(self):
+    async def admit(self) -> None:
         """Returns when one more call fits. Raises UserError when none does and none is in flight any more."""
         while self.cap is not None and self.spent + self._mean() * (self.open + 1) > self.cap:
             if not self.open:
                 raise UserError(
                     f"max_cost {self.cap:g} is reached: {self.spent:.4g} spent on {self.calls} calls; every answer is "
-                    f"kept, run the same command with a higher max_cost to go on"
+                    f"kept, run the same command with a higher max_cost to resume"
                 )
             await self.settled.wait()
         self.open += 1
 
-    def settle(self, cost):
+    def settle(self, cost: float) -> None:
         """The call is over; cost 0 if it brought no answer."""
         self.open -= 1
         self.spent, self.calls = self.spent + cost, self.calls + bool(cost)
         self.settled.set()
         self.settled = asyncio.Event()
 
-    def _mean(self):
+    def _mean(self) -> float:
         return self.spent / self.calls if self.calls else 0.0
-
-
-def retry_after(headers):
-    """Seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
-    value = headers.get("retry-after")
-    if not value:
-        return None
-    try:
-        return max(0.0, float(value))
-    except ValueError:
-        pass
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None

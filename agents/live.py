@@ -51,7 +51,7 @@ class Live:
             "rejected": self.outcomes["rejected"],
             "calls/s": float(f"{(asked - asked_then) / seconds:.3g}"),
             "tokens/s": float(f"{(tokens - tokens_then) / seconds:.3g}"),
-            "in flight": sum(e.gate.in_flight for e in self.endpoints),
+            "in flight": sum(e.limit.in_flight for e in self.endpoints),
             "retries": sum(e.retried for e in self.endpoints),
             **({"cost": spent} if spent else {}),
         }

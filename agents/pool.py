@@ -1,49 +1,56 @@
-"""The endpoints that one agent may ask: the least busy one gets the question, failures are tried again elsewhere.
+"""The servers that one agent may ask: the least busy one gets the question, failures are tried again elsewhere.
 
-An endpoint that fails again and again while others answer is set aside, and tried with one question at a time until
-it is well again. The run stops with a UserError that names the addresses only when none is left.
+A server that fails again and again while others answer is set aside, and tried with one question at a time until it is
+well again. The run stops with a UserError that names the addresses only when none is left.
 """
 
 import asyncio
 import random
 import time
-from dataclasses import replace
+from collections.abc import Callable
 
-from agents.client import SUSPECT, Endpoint, Failed
-from agents.limits import Budget, any_place
-from agents.reply import Reply
+from agents.client import Endpoint, Failed, Reply
+from agents.limits import Budget, EndpointConfig, any_place
 from errors import UserError
 from progress import say
 
-DOUBTFUL = ("refused", "too_long")  # it may be the server that is wrong: another one must agree
-LOST = 8  # so many questions given up in a row: the endpoints are broken, not the questions
+NEEDS_SECOND_OPINION = ("refused", "too_long")  # it may be the server that is wrong: another one must agree
+SET_ASIDE_AFTER = 5  # failures in a row and no answer: the server is in trouble, not the questions
+MAX_GIVEN_UP = 8  # questions given up in a row: the servers are broken, not the questions
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; doubles from one to the other, with jitter
 
 
-def open_endpoints(configs, bindings, journal, prober=None, max_cost=None):
-    """(endpoints, pools): a list of all Endpoints in use, one an address, and {agent: Pool}.
+def open_endpoints(
+    configs: dict[str, EndpointConfig],
+    bindings: dict[str, list[str]],
+    journal,
+    prober: Callable | None = None,
+    max_cost: float | None = None,
+) -> tuple[list[Endpoint], dict[str, "Pool"]]:
+    """Returns (endpoints, pools): all Endpoints in use, one an address, and {agent: Pool}.
 
-    configs: {name: EndpointConfig}. bindings: {agent: name or list of names}. Raises UserError where the endpoints of
-    one agent do not serve the same model: its answers must not depend on who was free.
+    configs: {name: EndpointConfig}. bindings: {agent: names}. journal: has `models` and `tokens` of agents/journal.py.
+    Raises UserError where the endpoints of one agent do not serve the same model: its answers must not depend on who
+    was free.
     """
     by_name, pools, budget = {}, {}, Budget(max_cost)
     for agent, names in bindings.items():
-        names = (names,) if isinstance(names, str) else tuple(names)
         kinds = {(configs[name].model, str(configs[name].extra_body)) for name in names}
         if len(kinds) > 1:
             raise UserError(
                 f"agents.{agent} is bound to {', '.join(names)}, which differ in model or extra_body; endpoints that "
                 f"share an agent must be alike"
             )
+        # open each name once, and count what earlier runs spent there
         for name in names:
             if name not in by_name:
                 cfg = configs[name]
-                urls = [cfg.base_url] if isinstance(cfg.base_url, str) else cfg.base_url
-                known = cfg.model in journal.models
-                by_name[name] = [Endpoint(name, replace(cfg, base_url=url), known, prober) for url in urls]
+                has_answered = cfg.model in journal.models
+                by_name[name] = [Endpoint(name, cfg, url, has_answered, prober) for url in cfg.base_url]
                 calls, asked, spent = journal.tokens.get(name, (0, 0, 0))
                 budget.spent += by_name[name][0].price(asked, spent)
                 budget.calls += calls
-        shared = next((pools[a] for a in pools if bindings[a] == bindings[agent]), None)
+        shared = next((pools[a] for a in pools if bindings[a] == names), None)
         pools[agent] = shared or Pool([endpoint for name in names for endpoint in by_name[name]], budget)
     return [endpoint for group in by_name.values() for endpoint in group], pools
 
@@ -51,13 +58,14 @@ def open_endpoints(configs, bindings, journal, prober=None, max_cost=None):
 class Pool:
     """`chat(body) -> Reply` from any of its endpoints. cfg: what they have in common, model and extra_body."""
 
-    def __init__(self, endpoints, budget=None):
+    def __init__(self, endpoints: list[Endpoint], budget: Budget | None = None):
         self.endpoints, self.budget = endpoints, budget or Budget()
         self.cfg = endpoints[0].cfg
-        self.lost = 0
+        self.given_up = 0  # questions in a row
 
-    async def chat(self, body):
-        """The Reply to one question, however often it must be asked. Raises UserError when there is nobody to ask."""
+    async def chat(self, body: dict) -> Reply:
+        """Returns the Reply to one question, however often it must be asked. Raises UserError when there is nobody to
+        ask."""
         await self.budget.admit()
         cost = 0.0
         try:
@@ -68,118 +76,129 @@ class Pool:
         finally:
             self.budget.settle(cost)
 
-    def check_served(self):
-        """Raises UserError if every question was refused, however few there were."""
-        if any(endpoint.refusals for endpoint in self.endpoints) and not any(e.proven for e in self.endpoints):
-            where = "; ".join(endpoint.where for endpoint in self.endpoints)
-            raise UserError(f"{where} refused every request; look at `detail` in the journal")
+    @property
+    def has_answered(self) -> bool:
+        return any(endpoint.has_answered for endpoint in self.endpoints)
 
-    async def close(self):
+    @property
+    def where(self) -> str:
+        return "; ".join(endpoint.where for endpoint in self.endpoints)
+
+    def check_served(self) -> None:
+        """Raises UserError if every question was refused, however few there were."""
+        if any(endpoint.refusals for endpoint in self.endpoints) and not self.has_answered:
+            raise UserError(f"{self.where} refused every request; look at `detail` in the journal")
+
+    async def close(self) -> None:
         for endpoint in self.endpoints:
             await endpoint.close()
 
-    async def _until_answered(self, body):
-        """(who answered, Reply), or (None, Reply of status "transport") for a question that nobody can answer."""
+    async def _until_answered(self, body: dict) -> tuple[Endpoint | None, Reply]:
+        """Returns (who answered, Reply); (None, Reply of status "transport") for a question that nobody can answer."""
         failures = late = 0
-        since, doubted, words = time.monotonic(), None, ""
+        since, first_to_refuse, words = time.monotonic(), None, ""
         while True:
-            endpoint = await self._place(doubted)
+            endpoint = await self._place(first_to_refuse)
             try:
                 reply = await endpoint.ask(body, late)
             except Failed as error:
                 failure = error
             else:
-                self.lost = 0
-                if reply.status not in DOUBTFUL:
-                    self._back(endpoint)
-                    if doubted is not None and endpoint is not doubted:
-                        doubted.troubles += 1
-                        self._set_aside(doubted, Failed(f"refuses what others answer: {words}"))
-                elif doubted is None and len(self._alive()) > 1:
-                    doubted, words = endpoint, reply.detail
+                self.given_up = 0
+                # a refusal counts if a second server refuses as well, or there is none
+                if reply.status not in NEEDS_SECOND_OPINION:
+                    self._note_recovery(endpoint)
+                    if first_to_refuse is not None and endpoint is not first_to_refuse:
+                        first_to_refuse.failures_in_row += 1
+                        self._note_failure(first_to_refuse, Failed(f"refuses what others answer: {words}"))
+                elif first_to_refuse is None and len(self._alive()) > 1:
+                    first_to_refuse, words = endpoint, reply.detail
                     continue
                 return endpoint, reply
             finally:
-                endpoint.gate.leave()
+                endpoint.limit.leave()
+
+            # try again, elsewhere or later; a server that is busy says nothing about this question
             failures, late = failures + 1, late + failure.late
-            self._set_aside(endpoint, failure)
+            self._note_failure(endpoint, failure)
             if failures > self.cfg.retries:
                 await self._give_up(failure, failures, since)
                 if not failure.congested:
                     return None, Reply("transport", detail=failure.why)
-                failures, since = 0, time.monotonic()  # being busy says nothing about this question
+                failures, since = 0, time.monotonic()
             await asyncio.sleep(self._pause(failure, failures, endpoint))
 
-    async def _place(self, avoid=None):
-        """The least busy endpoint that has a free place, with the place taken. avoid: one to ask only if there is no
-        other."""
+    async def _place(self, avoid: Endpoint | None = None) -> Endpoint:
+        """Returns the least busy endpoint that has a free place, with the place taken. avoid: one to ask only if there
+        is no other."""
         while True:
             alive = self._alive()
             alive = [endpoint for endpoint in alive if endpoint is not avoid] or alive
             healthy = [endpoint for endpoint in alive if self._may_ask(endpoint)] or alive
-            free = [endpoint for endpoint in healthy if endpoint.gate.free]
+            free = [endpoint for endpoint in healthy if endpoint.limit.free]
             if free:
-                best = min(free, key=lambda endpoint: endpoint.gate.in_flight / endpoint.gate.limit)
-                best.gate.enter()
+                best = min(free, key=lambda endpoint: endpoint.limit.in_flight / endpoint.limit.limit)
+                best.limit.enter()
                 for endpoint in free:
-                    endpoint.gate.wake()  # who was woken takes one place only, and perhaps not the one it was woken for
+                    endpoint.limit.wake()  # who was woken takes one place only, perhaps not the one it was woken for
                 return best
-            await any_place([endpoint.gate for endpoint in healthy])
+            await any_place([endpoint.limit for endpoint in healthy])
 
-    def _alive(self):
-        """Endpoints that are not broken for good. Raises UserError if there are none."""
+    def _alive(self) -> list[Endpoint]:
+        """Returns the endpoints that are not broken for good. Raises UserError if there are none."""
         alive = [endpoint for endpoint in self.endpoints if not endpoint.broken]
         if not alive:
             reasons = "; ".join(f"{endpoint.where} {endpoint.broken}" for endpoint in self.endpoints)
             raise UserError(f"{reasons}; every answer so far is kept")
         return alive
 
-    def _may_ask(self, endpoint):
+    def _may_ask(self, endpoint: Endpoint) -> bool:
         """Whether it is well, or at least due for a trial question."""
-        well = endpoint.troubles < SUSPECT
-        return well or (endpoint.gate.in_flight == 0 and time.monotonic() >= endpoint.away_until)
+        well = endpoint.failures_in_row < SET_ASIDE_AFTER
+        return well or (endpoint.limit.in_flight == 0 and time.monotonic() >= endpoint.away_until)
 
-    def _set_aside(self, endpoint, failure):
-        """Note what a failure says about its endpoint. Raises UserError if no endpoint is left."""
+    def _note_failure(self, endpoint: Endpoint, failure: Failed) -> None:
+        """Set an endpoint aside, for a while or for good, if that is what a failure says. Raises UserError if none is
+        left."""
         if failure.fatal and not endpoint.broken:
             endpoint.broken = failure.why
-            endpoint.gate.wake(everyone=True)
+            endpoint.limit.wake(everyone=True)
             self._alive()
             say(f"{endpoint.where} {failure.why}; the others go on without it")
-        if endpoint.troubles >= SUSPECT and not endpoint.broken and len(self.endpoints) > 1:
+        if endpoint.failures_in_row >= SET_ASIDE_AFTER and not endpoint.broken and len(self.endpoints) > 1:
             if not endpoint.away_until:
                 say(f"{endpoint.where} is set aside, and tried again later: {failure.why}")
-            doubled = endpoint.cfg.backoff * 2 ** min(endpoint.troubles, 16)
-            endpoint.away_until = time.monotonic() + min(endpoint.cfg.max_backoff, doubled)
+            doubled = FIRST_PAUSE * 2 ** min(endpoint.failures_in_row, 16)
+            endpoint.away_until = time.monotonic() + min(LONGEST_PAUSE, doubled)
 
-    def _back(self, endpoint):
+    def _note_recovery(self, endpoint: Endpoint) -> None:
         if endpoint.away_until:
             endpoint.away_until = 0.0
             say(f"{endpoint.where} answers again")
 
-    def _pause(self, failure, failures, endpoint):
-        """Seconds before the next try: what the server asks for, none if another one is well, else a growing pause."""
-        cfg = self.cfg
-        if failure.pause is not None:
-            if failure.pause > 60:
-                say(f"{endpoint.where} asks to wait {failure.pause:.0f} s")
-            return failure.pause
-        others = (e for e in self.endpoints if e is not endpoint and not e.broken and e.troubles == 0)
+    def _pause(self, failure: Failed, failures: int, endpoint: Endpoint) -> float:
+        """Returns the seconds before the next try: what the server asks for, none if another one is well, else a
+        growing pause."""
+        if failure.wait is not None:
+            if failure.wait > 60:
+                say(f"{endpoint.where} asks to wait {failure.wait:.0f} s")
+            return failure.wait
+        others = (e for e in self.endpoints if e is not endpoint and not e.broken and e.failures_in_row == 0)
         if not failure.congested and any(others):
             return 0.0
-        return min(cfg.max_backoff, cfg.backoff * 2 ** max(failures - 1, 0)) * random.uniform(0.5, 1.0)
+        return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(failures - 1, 0)) * random.uniform(0.5, 1.0)
 
-    async def _give_up(self, failure, tries, since):
+    async def _give_up(self, failure: Failed, tries: int, since: float) -> None:
         """Returns if the failure is this question's own; raises UserError if it is the endpoints'."""
         alive = self._alive()
         if any(endpoint.last_answer > since for endpoint in alive):
             return
-        self.lost += 1
-        proven = any(endpoint.proven for endpoint in alive)
-        if proven and self.lost < LOST and any([await endpoint.is_there() for endpoint in alive]):
+        self.given_up += 1
+        has_answered = any(endpoint.has_answered for endpoint in alive)
+        if has_answered and self.given_up < MAX_GIVEN_UP and any([await endpoint.is_there() for endpoint in alive]):
             return
         where = "; ".join(endpoint.where for endpoint in alive)
         raise UserError(
             f"{where} does not answer: {failure.why} ({tries} tries in {time.monotonic() - since:.0f} s); every answer "
-            f"so far is kept, run the same command again to go on"
+            f"so far is kept, run the same command to resume"
         )

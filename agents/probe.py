@@ -1,23 +1,22 @@
-"""The start-up probe: a few test questions that tell how an endpoint wants to be asked and what it really honours.
+"""The start-up probe: a few test questions that tell how a server wants to be asked and what it really honours.
 
 Servers answer 200 to options that they ignore, so each one is tried with a question whose answer shows its effect:
-a choice that leaves out the word that the prompt asks for, top_k = 1 at a temperature at which nothing else repeats
-itself, a prompt whose length is known. What is found is saved and used (`Traits`); a question that the endpoint
-refuses leaves its line at "refused", and only an option that the run itself needs stops it.
+top_k = 1 at a temperature at which nothing else repeats itself, a prompt whose length is known. What is found is saved
+and used (`RequestQuirks`); a question that the server refuses leaves its line at "refused", and only an option that the
+run itself needs stops it.
 """
 
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
-from agents.client import TOKEN_KEYS, Malformed, Refused, Traits
-from agents.reply import read_reply, room_left, where_thought_is
+from agents.client import TOKEN_KEYS, CallError, Endpoint, Refused, RequestQuirks, room_left
 from data.records import write_text
 from errors import UserError
 from progress import say
 
 WORD = "Reply with exactly one word: alpha"
-CHOICE = ["beta", "gamma"]
 LIST = "Write a list of twelve random words."
 LONG = 6000  # words, each of them one token to any tokenizer in use; Ollama cuts at 4,096 and says nothing
 SHORT_ANSWER, THOUGHTFUL_ANSWER = 24, 2048  # max_tokens
@@ -25,26 +24,26 @@ SECONDS = 120  # for one of these answers, on top of what the endpoint allows fo
 
 
 class Prober:
-    """`await prober(endpoint, body) -> Traits`; asks only what `path` (probe.json) does not tell already.
+    """`await prober(endpoint, body) -> RequestQuirks`; asks only what `path` (probe.json) does not tell already.
 
     body: a question of the run, whose model and sampling the test questions share. long: try a long prompt, too; a
     server that cuts it in silence is a UserError, for it would cut the long chains of the run as well.
     """
 
-    def __init__(self, path, long=False):
+    def __init__(self, path: Path, long: bool = False):
         self.path, self.long = Path(path), long
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
 
-    async def __call__(self, endpoint, body):
+    async def __call__(self, endpoint: Endpoint, body: dict) -> RequestQuirks:
         cfg = endpoint.cfg
-        place = " ".join([cfg.base_url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
+        place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
         found = self.known.get(place)
         if found is None or (self.long and "long_prompt" not in found):
             found = await probe(endpoint, body, self.long)
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(
                     f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
-                    f"{found['long_prompt']}): raise its context (Ollama: num_ctx), or set probe=short if its count is "
+                    f"{found['long_prompt']}): raise its context (Ollama: num_ctx), or set probe=false if its count is "
                     f"wrong"
                 )
             self.known[place] = found
@@ -52,33 +51,28 @@ class Prober:
         say(f"{endpoint.where}: {summary(found)}")
         if found["top_k"] == "refused" and body.get("top_k") is not None:
             raise UserError(f"{endpoint.where} refuses top_k; set sampling.top_k=null ({found['top_k_words']})")
-        return Traits(found["token_key"], found["stream"], found["thought"] == "prefilled")
+        return RequestQuirks(found["token_key"], found["stream"], found["thought"] == "prefilled")
 
 
-async def probe(endpoint, body, long=False):
-    """What the endpoint is like, as a JSON-able dict. Raises what `Endpoint.post` does when it does not answer."""
-    traits = Traits()
+async def probe(endpoint: Endpoint, body: dict, long: bool = False) -> dict:
+    """Returns what the server is like, JSON-able. Raises what `Endpoint.post` does when it does not answer."""
+    quirks = RequestQuirks()
 
-    async def ask(question, read):
-        return await endpoint.post(endpoint.shaped(question, traits), endpoint.cfg.timeout + SECONDS, read)
+    async def ask(question: dict, read: Callable) -> object:
+        return await endpoint.post(endpoint.adapted(question, quirks), endpoint.cfg.timeout + SECONDS, read)
 
     found = {"model": body["model"], "context": await _served_context(endpoint)}
-    found |= {"thought": await _first_answer(ask, body, traits), "token_key": traits.token_key, "stream": traits.stream}
-    tests = [_choice(ask, body), _top_k(ask, body)]
-    if traits.stream:  # only the first choice of a stream is read, and no log-probs
-        found |= {"n": "unknown", "logprobs": "unknown"}
-    else:
-        tests += [_several(ask, body), _logprobs(ask, body)]
-    for part in await asyncio.gather(*tests, *([_long_prompt(ask, body)] if long else [])):
+    found |= {"thought": await _first_answer(ask, body, quirks), "token_key": quirks.token_key, "stream": quirks.stream}
+    tests = [_top_k(ask, body)] + ([_long_prompt(ask, body)] if long else [])
+    for part in await asyncio.gather(*tests):
         found |= part
     return found
 
 
-def summary(found):
-    """One line for the person watching."""
-    options = ", ".join(f"{name} {found[name]}" for name in ("top_k", "choice", "n", "logprobs"))
+def summary(found: dict) -> str:
+    """Returns one line for the person watching."""
     thought = {"none": "no thoughts", "inline": "thoughts in <think> tags", "unknown": "test question refused"}
-    parts = [thought.get(found["thought"], f"thoughts: {found['thought']}"), options]
+    parts = [thought.get(found["thought"], f"thoughts: {found['thought']}"), f"top_k {found['top_k']}"]
     parts += ["streaming only"] if found["stream"] else []
     parts += [found["token_key"]] if found["token_key"] == TOKEN_KEYS[1] else []
     parts += [f"context {found['context']}"] if found["context"] else []
@@ -96,7 +90,7 @@ async def _served_context(endpoint):
     """max_model_len as GET /models tells it (vLLM, SGLang), or None."""
     try:
         models = await endpoint.models()
-    except (Refused, Malformed):
+    except CallError:
         return None
     listed = models.get("data") if isinstance(models, dict) else None
     for model in listed if isinstance(listed, list) else []:
@@ -105,17 +99,17 @@ async def _served_context(endpoint):
     return None
 
 
-async def _first_answer(ask, body, traits):
-    """Where thoughts come back. Changes `traits` as the endpoint's complaints say."""
+async def _first_answer(ask, body, quirks):
+    """Where thoughts come back. Changes `quirks` as the server's complaints say."""
     question = _question(body, WORD, THOUGHTFUL_ANSWER)
     for _ in range(3):
         thought, words = await _try(ask, question, lambda completion: where_thought_is(_message(completion)))
         if not words:
             return thought
-        if "stream" in words.lower() and not traits.stream:
-            traits.stream = True
-        elif TOKEN_KEYS[1] in words and not traits.token_key:
-            traits.token_key = TOKEN_KEYS[1]
+        if "stream" in words.lower() and not quirks.stream:
+            quirks.stream = True
+        elif TOKEN_KEYS[1] in words and not quirks.token_key:
+            quirks.token_key = TOKEN_KEYS[1]
         else:
             break
     return "unknown"
@@ -123,6 +117,17 @@ async def _first_answer(ask, body, traits):
 
 def _message(completion):
     return completion["choices"][0]["message"]
+
+
+def where_thought_is(message: dict) -> str:
+    """Returns "reasoning" or "reasoning_content" (a field), "inline" or "prefilled" (in the text), or "none"."""
+    for name in ("reasoning", "reasoning_content"):
+        if message.get(name):
+            return name
+    thought, closed, _ = (message.get("content") or "").rpartition("</think>")
+    if closed:
+        return "inline" if "<think>" in thought else "prefilled"
+    return "none"
 
 
 async def _try(ask, question, read):
@@ -133,29 +138,6 @@ async def _try(ask, question, read):
         if error.status >= 500 or error.status in (401, 408, 429):
             raise
         return None, error.words
-
-
-async def _honours(name, ask, question, read):
-    """{name: "honoured", "ignored" or "refused"}. read(completion): whether the effect is to be seen."""
-    seen, words = await _try(ask, question, read)
-    return {name: "refused" if words else "honoured" if seen else "ignored"}
-
-
-def _choice(ask, body):
-    question = _question(body, WORD, THOUGHTFUL_ANSWER, structured_outputs={"choice": CHOICE})
-    return _honours("choice", ask, question, lambda completion: read_reply(completion).text in CHOICE)
-
-
-def _several(ask, body):
-    question = _question(body, LIST, SHORT_ANSWER, n=2)
-    return _honours("n", ask, question, lambda completion: len(completion["choices"]) == 2)
-
-
-def _logprobs(ask, body):
-    question = _question(body, LIST, SHORT_ANSWER, logprobs=True, top_logprobs=2)
-    return _honours(
-        "logprobs", ask, question, lambda completion: (completion["choices"][0].get("logprobs") or {}).get("content")
-    )
 
 
 async def _top_k(ask, body):

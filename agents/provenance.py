@@ -12,7 +12,7 @@ def made_with(cfg, prompts):
     """What all records of a run have in common: models and prices by agent, prompt hashes by name, sampling, seed."""
     sampling = {"temperature": cfg.sampling.temperature, "top_p": cfg.sampling.top_p, "top_k": cfg.sampling.top_k}
     # several endpoints of one agent serve one model
-    bound = {agent: cfg.endpoints[n if isinstance(n, str) else n[0]] for agent, n in vars(cfg.agents).items()}
+    bound = {agent: cfg.endpoints[names[0]] for agent, names in vars(cfg.agents).items()}
     return {
         "models": {agent: endpoint.model for agent, endpoint in bound.items()},
         "prices": {agent: {"prompt": e.price_prompt, "completion": e.price_completion} for agent, e in bound.items()},

@@ -9,10 +9,10 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 
+from agents.client import ANSWERED, Reply
 from agents.guards import clean, is_code, solves
 from agents.journal import call_key, call_seed
 from agents.prompts import question
-from agents.reply import ANSWERED, Reply
 
 LEVELS = ("easy", "medium", "hard")
 VERDICTS = ("YES", "NO")

@@ -69,8 +69,9 @@ def question(n, prompt_bytes):
 
 async def ours(url, calls, concurrency, prompt_bytes, folder):
     """As agents/roles.py does it: key, look-up, question, journal on disk before the answer is used."""
-    from agents.client import Endpoint, EndpointConfig
+    from agents.client import Endpoint
     from agents.journal import Journal, call_key
+    from agents.limits import EndpointConfig
     from agents.pool import Pool
 
     journal, answers = Journal(Path(folder) / "journal.jsonl"), []
@@ -169,7 +170,7 @@ def problems(args):
                 file.write(json.dumps(row) + "\n")
         process = subprocess.Popen(
             [sys.executable, "build_crv.py", f"problems={source}", f"out={out}", f"endpoints.teacher.base_url={url}",
-             "endpoints.teacher.model=stub", "endpoints.teacher.concurrency=256", "probe=none"], cwd=ROOT,
+             "endpoints.teacher.model=stub", "endpoints.teacher.concurrency=256", "probe=false"], cwd=ROOT,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
         begin, seen = time.monotonic(), []

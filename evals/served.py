@@ -13,12 +13,9 @@ import time
 from collections import deque
 from dataclasses import dataclass, field
 
-import httpx2
-
-from agents.client import TOKEN_KEYS, Malformed, Refused
+from agents.client import ANSWERED, TOKEN_KEYS, CallError
 from agents.journal import call_seed
 from agents.pool import open_endpoints
-from agents.reply import ANSWERED
 from errors import UserError
 from progress import Progress
 
@@ -69,7 +66,7 @@ async def draw(asks, configs, keep, known, prober=None, max_cost=None):
     waiting = {}
     for ask in asks:
         waiting.setdefault(ask.endpoint, deque()).append(ask)
-    endpoints, pools = open_endpoints(configs, {name: name for name in waiting}, known, prober, max_cost)
+    endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, known, prober, max_cost)
     try:
         with Progress(len(asks), "sample", unit="responses") as bar:
             speed = Speed(bar)
@@ -111,8 +108,9 @@ class _Part:
                 for _ in range(min(len(self.queue), sum(e.cfg.concurrency for e in self.pool.endpoints))):
                     group.create_task(self._work())
             if self.doubtful:
-                where = "; ".join(endpoint.where for endpoint in self.pool.endpoints)
-                raise UserError(f"{where} refused every request; the last time it said {self.doubtful[-1][1].detail}")
+                raise UserError(
+                    f"{self.pool.where} refused every request; the last time it said {self.doubtful[-1][1].detail}"
+                )
         except BaseException as error:
             for part in parts:
                 part.queue.clear()
@@ -136,7 +134,7 @@ class _Part:
         self.doubtful.append(
             (ask, Drawn(text, reply.completion_tokens, reply.prompt_tokens, reason, reply.detail, reply.seconds))
         )
-        if any(endpoint.proven for endpoint in self.pool.endpoints):
+        if self.pool.has_answered:
             for item in self.doubtful:
                 self.keep(*item)
             self.doubtful = []
@@ -158,7 +156,7 @@ async def check_listed(endpoint):
     their answers are looked at (check_answered_as)."""
     try:
         found = await endpoint.models()
-    except (Refused, Malformed, httpx2.RequestError, TimeoutError):
+    except (CallError, TimeoutError):
         return
     data = found.get("data") if isinstance(found, dict) else None
     listed = [str(model["id"]) for model in data or [] if isinstance(model, dict) and "id" in model]
@@ -171,9 +169,9 @@ async def check_listed(endpoint):
 
 def check_answered_as(model, reply, pool):
     if reply.model and not same_model(reply.model, model):
-        where = "; ".join(endpoint.where for endpoint in pool.endpoints)
         raise UserError(
-            f"{where} answers as {reply.model}, but {model} was asked for; correct endpoints.{reply.endpoint}.model"
+            f"{pool.where} answers as {reply.model}, but {model} was asked for; "
+            f"correct endpoints.{reply.endpoint}.model"
         )
 
 

@@ -8,10 +8,10 @@ import traceback
 import pytest
 from aiohttp import web
 
-from agents.client import REFUSALS, Endpoint, EndpointConfig, Traits
+from agents.client import MAX_REFUSALS, Endpoint, Malformed, RequestQuirks, read_reply, room_left
+from agents.limits import EndpointConfig
 from agents.pool import Pool
 from agents.prompts import load_prompts, question
-from agents.reply import join_stream, read_reply, room_left
 from errors import UserError
 from tests.support.scripted_endpoint import Server, error, reply
 
@@ -20,19 +20,20 @@ def body(n=0):
     return {"model": "m", "messages": question(load_prompts()["critic"], f"problem {n}", "1", "chain"), "max_tokens": 9}
 
 
-def chat(server, bodies, proven=True, **settings):
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    """Pauses of hundredths of a second, and deadlines that are hardly longer than `timeout`."""
+    monkeypatch.setattr("agents.pool.FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("agents.client.TOKENS_PER_SECOND", 1000)
+
+
+def chat(server, bodies, has_answered=True, **settings):
     """All bodies at once through one Endpoint. Returns (replies or exceptions, the Endpoint)."""
-    settings = {
-        "concurrency": 64,
-        "timeout": 20,
-        "min_tokens_per_second": 1000,
-        "retries": 2,
-        "backoff": 0.01,
-    } | settings
+    settings = {"concurrency": 64, "timeout": 20, "retries": 2} | settings
     url = server if isinstance(server, str) else server.url
 
     async def run():
-        endpoint = Endpoint("teacher", EndpointConfig(base_url=url, model="m", **settings), proven)
+        endpoint = Endpoint("teacher", EndpointConfig(base_url=url, model="m", **settings), has_answered=has_answered)
         pool = Pool([endpoint])
         try:
             replies = await asyncio.gather(*[pool.chat(b) for b in bodies], return_exceptions=True)
@@ -168,7 +169,7 @@ def test_a_reset_connection_is_tried_again():
     async def run():
         server = await asyncio.start_server(reset, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2, backoff=0.01), proven=True)
+        endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2), has_answered=True)
         with pytest.raises(UserError, match="does not answer"):
             await Pool([endpoint]).chat(body())
         await endpoint.close()
@@ -194,7 +195,7 @@ def test_a_question_that_breaks_the_server_is_given_up_alone():
 
 def test_a_server_that_only_fails_ends_the_run():
     with Server(lambda a: error(500, "out of memory")) as server:
-        unproven, _ = chat(server, [body()], proven=False)
+        unproven, _ = chat(server, [body()], has_answered=False)
         proven, _ = chat(server, [body(n) for n in range(30)], retries=0)
     assert isinstance(unproven[0], UserError) and "out of memory" in str(unproven[0])
     assert any(isinstance(r, UserError) for r in proven)
@@ -202,7 +203,7 @@ def test_a_server_that_only_fails_ends_the_run():
 
 def test_a_redirect_loop_is_named():
     with Server(lambda a: web.Response(status=307, headers={"Location": "/v1/chat/completions"})) as server:
-        replies, _ = chat(server, [body()], proven=False, retries=0)
+        replies, _ = chat(server, [body()], has_answered=False, retries=0)
     assert isinstance(replies[0], UserError) and "redirects" in str(replies[0])
 
 
@@ -216,7 +217,7 @@ def test_congestion_is_not_the_questions_fault():
         return "easy"
 
     with Server(answer) as server:
-        replies, _ = chat(server, [body(n) for n in range(40)], concurrency=2, retries=2, backoff=0.001)
+        replies, _ = chat(server, [body(n) for n in range(40)], concurrency=2, retries=2)
     assert [r.status for r in replies] == ["ok"] * 40
 
 
@@ -292,9 +293,9 @@ def test_a_complaint_does_not_repeat_the_question(form):
 
 def test_a_request_that_is_wrong_in_itself_stops_the_run():
     with Server(lambda a: error(400, "Unrecognized request argument supplied: top_k")) as server:
-        replies, _ = chat(server, [body(n) for n in range(REFUSALS + 5)], proven=False, concurrency=1)
+        replies, _ = chat(server, [body(n) for n in range(MAX_REFUSALS + 5)], has_answered=False, concurrency=1)
         with pytest.raises(UserError, match="refused every request"):
-            Pool([chat(server, [body()], proven=False)[1]]).check_served()
+            Pool([chat(server, [body()], has_answered=False)[1]]).check_served()
     stopped = [r for r in replies if isinstance(r, UserError)]
     assert stopped and "top_k" in str(stopped[0])
     assert all(r.status == "refused" for r in replies if not isinstance(r, UserError))
@@ -386,27 +387,42 @@ def stream_of(*deltas, finish="stop", done=True):
     return "\n\n".join(lines) + "\n\n"
 
 
+def streamed(text):
+    """The Reply in a server's stream of events."""
+
+    async def run(url):
+        endpoint = Endpoint("teacher", EndpointConfig(url, "m"))
+        try:
+            return await endpoint.post({"model": "m", "messages": [], "stream": True}, 10, read_reply)
+        finally:
+            await endpoint.close()
+
+    with Server(None, probe=lambda asked: web.Response(text=text, content_type="text/event-stream")) as server:
+        return asyncio.run(run(server.url))
+
+
 def test_a_streamed_answer_is_put_together():
     text = stream_of({"role": "assistant", "content": ""}, {"reasoning": "h"}, {"reasoning": "m"}, {"content": "ea"},
                      {"content": "sy"})  # fmt: skip
-    got = read_reply(join_stream(text))
+    got = streamed(text)
     assert (got.status, got.text, got.prompt_tokens, got.completion_tokens) == ("ok", "easy", 3, 4)
-    assert read_reply(join_stream(stream_of({"content": "ea"}, finish="length"))).status == "truncated"
-    with pytest.raises(ValueError, match="breaks off"):
-        join_stream("\n".join(text.splitlines()[:6]))
-    with pytest.raises(ValueError, match="breaks off"):
-        join_stream(stream_of({"content": "ea"}, finish=None))
-    with pytest.raises(ValueError, match=r"broke off: .*engine died"):
-        join_stream('data: {"error": {"message": "engine died"}}\n\n' + text)
-    assert read_reply(join_stream(text.replace("sy", "\u2028sy"))).text == "ea\u2028sy"
+    assert got.whole == "<think>hm</think>easy"
+    assert streamed(stream_of({"content": "ea"}, finish="length")).status == "truncated"
+    with pytest.raises(Malformed, match="breaks off"):
+        streamed("\n".join(text.splitlines()[:6]))
+    with pytest.raises(Malformed, match="breaks off"):
+        streamed(stream_of({"content": "ea"}, finish=None))
+    with pytest.raises(Malformed, match=r"broke off: .*engine died"):
+        streamed('data: {"error": {"message": "engine died"}}\n\n' + text)
+    assert streamed(text.replace("sy", "\u2028sy")).text == "ea\u2028sy"
 
 
-def with_traits(server, traits, bodies):
+def with_quirks(server, quirks, bodies):
     async def run():
         async def prober(endpoint, body):
-            return traits
+            return quirks
 
-        pool = Pool([Endpoint("teacher", EndpointConfig(server.url, "m", backoff=0.01), prober=prober)])
+        pool = Pool([Endpoint("teacher", EndpointConfig(server.url, "m"), prober=prober)])
         try:
             return await asyncio.gather(*map(pool.chat, bodies))
         finally:
@@ -422,17 +438,19 @@ def test_what_the_probe_found_is_used():
         text = stream_of({"content": "think, no tag"} if asked.tries else {"content": "so</think>easy"})
         return web.Response(text=text, content_type="text/event-stream")
 
-    traits = Traits(token_key="max_completion_tokens", stream=True, prefilled=True)
+    quirks = RequestQuirks(token_key="max_completion_tokens", stream=True, prefilled=True)
     with Server(answer) as server:
-        replies = with_traits(server, traits, [body()])
-        replies += with_traits(server, traits, [body()])
+        replies = with_quirks(server, quirks, [body()])
+        replies += with_quirks(server, quirks, [body()])
     assert [(r.status, r.text) for r in replies] == [("ok", "easy"), ("misrouted", "")]
     assert server.asked[0].body["max_completion_tokens"] == 9
 
 
-def test_the_deadline_follows_from_the_tokens():
+def test_the_deadline_follows_from_the_tokens(monkeypatch):
+    monkeypatch.setattr("agents.client.TOKENS_PER_SECOND", 20)
+
     async def run():
-        endpoint = Endpoint("t", EndpointConfig("http://127.0.0.1:9/v1", "m", timeout=60, min_tokens_per_second=20))
+        endpoint = Endpoint("t", EndpointConfig("http://127.0.0.1:9/v1", "m", timeout=60))
         await endpoint.close()
         return [endpoint.deadline({"max_tokens": 1000}), endpoint.deadline({"max_completion_tokens": 1000}, 2)]
 

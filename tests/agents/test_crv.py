@@ -4,10 +4,11 @@ import asyncio
 
 import pytest
 
-from agents.client import Endpoint, EndpointConfig
+from agents.client import Endpoint
 from agents.crv import Rules, life_of
 from agents.guards import Guards
 from agents.journal import Journal
+from agents.limits import EndpointConfig
 from agents.pool import Pool
 from agents.prompts import load_prompts
 from agents.roles import Agents, Sampling, Thresholds
@@ -21,8 +22,8 @@ WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."
 async def with_agents(url, folder, use, sampling=None, votes=(1, 1), **modes):
     """`await use(agents)`, all three agents behind one endpoint."""
     journal = Journal(folder / "journal.jsonl")
-    config = EndpointConfig(base_url=url, model="m", retries=1, backoff=0.01, timeout=20)
-    endpoint = Pool([Endpoint("teacher", config, proven=True)])
+    config = EndpointConfig(base_url=url, model="m", retries=1, timeout=20)
+    endpoint = Pool([Endpoint("teacher", config, has_answered=True)])
     bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
     try:
         return await use(

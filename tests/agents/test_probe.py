@@ -8,7 +8,8 @@ import pytest
 from aiohttp import web
 
 import build_crv
-from agents.client import Endpoint, EndpointConfig, Refused
+from agents.client import Endpoint, Refused
+from agents.limits import EndpointConfig
 from agents.probe import LONG, Prober, summary
 from config import load
 from errors import UserError
@@ -20,7 +21,7 @@ BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_
 
 
 def probe(tmp_path, answer, body=BODY, long=False, models=()):
-    """(what was found, the Traits, the server) for a server that answers probe questions with answer(asked)."""
+    """(what was found, the RequestQuirks, the server) for a server that answers probe questions with answer(asked)."""
     with Server(None, probe=answer) as server:
         server.models["data"] = list(models)
 
@@ -31,22 +32,17 @@ def probe(tmp_path, answer, body=BODY, long=False, models=()):
             finally:
                 await endpoint.close()
 
-        traits = asyncio.run(ask())
+        quirks = asyncio.run(ask())
         found = json.loads((tmp_path / "probe.json").read_text())[f"{server.url} m"]
-    return found, traits, server
+    return found, quirks, server
 
 
 def honest(asked):
     """A server that honours everything."""
     body, dice = asked.body, random.Random(str(asked.body))
-    choice = (body.get("structured_outputs") or {}).get("choice")
     text = random.Random(1) if body.get("top_k") == 1 or body["temperature"] == 0 else dice
-    text = choice[0] if choice else "alpha" if "alpha" in asked.problem else str(text.random())
-    got = reply(text, prompt_tokens=len(asked.problem.split()) + 7)
-    got["choices"] *= body.get("n", 1)
-    if body.get("logprobs"):
-        got["choices"][0]["logprobs"] = {"content": [{"token": "a", "logprob": -0.1}]}
-    return got
+    text = "alpha" if "alpha" in asked.problem else str(text.random())
+    return reply(text, prompt_tokens=len(asked.problem.split()) + 7)
 
 
 def ignorant(asked):
@@ -57,13 +53,13 @@ def ignorant(asked):
 
 def test_what_is_honoured_and_what_is_only_accepted(tmp_path):
     (tmp_path / "1").mkdir()
-    found, traits, server = probe(tmp_path / "1", honest, models=[{"id": "m", "max_model_len": 40960}])
-    assert {found[name] for name in ("choice", "n", "logprobs", "top_k")} == {"honoured"}
-    assert (found["context"], found["thought"], traits.stream, traits.token_key) == (40960, "none", False, "")
-    assert len(server.probes) <= 8 and all(asked.body["model"] == "m" for asked in server.probes)
+    found, quirks, server = probe(tmp_path / "1", honest, models=[{"id": "m", "max_model_len": 40960}])
+    assert found["top_k"] == "honoured"
+    assert (found["context"], found["thought"], quirks.stream, quirks.token_key) == (40960, "none", False, "")
+    assert len(server.probes) == 5 and all(asked.body["model"] == "m" for asked in server.probes)
     found, _, _ = probe(tmp_path, ignorant)
-    assert {found[name] for name in ("choice", "n", "logprobs", "top_k")} == {"ignored"} and found["context"] is None
-    assert summary(found) == "no thoughts; top_k ignored, choice ignored, n ignored, logprobs ignored"
+    assert found["top_k"] == "ignored" and found["context"] is None
+    assert summary(found) == "no thoughts; top_k ignored"
 
 
 def test_a_server_that_always_says_the_same_tells_nothing_about_top_k(tmp_path):
@@ -83,8 +79,8 @@ def test_a_server_that_always_says_the_same_tells_nothing_about_top_k(tmp_path):
     ],
 )
 def test_where_thoughts_come_back(tmp_path, message, where, prefilled):
-    found, traits, _ = probe(tmp_path, lambda asked: message)
-    assert found["thought"] == where and traits.prefilled == prefilled
+    found, quirks, _ = probe(tmp_path, lambda asked: message)
+    assert found["thought"] == where and quirks.prefilled == prefilled
 
 
 def test_a_host_that_only_streams_and_wants_the_other_token_key(tmp_path):
@@ -96,9 +92,9 @@ def test_a_host_that_only_streams_and_wants_the_other_token_key(tmp_path):
         chunk = {"choices": [{"index": 0, "delta": {"content": "alpha"}, "finish_reason": "stop"}]}
         return web.Response(text=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
 
-    found, traits, _ = probe(tmp_path, answer)
-    assert (traits.stream, traits.token_key) == (True, "max_completion_tokens")
-    assert found["n"] == "unknown" and "streaming only; max_completion_tokens" in summary(found)
+    found, quirks, _ = probe(tmp_path, answer)
+    assert (quirks.stream, quirks.token_key) == (True, "max_completion_tokens")
+    assert "streaming only; max_completion_tokens" in summary(found)
 
 
 def test_an_option_that_the_run_needs_and_the_host_refuses_stops_it(tmp_path):
@@ -135,7 +131,7 @@ def test_a_server_that_cuts_in_silence_stops_the_run(tmp_path):
         config = load(
             build_crv.Config, command(write_problems(tmp_path / "p.jsonl", 2), tmp_path / "o", server.url)[2:-1]
         )
-        assert config.probe == "long"  # the default: it costs one prompt
+        assert config.probe is True  # the default: it costs one prompt
         with pytest.raises(UserError, match=rf"{server.url} cuts long prompts .*cut silently to 4096 tokens.*num_ctx"):
             build_crv.main(config)
         assert server.asked == []  # nothing was paid for
@@ -163,8 +159,8 @@ def test_models_at_one_address_are_told_apart(tmp_path):
 
 
 def test_a_refused_test_question_is_not_fatal_but_a_wrong_key_is(tmp_path):
-    found, traits, _ = probe(tmp_path, lambda asked: error(400, "I only do mathematics"))
-    assert found["thought"] == "unknown" and not traits.stream and "test question refused" in summary(found)
+    found, quirks, _ = probe(tmp_path, lambda asked: error(400, "I only do mathematics"))
+    assert found["thought"] == "unknown" and not quirks.stream and "test question refused" in summary(found)
     with pytest.raises(Refused):
         probe(tmp_path, lambda asked: error(401, "who are you?"))
 
@@ -180,14 +176,14 @@ def test_a_run_probes_once_remembers_and_shows_it(tmp_path):
         return honest(asked)
 
     with Server(fixed, probe=shy) as server:
-        done = run(problems, tmp_path / "out", server.url, "probe=short")
+        done = run(problems, tmp_path / "out", server.url, "probe=true")
         asked = len(server.probes)
-        assert done.returncode == 0 and 7 <= asked - len(broken) <= 8, done.stderr
-        assert done.stderr.count("no thoughts; top_k honoured, choice honoured") == 1
+        assert done.returncode == 0 and asked - len(broken) == 6, done.stderr
+        assert done.stderr.count("no thoughts; top_k honoured; long prompt whole") == 1
         (tmp_path / "out/journal.jsonl").unlink()
-        done = run(problems, tmp_path / "out", server.url, "probe=short")
+        done = run(problems, tmp_path / "out", server.url, "probe=true")
         assert done.returncode == 0 and len(server.probes) == asked, done.stderr  # read from probe.json
-        done = run(problems, tmp_path / "other", server.url, "probe=none")
+        done = run(problems, tmp_path / "other", server.url, "probe=false")
         assert done.returncode == 0 and len(server.probes) == asked
-    done = run(problems, tmp_path / "third", server.url, "probe=short")
+    done = run(problems, tmp_path / "third", server.url, "probe=true")
     check_refused(done, f"{server.url} does not answer", lines=3)

@@ -35,7 +35,7 @@ def test_table_1_votes_three_times_and_only_rates():
 
 def test_table_4_changes_the_critic_alone():
     cfg, whole = study("crv_table4"), study("crv_bespoke")
-    models = {agent: cfg.endpoints[name].model for agent, name in vars(cfg.agents).items()}
+    models = {agent: cfg.endpoints[name].model for agent, (name,) in vars(cfg.agents).items()}
     assert models.pop("critic") == "Qwen/Qwen2.5-7B-Instruct"
     assert set(models.values()) == {whole.endpoints["teacher"].model}
 
@@ -60,7 +60,7 @@ def test_the_faithful_run_has_no_guard():
 
 def test_solve_asks_the_base_model():
     cfg = study("crv_solve")
-    assert cfg.verifier_mode == "solve" and cfg.endpoints[cfg.agents.verifier].model == "Qwen/Qwen2.5-7B-Instruct"
+    assert cfg.verifier_mode == "solve" and cfg.endpoints[cfg.agents.verifier[0]].model == "Qwen/Qwen2.5-7B-Instruct"
 
 
 def test_code_gets_no_mathematical_prefix():

@@ -19,7 +19,7 @@ PASSING = ("429", "500", "reset", "hang", "half")  # the same question is answer
 LASTING = ("null", "length", "gibberish", "context")  # properties of the question: never the answer it had
 SHORT = (
     "endpoints.teacher.timeout=0.5",
-    "endpoints.teacher.min_tokens_per_second=1000000",
+    "constant.client.TOKENS_PER_SECOND=1000000",
     "endpoints.teacher.retries=8",
     "endpoints.teacher.concurrency=16",
 )
@@ -93,9 +93,9 @@ def test_passing_faults_leave_no_mark_at_all(whole, tmp_path):
 
 
 def test_a_server_that_is_gone_for_a_while(whole, tmp_path):
-    """Ten backoffs long, as 30 s are with the defaults; then everything is as if it had never happened."""
+    """Ten pauses long, as 30 s are with the defaults; then everything is as if it had never happened."""
     out, problems, asked = whole
-    words = ("endpoints.teacher.backoff=0.1", "endpoints.teacher.max_backoff=0.5", "endpoints.teacher.retries=12")
+    words = ("constant.pool.FIRST_PAUSE=0.1", "constant.pool.LONGEST_PAUSE=0.5", "endpoints.teacher.retries=12")
     with Server(slowly) as server:
         process = subprocess.Popen(
             command(problems, tmp_path / "out", server.url, *words), cwd=ROOT, stderr=subprocess.PIPE, text=True

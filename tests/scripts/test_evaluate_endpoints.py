@@ -40,7 +40,7 @@ def words(out, url, problems, *more):
     return [
         sys.executable, "evaluate.py", f"out={out}", "models.served=endpoint:mine", f"benchmarks.sums.file={problems}",
         f"endpoints.mine.base_url={url}", "endpoints.mine.model=m", "endpoints.mine.concurrency=2",
-        "endpoints.mine.retries=1", "endpoints.mine.backoff=0.01", "probe=none", "max_new_tokens=64", *more,
+        "endpoints.mine.retries=1", "probe=none", "max_new_tokens=64", *more,
     ]  # fmt: skip
 
 

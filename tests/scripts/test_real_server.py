@@ -44,7 +44,7 @@ def test_a_small_model_on_a_real_server(tmp_path):
                 time.sleep(0.5)
         words = (f"endpoints.teacher.model={Path(MODEL).resolve()}", "endpoints.teacher.concurrency=2",
                  "max_rounds=1", "endpoints.teacher.timeout=120", "sampling.max_tokens=32",
-                 "incorrect_tries=1", "probe=short", "sampling.top_k=null")  # fmt: skip
+                 "incorrect_tries=1", "probe=true", "sampling.top_k=null")  # fmt: skip
         done = run(problems, tmp_path / "out", f"http://127.0.0.1:{port}/v1", *words)
     finally:
         server.kill()

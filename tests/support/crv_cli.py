@@ -25,9 +25,9 @@ def write_problems(path, count):
 
 def command(problems, out, url, *words):
     return [
-        sys.executable, "build_crv.py", f"problems={problems}", f"out={out}", f"endpoints.teacher.base_url={url}",
-        "endpoints.teacher.model=m", "endpoints.teacher.retries=2", "endpoints.teacher.backoff=0.01",
-        "endpoints.teacher.concurrency=8", "response_style=plain", "probe=none", *words,
+        sys.executable, "tests/support/quick_crv.py", f"problems={problems}", f"out={out}",
+        f"endpoints.teacher.base_url={url}", "endpoints.teacher.model=m", "endpoints.teacher.retries=2",
+        "endpoints.teacher.concurrency=8", "response_style=plain", "probe=false", *words,
     ]  # fmt: skip
 
 
