@@ -267,7 +267,7 @@ def test_a_hub_id_on_two_ranks(tiny_qwen, uneven, tmp_path, monkeypatch):
     (cached / "refs").mkdir()
     (cached / "refs" / "main").write_text(commit)
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
-    run("train_cogpo.py", *words("someone/tiny", uneven, tmp_path / "hubbed", heldout__file=""), ranks=2)
+    run("train_cogpo.py", *words("someone/tiny", uneven, tmp_path / "hubbed", heldout__file=""), ranks=2, launched=True)
     run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "local", heldout__file=""))
     assert_same_run(tmp_path / "hubbed", tmp_path / "local")
 

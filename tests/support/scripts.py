@@ -1,6 +1,8 @@
 """The training scripts run through their command lines on tiny models, and the comparison of what they leave."""
 
 import json
+import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -9,10 +11,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.support.warm_python import python
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def command(script, *words, ranks=1):
+    """As a user starts it."""
     launch = [sys.executable]
     if ranks > 1:
         launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "0"]
@@ -20,10 +25,34 @@ def command(script, *words, ranks=1):
     return [*launch, script, *map(str, words)]
 
 
-def run(script, *words, ranks=1):
-    done = subprocess.run(command(script, *words, ranks=ranks), cwd=ROOT, capture_output=True, text=True, timeout=300)
+def run(script, *words, ranks=1, launched=False):
+    """Run a script to its good end. launched: by a new interpreter and torchrun, not by forks that torchrun's variables
+    make ranks of."""
+    if ranks > 1 and not launched:
+        return run_ranks(script, words, ranks)
+    line = command(script, *words, ranks=ranks) if launched else [*python(), script, *map(str, words)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+def run_ranks(script, words, ranks):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        shared = {"WORLD_SIZE": ranks, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": server.getsockname()[1]}
+    processes = []
+    for rank in range(ranks):
+        environment = os.environ | {k: str(v) for k, v in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
+        line = [*python(), script, *map(str, words)]
+        processes.append(
+            subprocess.Popen(line, cwd=ROOT, env=environment, stdout=-3, stderr=subprocess.PIPE, text=True)
+        )
+    try:
+        said = [process.communicate(timeout=300)[1] for process in processes]  # little: no pipe fills up
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    assert [process.returncode for process in processes] == [0] * ranks, "\n".join(text[-3000:] for text in said)
 
 
 def sft_words(model, files, out, **extra):
@@ -56,7 +85,8 @@ def assert_same_run(out_a, out_b, atol=2e-5):
 
 
 def fails(script, *words):
-    done = subprocess.run(command(script, *words), cwd=ROOT, capture_output=True, text=True, timeout=120)
+    line = [*python(), script, *map(str, words)]
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
