@@ -181,11 +181,11 @@ def test_a_hub_model_is_graded_where_it_is_not(tmp_path, models, problems):
     shutil.copytree(models[0], hub / "models--own--tiny" / "snapshots" / "abc")
     env = os.environ | {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1"}
     command = words(out, ["own/tiny"], problems)
-    done = run(*command, "--generate-only", env=env)
+    done = run(*command, "--generate-only", env=env, warm=False)
     assert done.returncode == 0, done.stderr
     assert {row["model"] for row in lines(out / "generations.jsonl")} == {"own/tiny"}
     shutil.rmtree(hub)
-    done = run(*command, "--grade-only", "models.never=own/other", env=env)
+    done = run(*command, "--grade-only", "models.never=own/other", env=env, warm=False)
     assert done.returncode == 0, done.stderr
     assert "/10)" in done.stdout and "no cells of own/other" in done.stderr
     assert "Generated: own/tiny " in (out / "table.md").read_text()

@@ -5,7 +5,6 @@ import gzip
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from config import load
 from errors import UserError
 from pocket.tiny import make_model
 from tests.support.tiny import sums
+from tests.support.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = "Which quokka of Rottnest lactonises its ylide"
@@ -22,9 +22,7 @@ OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorr
 
 
 def run(*words):
-    return subprocess.run(
-        [sys.executable, "evaluate.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    return subprocess.run([*python(), "evaluate.py", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support.warm_python import python
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -32,7 +34,8 @@ def command(problems, out, url, *words):
 
 
 def run(*args, **kwargs):
-    return subprocess.run(command(*args), cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
+    line = command(*args) if "preexec_fn" in kwargs else [*python(), *command(*args)[1:]]
+    return subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
 
 
 def check_refused(done, message, lines=1):

@@ -4,10 +4,14 @@ import json
 import subprocess
 from pathlib import Path
 
+from tests.support.warm_python import python
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def run(*command, **kwargs):
+def run(*command, warm=True, **kwargs):
+    """command: sys.executable and what follows. warm: False for a new interpreter, which reads its own environment."""
+    command = [*python(), *command[1:]] if warm else command
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
 
 

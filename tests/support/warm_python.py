@@ -2,11 +2,11 @@
 
     subprocess.run([*python(), "train_sft.py", "out=…"], …)    in tests, for [sys.executable, "train_sft.py", "out=…"]
 
-The tests start some hundred commands, each of which would import for seconds. A fork is as much a process of its own:
-arguments, environment, working folder, streams and exit status are those of the command, SIGTERM and SIGINT reach it, and it
-does not outlive a killed client. What differs: the code is what the session started with, whatever PYTHONPATH says;
-libraries have read their environment variables (HF_HOME and its like); all forks share one hash seed. Tests that are
-about these, or limit or SIGKILL the process, start sys.executable.
+The tests start hundreds of commands, each of which would import for seconds. A fork is a process of its own as well:
+arguments, environment, working folder, streams and exit status are those of the command, SIGTERM and SIGINT reach it,
+and it does not outlive a killed client. What differs: the code is ROOT's, whatever PYTHONPATH says; libraries have
+read their environment variables (HF_HOME and its like); all forks share one hash seed. Tests that are about these, or
+limit or SIGKILL the process, start sys.executable.
 """
 
 import atexit
@@ -66,7 +66,7 @@ def python():
 
 
 def ask(path, words):
-    """Have the server at `path` run `python words…` with this process's streams, folder and environment; end as it ends."""
+    """Have the server at `path` run words with this process's streams, folder and environment, and end as they end."""
     with socket.socket(socket.AF_UNIX) as server:
         server.connect(path)
         request = json.dumps([words, os.getcwd(), dict(os.environ)]).encode()
@@ -140,8 +140,10 @@ def attend(connection):
 
 
 def run(words):
-    """As `python words…`, but that what was imported before the fork is not torn down in the end, which takes longer than
-    most commands."""
+    """Do as `python words…`, without tearing down what the fork has imported: that takes longer than most commands.
+
+    Exits with the command's status.
+    """
     code = 1
     try:
         execute(words)
