@@ -28,15 +28,18 @@ exit $highest
 SCONTROL = """#!/usr/bin/env bash
 if [ "$1" = show ]; then printf 'localhost\\nlocalhost\\n'; else echo "$*" >> scontrol.log; fi
 """
-# what the training scripts promise, without the training
+# what the training scripts promise, without the training; each rank writes to a file of its own, whose lines stay whole
 WORKER = """
 import os, signal, sys, time
+def say(*words):
+    with open("rank-" + os.environ["RANK"], "a") as file:
+        print(*words, file=file)
 def stop(*_):
     time.sleep(1)  # a checkpoint takes its time
-    print("written", os.environ["RANK"], flush=True)
+    say("written")
     os._exit(75)
 signal.signal(signal.SIGTERM, stop)
-print("rank", os.environ["RANK"], "of", os.environ["WORLD_SIZE"], *sys.argv[1:], flush=True)
+say("of", os.environ["WORLD_SIZE"], *sys.argv[1:])
 if "wait" in sys.argv:
     time.sleep(60)
 sys.exit(2 * ("fail" in sys.argv))
@@ -65,30 +68,34 @@ def cluster(tmp_path):
     return start
 
 
-def log_when(process, tmp_path, text, count):
+def said(tmp_path):
+    """What every rank has written: {"rank-0": [line, …], …}"""
+    return {file.name: file.read_text().splitlines() for file in tmp_path.glob("rank-*")}
+
+
+def wait_for_ranks(process, tmp_path, count):
     end = time.monotonic() + 100
-    while (log := (tmp_path / "log").read_text()).count(text) < count:
-        assert process.poll() is None and time.monotonic() < end, log
+    while sum(map(bool, said(tmp_path).values())) < count:
+        assert process.poll() is None and time.monotonic() < end, (tmp_path / "log").read_text()
         time.sleep(0.05)
 
 
 def test_all_ranks_of_both_nodes_run_the_words(cluster, tmp_path):
     process = cluster("train.py", "loss.name=two words")
     assert process.wait(100) == 0, (tmp_path / "log").read_text()
-    ranks = [line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("rank")]
-    assert sorted(ranks) == [f"rank {r} of 4 loss.name=two words" for r in range(4)]
+    assert said(tmp_path) == {f"rank-{rank}": ["of 4 loss.name=two words"] for rank in range(4)}
     assert not (tmp_path / "scontrol.log").exists()
 
 
 def test_preempted_every_rank_saves_and_the_job_is_requeued(cluster, tmp_path):
     """SIGTERM to the tasks, as SLURM sends it, and, as some sites do, to the batch shell."""
     process = cluster("train.py", "wait")
-    log_when(process, tmp_path, "rank", 4)
+    wait_for_ranks(process, tmp_path, 4)
     for pid in (tmp_path / "tasks").read_text().split():
         os.kill(int(pid), signal.SIGTERM)
     process.send_signal(signal.SIGTERM)
     assert process.wait(100) == 75, (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().count("written") == 4
+    assert [lines[1:] for lines in said(tmp_path).values()] == [["written"]] * 4
     assert (tmp_path / "scontrol.log").read_text() == f"requeue {os.getpid()}\n"
 
 
