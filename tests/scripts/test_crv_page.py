@@ -2,11 +2,6 @@
 
 import json
 import re
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 
 import pytest
 import yaml
@@ -15,6 +10,7 @@ import build_crv
 from config import load
 from pocket import problems as pocket
 from tests.support.scripts import ROOT
+from tests.support.teacher import scripted_teacher
 
 PAGE = (ROOT / "docs/crv.md").read_text(encoding="utf-8")
 ID = "train-ec37eb5589"
@@ -22,21 +18,8 @@ ID = "train-ec37eb5589"
 
 @pytest.fixture
 def teacher():
-    """Address of the scripted teacher, as the pocket run starts it."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "pocket.teacher", "--port", str(port)], cwd=ROOT, stderr=-3)
-    end = time.monotonic() + 60
-    while True:
-        try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5)
-            break
-        except OSError:
-            assert process.poll() is None and time.monotonic() < end
-            time.sleep(0.1)
-    yield f"http://127.0.0.1:{port}/v1"
-    process.kill()
-    process.wait()
+    with scripted_teacher() as url:
+        yield url
 
 
 def test_the_life_of_one_problem(teacher, tmp_path):

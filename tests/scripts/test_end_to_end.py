@@ -3,13 +3,12 @@
 import json
 import subprocess
 import sys
-import time
-import urllib.request
 from pathlib import Path
 
 import pytest
 
 from pocket.tiny import make_model
+from tests.support.teacher import scripted_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,33 +22,8 @@ def run(*words):
 
 @pytest.fixture(scope="module")
 def teacher():
-    """The scripted teacher as its own process; its address."""
-    port = free_port()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pocket.teacher", "--port", str(port)], cwd=ROOT, stdout=-3, stderr=-3
-    )
-    url = f"http://127.0.0.1:{port}"
-    end = time.monotonic() + 60
-    while not answers(f"{url}/health"):
-        assert process.poll() is None and time.monotonic() < end
-        time.sleep(0.1)
-    yield f"{url}/v1"
-    process.kill()
-    process.wait()
-
-
-def free_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
-
-
-def answers(url):
-    try:
-        return urllib.request.urlopen(url, timeout=5).status == 200
-    except OSError:
-        return False
+    with scripted_teacher() as url:
+        yield url
 
 
 def test_from_problems_to_the_table(teacher, tmp_path):

@@ -11,15 +11,12 @@ crv       SHA-256 of the records of the pocket run's first stages: configs/pocke
 grades    a letter for every answer of the labelled corpora in ../shared/data
 """
 
-import contextlib
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -36,6 +33,7 @@ from grading.answers import grade
 from grading.choices import choice
 from pocket.tiny import make_model
 from tests.support.small_runs import on_ranks
+from tests.support.teacher import free_port, scripted_teacher
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -113,29 +111,6 @@ def crv(folder):
         rows = [{k: v for k, v in row.items() if k != "provenance"} for _, row in iter_jsonl(folder / "crv" / name)]
         found[f"{name} without provenance"] = sha256(json.dumps(rows, sort_keys=True).encode())
     return found
-
-
-@contextlib.contextmanager
-def scripted_teacher():
-    """The address of the pocket run's teacher, in a process of its own."""
-    port = free_port()
-    teacher = subprocess.Popen([sys.executable, "-m", "pocket.teacher", "--port", str(port)], cwd=ROOT, stdout=-3)
-    try:
-        end = time.monotonic() + 60
-        while True:
-            with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
-                break
-            assert teacher.poll() is None and time.monotonic() < end, "the teacher does not start"
-            time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        teacher.kill()
-        teacher.wait()
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return server.getsockname()[1]
 
 
 def sha256(content):
