@@ -14,7 +14,6 @@ Reads problems {"id", "problem", "answer", "reasoning"} and writes into `out`
 """
 
 import asyncio
-import errno
 import hashlib
 import itertools
 import json
@@ -32,7 +31,7 @@ from agents.pool import open_endpoints
 from agents.probe import Prober
 from agents.prompts import load_prompts
 from agents.provenance import made_with
-from agents.roles import Agents, Sampling, Thresholds
+from agents.roles import Agents, Sampling
 from agents.tally import show
 from config import claim_output, run_cli
 from data.records import iter_jsonl, numbered_records, write_jsonl
@@ -59,7 +58,7 @@ class Bindings:
 class Config:
     problems: str
     """JSON Lines of problems: id, problem, answer, reasoning, and optionally solution, domain, tests (of code:
-    {"fn_name"?, "inputs", "outputs"}), rv and cd (scores from 0 to 9)."""
+    {"fn_name"?, "inputs", "outputs"})."""
     out: str
     """Output folder."""
     endpoints: dict[str, EndpointConfig]
@@ -78,12 +77,6 @@ class Config:
     """Folder with the five prompts; empty for Table 13 (agents/prompts)."""
     prompt_role: Literal["system", "user"] = "system"
     """Where the prompt stands. user: one user turn, prompt last, for R1-type models that want no system prompt."""
-    critic_mode: Literal["levels", "rv_cd", "given_rv_cd"] = "levels"
-    """levels: easy, medium or hard (Table 13). rv_cd: two scores from 0 to 9, reasoning verbosity and cognitive
-    difficulty, as in OmniThought (arXiv 2505.10937). given_rv_cd: the scores `rv` and `cd` that came with a problem,
-    without a call; a call only where there are none, and for rewrites."""
-    rv_cd: Thresholds = field(default_factory=Thresholds)
-    """From scores to levels."""
     verifier_mode: Literal["judge", "solve"] = "judge"
     """judge: YES or NO with the answer in view (Table 13). solve: finish from the chain without it, and the answer is
     graded (§3.2.3: whether π_base can derive y); bind agents.verifier to π_base. Programs are graded by `tests`."""
@@ -103,10 +96,9 @@ class Config:
     retry_from: Literal["source", "rewrite"] = "source"
     """After a failed verification the Rethinker gets the chain it had before (not known to be wrong), or its failed
     rewrite."""
-    critic_votes: int = 1
-    """Calls per rating, majority wins (Table 1: 3). A tie draws two more; then the problem is quarantined."""
-    verifier_votes: int = 1
-    """Calls per verdict, likewise."""
+    votes: int = 1
+    """Calls per rating and per verdict, majority wins (Table 1: 3). A tie draws two more; then the problem is
+    quarantined."""
     check_answer: bool = True
     """A rewrite whose final answer differs from y fails verification, whatever the Verifier says."""
     check_incorrect: bool = True
@@ -114,9 +106,9 @@ class Config:
     incorrect_tries: int = 3
     """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains. 0
     makes none, for studies that need no pairs."""
-    guards: Guards = field(default_factory=Guards)
-    """What a rewrite must pass before the Verifier sees it, and an incorrect chain before it is used; a failure costs
-    one of the rounds or tries, and is counted in report.json."""
+    guards: bool = True
+    """Whether a rewrite must pass the guards (agents/guards.py) before the Verifier sees it, and an incorrect chain
+    before it is used; a failure costs one of the rounds or tries, and is counted in report.json. The paper has none."""
     response_style: Literal["bespoke", "think", "plain"] = "bespoke"
     """Format of responses: Bespoke-Stratos tags, <think> tags, or none."""
     rejected_answer: Literal["gold", "from_reasoning", "none"] = "gold"
@@ -130,16 +122,16 @@ class Config:
     level_size: int | Literal["min"] | None = None
     """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
     smallest of them has; null: all."""
-    report_samples: int = 200
-    """Problems that can be looked at in report.html."""
     limit: int | None = None
     """Only the first N problems."""
 
 
+RULES = [f.name for f in fields(Rules) if f.name != "guards"]
+
 # what may change between a run and its resumption: no answer in the journal is asked for again because of it, but for
 # the truncated ones under a higher max_tokens
 FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", "extra_body"})
-FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens", "report_samples")
+FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens")
 
 
 def main(cfg):
@@ -158,10 +150,6 @@ def main(cfg):
         write_jsonl(out / "traces.jsonl", spool.in_order())
         spool.remove()
         report = write_outputs(out, cfg, made_with(cfg, prompts), source)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise UserError(f"cannot write into {out}: {error.strerror}; make room, then run this again") from None
     finally:
         journal.close()
     show(report, out)
@@ -173,7 +161,7 @@ def check_config(cfg):
             if name not in cfg.endpoints:
                 known = ", ".join(cfg.endpoints) or "none"
                 raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
-    for key, least in {"max_rounds": 1, "critic_votes": 1, "verifier_votes": 1, "incorrect_tries": 0}.items():
+    for key, least in {"max_rounds": 1, "votes": 1, "incorrect_tries": 0}.items():
         if getattr(cfg, key) < least:
             raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
     check_endpoints(cfg.endpoints)
@@ -192,8 +180,6 @@ def check_problems(path, limit, keys=()):
         if row.get("tests"):
             check_tests(row["tests"], f"{where}: tests")
             tested += 1
-        if any(not isinstance(row.get(score) or 0, int | float) for score in ("rv", "cd")):
-            raise UserError(f"{where}: rv and cd must be numbers from 0 to 9")
         for key in ("solution", "domain"):
             if not isinstance(row.get(key), str | None):
                 raise UserError(f"{where}: {key} must be a string, not {type(row[key]).__name__}")
@@ -216,11 +202,8 @@ async def ask_all(cfg, prompts, count, journal, out):
     try:
         prober = Prober(out / "probe.json", long=True) if cfg.probe else None
         endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
-        agents = Agents(
-            bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.critic_votes, cfg.verifier_votes,
-            cfg.critic_mode, cfg.verifier_mode, cfg.rv_cd,
-        )  # fmt: skip
-        rules = Rules(**{key: getattr(cfg, key) for key in Rules.__dataclass_fields__})
+        agents = Agents(bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode)
+        rules = Rules(**{key: getattr(cfg, key) for key in RULES}, guards=Guards() if cfg.guards else None)
         say(f"{count} problems, {len(journal)} answers in {journal.path}")
         rows = (row for _, row in itertools.islice(iter_jsonl(cfg.problems), count))
         problems = enumerate(rows)  # a file that shrank is noticed by write_outputs

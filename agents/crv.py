@@ -10,15 +10,16 @@ Each problem walks alone and at its own pace; `run_problems` keeps a bounded num
 """
 
 import asyncio
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 from agents.guards import Guards, answer_check, fault
-from agents.roles import Unanswered
+from agents.roles import Agents, Step
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What §3.2 leaves open; build_crv.py documents each one."""
+    """What §3.2 leaves open; build_crv.py documents each one. guards: None for none."""
 
     stages: str = "crv"
     max_rounds: int = 3
@@ -28,19 +29,67 @@ class Rules:
     check_answer: bool = True
     check_incorrect: bool = True
     incorrect_tries: int = 3
-    guards: Guards = field(default_factory=Guards)
+    guards: Guards | None = field(default_factory=Guards)
 
 
 class Discarded(Exception):
     """The CRV system turned a problem down. reason: machine-readable."""
 
-    def __init__(self, reason):
+    def __init__(self, reason: str):
         super().__init__(reason)
         self.reason = reason
 
 
-async def life_of(problem, agents, rules):
-    """Walk one problem (x, y, r) through the system. Returns its trace, a dict:
+class Unanswered(Exception):
+    """An agent gave no answer that can be used. reason: e.g. "critic_invalid", "rethinker_truncated"."""
+
+    def __init__(self, reason: str):
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Walk:
+    """One problem on its way. `steps`: what each agent did so far; only this class writes there."""
+
+    def __init__(self, problem: dict, agents: Agents, rules: Rules):
+        self.problem, self.agents, self.rules, self.steps = problem, agents, rules, []
+
+    def record(self, step: Step) -> str:
+        """Keep a step. Returns what the agent said; raises Unanswered if it said nothing usable."""
+        self.steps.append(step.record)
+        if step.failure:
+            raise Unanswered(step.failure)
+        return step.value
+
+    def note(self, **notes: str) -> None:
+        """Add to the last step what was found out about its chain without an agent."""
+        self.steps[-1] |= notes
+
+    async def rate(self, chain: str, round: int) -> str:
+        """Returns the Critic's level of a chain."""
+        return self.record(await self.agents.critic(self.problem, chain, round))
+
+    async def verify(self, chain: str, round: int) -> tuple[bool, str]:
+        """Returns (whether the Verifier says YES, how the chain's final answer compares with y)."""
+        check = await answer_check(chain, self.problem)
+        verdict = self.record(await self.agents.verifier(self.problem, chain, round))
+        self.note(answer_check=check)
+        return verdict == "YES", check
+
+    async def rewrite(self, mode: str, chain: str, round: int) -> str:
+        """Returns the Rethinker's version of a chain."""
+        return self.record(await self.agents.rethinker(mode, self.problem, chain, round))
+
+    def guarded(self, chain: str, source: str, mode: str) -> str | None:
+        """Returns the guard that a rewrite fails, or None; no agent is asked about such a rewrite."""
+        guard = self.rules.guards and fault(chain, source, mode, self.rules.guards)
+        if guard:
+            self.note(guard=guard)
+        return guard
+
+
+async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
+    """Walk one problem (x, y, r) through the system. Returns its trace:
 
     level            the Critic's first verdict on r, or None
     outcome          "kept", "discarded" (the system said no) or "quarantined" (an agent gave no usable answer)
@@ -50,62 +99,67 @@ async def life_of(problem, agents, rules):
     steps            every verdict and every rewrite in order, each with its calls (keys of the journal); a rewrite that
                      fails a guard carries the guard's name
     """
+    walk = Walk(problem, agents, rules)
     trace = {**problem, "level": None, "outcome": "kept", "reason": None, "origin": None, "rounds": 0,
-             "rewritten": None, "incorrect": None, "steps": []}  # fmt: skip
-    steps = trace["steps"]
+             "rewritten": None, "incorrect": None, "steps": walk.steps}  # fmt: skip
     try:
-        trace["level"] = level = await agents.critic(problem, problem["reasoning"], 0, steps)
-        if level == "medium" and await _medium_holds(problem, agents, rules, steps):
+        trace["level"] = level = await walk.rate(problem["reasoning"], 0)
+        if level == "medium" and await _medium_holds(walk):
             trace["origin"] = "med"
         else:
             if rules.stages == "c":
                 raise Discarded(f"rated_{level}")
             trace["origin"] = "med*" if level == "medium" else f"{level}*"
-            trace["rewritten"], trace["rounds"] = await _rewrite(problem, level, agents, rules, steps)
+            trace["rewritten"], trace["rounds"] = await _rewrite(walk, level)
     except Discarded as no:
         trace |= {"outcome": "discarded", "reason": no.reason, "origin": None}
     except Unanswered as silence:
         trace |= {"outcome": "quarantined", "reason": silence.reason, "origin": None}
     else:
-        trace["incorrect"] = await _incorrect(problem, trace["rewritten"], agents, rules, steps)
+        trace["incorrect"] = await _incorrect(walk, trace["rewritten"])
     return trace
 
 
-async def _medium_holds(problem, agents, rules, steps):
+async def _medium_holds(walk: Walk) -> bool:
     """Whether a chain rated medium is kept as it is. False: it is to be rewritten."""
-    if rules.stages != "crv":
+    if walk.rules.stages != "crv":
         return True
-    chain = problem["reasoning"]
-    check = await answer_check(chain, problem)
-    yes = await agents.verifier(problem, chain, 0, steps)
-    steps[-1]["answer_check"] = check  # for the record: r was validated when the dataset was made
-    if not yes and rules.medium_failed == "discard":
+    yes, _ = await walk.verify(walk.problem["reasoning"], 0)  # r was validated when the dataset was made
+    if not yes and walk.rules.medium_failed == "discard":
         raise Discarded("medium_failed_verification")
     return yes
 
 
-async def _rewrite(problem, level, agents, rules, steps):
+async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
     """Rethinker, Verifier and Critic in turn until r* holds. Returns (r*, rounds); raises Discarded after the last.
 
     source: the chain that is rewritten next, in the mode that its level asks for. A medium chain that failed
     verification is extended: it lacks something.
     """
-    source, mode = problem["reasoning"], "easy" if level == "medium" else level
+    rules, original = walk.rules, walk.problem["reasoning"]
+    source, mode = original, "easy" if level == "medium" else level
     for round in range(1, rules.max_rounds + 1):
-        rewritten = await agents.rethinker(mode, problem, source, round, steps)
-        if rewritten in (source, problem["reasoning"]):
+        # what costs the round without asking anybody: nothing was changed, or a guard fires
+        rewritten = await walk.rewrite(mode, source, round)
+        if rewritten in (source, original):
             failure = "unchanged"
             continue
         if rules.stages == "cr":
             return rewritten, round
-        if guard := _guarded(rewritten, source, mode, rules, steps):
+        if guard := walk.guarded(rewritten, source, mode):
             failure = f"guard:{guard}"
             continue
-        if not await _verified(problem, rewritten, round, agents, rules, steps):
+
+        # the Verifier, and the answer check: language models shown the right answer tend to confirm it, so both are
+        # asked, and a rewrite that ends in another answer than y never passes
+        yes, check = await walk.verify(rewritten, round)
+        if not yes or (rules.check_answer and check == "differs"):
             failure = "failed_verification"
             source = source if rules.retry_from == "source" else rewritten
             continue
-        level = await agents.critic(problem, rewritten, round, steps)
+
+        # the Critic again: done if the rewrite suits, else it is rewritten further, in the mode of its new level
+        level = await walk.rate(rewritten, round)
         if level == "medium":
             return rewritten, round
         failure = f"rerated_{level}"
@@ -115,56 +169,45 @@ async def _rewrite(problem, level, agents, rules, steps):
     raise Discarded(failure)
 
 
-def _guarded(chain, source, mode, rules, steps):
-    """The guard that a rewrite fails, or None; it is noted in the trace, and no agent is asked about such a rewrite."""
-    guard = fault(chain, source, mode, rules.guards)
-    if guard:
-        steps[-1]["guard"] = guard
-    return guard
-
-
-async def _verified(problem, chain, round, agents, rules, steps):
-    """The Verifier's verdict on r*, and the answer check: a rewrite that ends in another answer than y never passes.
-
-    Language models shown the right answer tend to confirm it, so both are asked and a disagreement stays visible.
-    """
-    check = await answer_check(chain, problem)
-    yes = await agents.verifier(problem, chain, round, steps)
-    steps[-1]["answer_check"] = check
-    return yes and not (rules.check_answer and check == "differs")
-
-
-async def _incorrect(problem, rewritten, agents, rules, steps):
-    """r~ from r (§3.3.2), or None: then the problem is kept, with fewer pairs.
+async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
+    """Returns r~ from r (§3.3.2), or None: then the problem is kept, with fewer pairs.
 
     It must pass the guards and really be wrong, so its final answer exists and differs from y: the paper's own
     Table 12 shows an "incorrect" chain that ends in the right number.
     """
-    for attempt in range(1, rules.incorrect_tries + 1):
+    original = walk.problem["reasoning"]
+    for attempt in range(1, walk.rules.incorrect_tries + 1):
         try:
-            corrupted = await agents.rethinker("incorrect", problem, problem["reasoning"], attempt, steps)
+            corrupted = await walk.rewrite("incorrect", original, attempt)
         except Unanswered:
             continue
-        if corrupted in (problem["reasoning"], rewritten):
-            steps[-1]["answer_check"] = "unchanged"
+        if corrupted in (original, rewritten):
+            walk.note(answer_check="unchanged")
             continue
-        if _guarded(corrupted, problem["reasoning"], "incorrect", rules, steps):
+        if walk.guarded(corrupted, original, "incorrect"):
             continue
-        steps[-1]["answer_check"] = check = await answer_check(corrupted, problem)
-        if not rules.check_incorrect or check in ("differs", "unchecked"):
+        check = await answer_check(corrupted, walk.problem)
+        walk.note(answer_check=check)
+        if not walk.rules.check_incorrect or check in ("differs", "unchecked"):
             return corrupted
     return None
 
 
-async def run_problems(problems, agents, rules, window, finished):
+async def run_problems(
+    problems: Iterable[tuple[int, dict]],
+    agents: Agents,
+    rules: Rules,
+    window: int,
+    finished: Callable[[int, dict], None],
+) -> None:
     """Walk all problems, `window` of them alive at a time; finished(index, trace) is called in completion order.
 
-    problems: an iterable of (index, problem), read as places become free, so memory does not grow with its length.
-    The first error ends the others and is raised.
+    problems: (index, problem), read as places become free, so memory does not grow with their number. The first error
+    ends the others and is raised.
     """
     shared = iter(problems)
 
-    async def worker():
+    async def worker() -> None:
         for index, problem in shared:
             finished(index, await life_of(problem, agents, rules))
 

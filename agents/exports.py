@@ -19,6 +19,8 @@ from data.records import iter_jsonl, jsonl_writer, write_text
 from data.render import boxed_solution, prompt_messages, response_text
 from grading.answers import final_answer
 
+SAMPLES = 200  # problems that can be looked at in report.html
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -191,7 +193,7 @@ def write_outputs(out, cfg, made, source):
     }
     if cfg.stages != "c":
         files["sft_cr"] = functools.partial(ablation_rows, stages="cr")
-    places, samples = set(sample(tally.strata, cfg.report_samples, cfg.seed)), []
+    places, samples = set(sample(tally.strata, SAMPLES, cfg.seed)), []
     with contextlib.ExitStack() as stack:  # all files in one pass: the traces of a large run are tens of gigabytes
         writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in files}
         for place, trace in enumerate(traces()):

@@ -18,8 +18,7 @@ from grading.programs import run_tests
 
 @dataclass(frozen=True)
 class Guards:
-    """Which guards stand. To be true to the paper, which names none: all false or null, and check_answer and
-    check_incorrect false too (configs/paper/crv_faithful.yaml)."""
+    """Which guards stand. build_crv.py takes all of them or none (the paper names none)."""
 
     refusal: bool = True
     """A rewrite that opens with a refusal ("I'm sorry, but I can't …")."""
@@ -32,16 +31,12 @@ class Guards:
     would learn the word."""
     near_copy: float | None = 0.95
     """A rewrite about as long as its source that shares this much of the 4-word shingles of the two (Jaccard). An
-    incorrect chain may be as close as it likes. null: off."""
-    length: float | None = None
-    """An extended chain must have more than 1 + length times its source's characters, a simplified one fewer than
-    1 - length times. null: off, because it is not always right: where the Critic took a terse chain for a hard one,
-    the rewrite that saves it is the longer one."""
+    incorrect chain may be as close as it likes. None: off."""
     loop: bool = True
     """A rewrite that ends in the same piece over and over, or repeats itself throughout."""
     language: float | None = 0.02
     """Change in the share of letters that are neither Latin nor Greek, where that share at least doubles or halves: a
-    rewrite in another script. null: off."""
+    rewrite in another script. None: off."""
 
 
 TAGS = re.compile(r"</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>")
@@ -55,9 +50,10 @@ LEAD_IN = re.compile(
 )
 
 
-def clean(text):
-    """The chain of a reply: without tags of any response format and without a lead-in line ("Here is …:"); None if
-    nothing remains. Anything else that is not reasoning stays, and is for the guards, the Verifier and the Critic."""
+def clean(text: str) -> str | None:
+    """Returns the chain of a reply: without tags of any response format and without a lead-in line ("Here is …:"); None
+    if nothing remains. Anything else that is not reasoning stays, and is for the guards, the Verifier and the Critic.
+    """
     text = LEAD_IN.sub("", TAGS.sub("", text).strip(), count=1).strip()
     return text or None
 
@@ -105,9 +101,9 @@ GIVEAWAY = re.compile(
 NOT_LATIN = re.compile(r"[\u0400-\u1cff\u2e80-\ua4ff\ua800-\udfff\uf900-\ufdff\uff66-\uffdc\U00010000-\U0003ffff]")
 
 
-def fault(chain, source, mode, guards):
-    """The name of the first guard that a rewrite fails, or None. mode: "easy" (extended), "hard" (simplified) or
-    "incorrect". source: the chain that was rewritten. Some milliseconds for a chain of 16k tokens."""
+def fault(chain: str, source: str, mode: str, guards: Guards) -> str | None:
+    """Returns the name of the first guard that a rewrite fails, or None. mode: "easy" (extended), "hard" (simplified)
+    or "incorrect". source: the chain that was rewritten. Some milliseconds for a chain of 16k tokens."""
     text, before = chain.lower(), source.lower()
 
     def exceeds(*patterns):
@@ -130,14 +126,10 @@ def fault(chain, source, mode, guards):
         return None
     if guards.near_copy is not None and is_copy(chain, source, guards.near_copy):
         return "near_copy"
-    if guards.length is not None:
-        ratio = len(chain) / len(source)
-        if ratio <= 1 + guards.length if mode == "easy" else ratio >= 1 - guards.length:
-            return "length"
     return None
 
 
-def is_copy(a, b, threshold):
+def is_copy(a: str, b: str, threshold: float) -> bool:
     """Whether two texts have about as many words, and the Jaccard similarity of their sets of 4-word shingles reaches
     the threshold. The first is quickly seen, and settles it for most rewrites."""
     a, b = a.split(), b.split()
@@ -151,7 +143,7 @@ TAIL, LOOP_CHARS, LOOP_TIMES = 2000, 300, 5
 SQUEEZE_CHARS, SQUEEZE = 2000, 8
 
 
-def loops(text):
+def loops(text: str) -> bool:
     """Whether the text ends in the same piece at least five times over (300 characters in all), or is repetitive as a
     whole: reasoning deflates 2 to 4 times, text that goes round in circles 8 times and more."""
     tail = text.rstrip()[: -TAIL - 1 : -1]  # reversed: its beginnings are the endings of the text
@@ -170,7 +162,7 @@ def loops(text):
     return len(data) > SQUEEZE * len(zlib.compress(data, 1))
 
 
-def drifts(text, source, threshold):
+def drifts(text: str, source: str, threshold: float) -> bool:
     """Whether the share of letters from other scripts than Latin and Greek changed by more than `threshold`, and
     twofold: formulas move the share of a Chinese chain, but do not halve it."""
     low, high = sorted(_other_scripts(t) for t in (text, source))
@@ -189,13 +181,13 @@ CODE_BLOCK = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)^[ \t]*```", re.MULTILINE | re
 MAX_TESTS = 10  # of a problem's: some have hundreds, and every rewrite meets them
 
 
-def is_code(problem):
+def is_code(problem: dict) -> bool:
     return problem.get("domain") == "code" or bool(problem.get("tests"))
 
 
-async def answer_check(chain, problem):
-    """How the final answer of a chain compares with y: "agrees", "differs", "none" (the chain states none), "timeout"
-    or "error" (that could not be told), or "unchecked".
+async def answer_check(chain: str, problem: dict) -> str:
+    """Tell how the final answer of a chain compares with y: "agrees", "differs", "none" (it states none), "timeout" or
+    "error" (that could not be told), or "unchecked".
 
     Code is compared by its tests: the chain's last code block passes ("agrees") or fails them. It is unchecked where
     the problem has no tests, or where neither the chain nor the original holds a code block.
@@ -213,7 +205,7 @@ async def answer_check(chain, problem):
     return {"equal": "agrees", "different": "differs"}.get(verdict, verdict)
 
 
-async def solves(text, problem):
+async def solves(text: str, problem: dict) -> bool | None:
     """Whether a solution ends in the right answer, or in a program that passes the problem's tests. None: that could
     not be told."""
     if is_code(problem):

@@ -1,5 +1,5 @@
-"""Builds the messages of one question from a role and (x, y, r). The prompts: Table 13, and a few of our own for what
-the paper describes without a prompt; see agents/prompts/README.md."""
+"""Builds the messages of one question from a role and (x, y, r). The prompts: Table 13, and one of our own for what the
+paper describes without a prompt; see agents/prompts/README.md."""
 
 from pathlib import Path
 
@@ -7,12 +7,12 @@ from errors import UserError
 
 DEFAULT_DIR = Path(__file__).with_name("prompts")
 NAMES = ("critic", "rethinker_easy", "rethinker_hard", "rethinker_incorrect", "verifier")
-OURS = ("critic_rv_cd", "verifier_solve")
+OURS = ("verifier_solve",)
 
 
-def load_prompts(folder=None):
-    """{name: text}: Table 13's five from `folder` (default: agents/prompts), and ours, which that folder may replace in
-    its subfolder `ours`. Raises UserError if one is missing."""
+def load_prompts(folder: str | Path | None = None) -> dict[str, str]:
+    """Returns {name: text}: Table 13's five from `folder` (default: agents/prompts), and ours, which that folder may
+    replace in its subfolder `ours`. Raises UserError if one is missing."""
     folder = Path(folder) if folder else DEFAULT_DIR
     prompts = {}
     for name in NAMES + OURS:
@@ -27,9 +27,9 @@ def load_prompts(folder=None):
     return prompts
 
 
-def question(prompt, problem, answer, reasoning, role="system"):
-    """The messages: the prompt in the system turn, or (role "user") behind the sections in a single user turn. answer:
-    None for an agent that must find it."""
+def question(prompt: str, problem: str, answer: str | None, reasoning: str, role: str = "system") -> list[dict]:
+    """Returns the messages: the prompt in the system turn, or (role "user") behind the sections in a single user turn.
+    answer: None for an agent that must find it."""
     given = "" if answer is None else f"Answer:\n{answer}\n\n"
     sections = f"Problem:\n{problem}\n\n{given}Reasoning process:\n{reasoning}"
     if role == "system":

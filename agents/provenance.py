@@ -10,14 +10,13 @@ from agents.roles import LEVELS, VERDICTS
 
 def made_with(cfg, prompts):
     """What all records of a run have in common: models and prices by agent, prompt hashes by name, sampling, seed."""
-    sampling = {"temperature": cfg.sampling.temperature, "top_p": cfg.sampling.top_p, "top_k": cfg.sampling.top_k}
     # several endpoints of one agent serve one model
     bound = {agent: cfg.endpoints[names[0]] for agent, names in vars(cfg.agents).items()}
     return {
         "models": {agent: endpoint.model for agent, endpoint in bound.items()},
         "prices": {agent: {"prompt": e.price_prompt, "completion": e.price_completion} for agent, e in bound.items()},
         "prompts": {name: call_key(text)[:16] for name, text in prompts.items()},
-        "sampling": " ".join(f"{name}={value:g}" for name, value in sampling.items() if value is not None),
+        "sampling": " ".join(f"{name}={value:g}" for name, value in cfg.sampling.options().items()),
         "seed": cfg.seed,
     }
 

@@ -65,7 +65,7 @@ def _packed(samples):
 
 
 def _step(step):
-    keys = ("step", "mode", "round", "label", "votes", "scores", "text", "answer_check", "guard")
+    keys = ("step", "mode", "round", "label", "votes", "text", "answer_check", "guard")
     kept = {key: step.get(key) for key in keys}
     failed = [call["status"] for call in step["calls"] if call["status"] != "ok"]
     return kept | ({"asked": f"asked again: {', '.join(failed)}"} if failed else {})

@@ -2,16 +2,18 @@
 
 Every role sees the same three sections (problem, answer, chain); what differs is the prompt. Only a Verifier that
 solves is not told the answer. A reply that cannot be used is asked for again, each time with a new seed; then the role
-abstains: `Unanswered`. Nothing is ever guessed.
+abstains. Nothing is ever guessed.
 """
 
 import re
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
-from agents.client import ANSWERED, Reply
+from agents.client import ANSWERED, TOKEN_KEYS, Reply
 from agents.guards import clean, is_code, solves
-from agents.journal import call_key, call_seed
+from agents.journal import Journal, call_key, call_seed
+from agents.pool import Pool
 from agents.prompts import question
 
 LEVELS = ("easy", "medium", "hard")
@@ -20,6 +22,8 @@ VERDICTS = ("YES", "NO")
 ASKS = 3  # the first time and twice more
 HOPELESS = ("filtered", "too_long", "refused", "transport")  # the same question would fare no better
 EXTRA_VOTES = 2  # a tie of three is drawn to five
+
+Read = Callable[[str], Awaitable[str | None]]  # of a reply's text: the value, or None if it cannot be used
 
 
 @dataclass
@@ -34,88 +38,67 @@ class Sampling:
     """A.2. Not in OpenAI's own API: null leaves it out, for hosts that refuse it."""
     max_tokens: int = 16384
     """Longest answer, thought included. A truncated answer is asked for once more with twice as many."""
-    max_tokens_key: str = "max_tokens"
-    """Name of that field; max_completion_tokens for OpenAI's newer models."""
     send_seed: bool = True
     """Send a seed with every request: a deterministic server then repeats itself. Off for hosts that refuse it."""
 
+    def options(self) -> dict:
+        """Returns the fields of a request; a key that is null is left out."""
+        fields = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        return {name: value for name, value in fields.items() if value is not None}
+
 
 @dataclass(frozen=True)
-class Thresholds:
-    """From scores to levels: terse chains are easy, verbose or difficult ones hard. The defaults are the middle of
-    OmniThought's scales (arXiv 2505.10937), a beginning, not measured for any student."""
+class Step:
+    """What one agent did with one chain. record: its line in the trace. value: the level, "YES" or "NO", or the
+    rewritten chain; None if no reply could be used, and then `failure` says why, e.g. "critic_invalid"."""
 
-    rv_min: float = 3
-    """Reasoning verbosity below this: easy, whatever the difficulty. Extended, it is rated again."""
-    rv_max: float = 5
-    """Reasoning verbosity above this: hard."""
-    cd_max: float = 5
-    """Cognitive difficulty above this: hard. What suits depends on the student: the smaller, the lower."""
-
-    def level(self, rv, cd):
-        if rv < self.rv_min:
-            return "easy"
-        return "hard" if rv > self.rv_max or cd > self.cd_max else "medium"
+    record: dict
+    value: str | None
+    failure: str = ""
 
 
-class Unanswered(Exception):
-    """An agent gave no answer that can be used. reason: e.g. "critic_invalid", "rethinker_truncated"."""
+@dataclass(frozen=True)
+class Task:
+    """What is asked about which chain. prompt: a name in agents/prompts. round: of rewriting, 0 for the original."""
 
-    def __init__(self, agent, status):
-        super().__init__(f"{agent}_{status}")
-        self.reason = f"{agent}_{status}"
+    agent: str
+    prompt: str
+    problem: dict
+    chain: str
+    round: int
 
 
 @dataclass
 class Agents:
-    """The agents of a run. endpoints: {"critic": Endpoint, "rethinker": …, "verifier": …}."""
+    """The agents of a run. pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls
+    per rating and per verdict. verifier_mode: "judge" or "solve"."""
 
-    endpoints: dict
-    journal: object
-    prompts: dict
+    pools: dict[str, Pool]
+    journal: Journal
+    prompts: dict[str, str]
     sampling: Sampling
     prompt_role: str = "system"
     seed: int = 0
-    critic_votes: int = 1
-    verifier_votes: int = 1
-    critic_mode: str = "levels"
+    votes: int = 1
     verifier_mode: str = "judge"
-    thresholds: Thresholds = field(default_factory=Thresholds)
 
-    async def critic(self, problem, chain, round, trail):
-        """The level of a chain: "easy", "medium" or "hard" (§3.2.1). Scores that came with a problem are those of its
-        original chain, so the rewrites of it are scored by a call."""
-        step = {"step": "critic", "round": round, "label": None, "votes": {}, "calls": []}
-        trail.append(step)
+    async def critic(self, problem: dict, chain: str, round: int) -> Step:
+        """Rate a chain "easy", "medium" or "hard" (§3.2.1)."""
 
-        async def read_scores(text):
-            scores = parse_scores(text)
-            if scores is None:
-                return None
-            step.setdefault("scores", []).append(scores)
-            return self.thresholds.level(*scores)
-
-        async def read_level(text):
+        async def read_level(text: str) -> str | None:
             return parse_label(text, LEVELS)
 
-        if self.critic_mode == "levels":
-            return await self._vote(step, "critic", LEVELS, self.critic_votes, problem, chain, read_level)
-        given = problem.get("rv"), problem.get("cd")
-        if self.critic_mode == "given_rv_cd" and round == 0 and None not in given:
-            step |= {"label": self.thresholds.level(*given), "scores": [given]}
-            return step["label"]
-        return await self._vote(step, "critic_rv_cd", LEVELS, self.critic_votes, problem, chain, read_scores)
+        return await self._vote(Task("critic", "critic", problem, chain, round), LEVELS, read_level)
 
-    async def verifier(self, problem, chain, round, trail):
-        """Whether the chain leads to the answer (§3.2.3): as judged with the answer in view (Table 13), or as found out
-        by having it solved from the chain. A program without tests cannot be graded, so it is judged."""
-        step = {"step": "verifier", "round": round, "label": None, "votes": {}, "calls": []}
-        trail.append(step)
+    async def verifier(self, problem: dict, chain: str, round: int) -> Step:
+        """Say "YES" or "NO" to whether the chain leads to the answer (§3.2.3): as judged with the answer in view (Table
+        13), or as found out by having it solved from the chain. A program without tests cannot be graded, so it is
+        judged."""
 
-        async def read_verdict(text):
+        async def read_verdict(text: str) -> str | None:
             return parse_label(text, VERDICTS)
 
-        async def read_solution(text):
+        async def read_solution(text: str) -> str | None:
             return {True: "YES", False: "NO", None: None}[await solves(text, problem)]
 
         gradable = problem.get("tests") or not is_code(problem)
@@ -123,91 +106,100 @@ class Agents:
             prompt, read = "verifier_solve", read_solution
         else:
             prompt, read = "verifier", read_verdict
-        return await self._vote(step, prompt, VERDICTS, self.verifier_votes, problem, chain, read) == "YES"
+        return await self._vote(Task("verifier", prompt, problem, chain, round), VERDICTS, read)
 
-    async def rethinker(self, mode, problem, chain, round, trail):
-        """A rewritten chain (§3.2.2): mode "easy" extends, "hard" simplifies, "incorrect" corrupts (§3.3.2)."""
-        step = {"step": "rethinker", "mode": mode, "round": round, "text": None, "calls": []}
-        trail.append(step)
-        prompt = f"rethinker_{mode}"
+    async def rethinker(self, mode: str, problem: dict, chain: str, round: int) -> Step:
+        """Rewrite a chain (§3.2.2): mode "easy" extends, "hard" simplifies, "incorrect" corrupts (§3.3.2)."""
 
-        async def read(text):
+        async def read_chain(text: str) -> str | None:
             return clean(text)
 
-        step["text"], status = await self._ask("rethinker", prompt, problem, chain, round, 0, read, step["calls"])
-        if step["text"] is None:
-            raise Unanswered("rethinker", status)
-        return step["text"]
+        task = Task("rethinker", f"rethinker_{mode}", problem, chain, round)
+        text, status, calls = await self._ask(task, 0, read_chain)
+        record = {"step": "rethinker", "mode": mode, "round": round, "text": text, "calls": calls}
+        return Step(record, text, "" if text is not None else f"rethinker_{status}")
 
-    async def _vote(self, step, prompt, labels, votes, problem, chain, read):
+    async def _vote(self, task: Task, labels: tuple[str, ...], read: Read) -> Step:
         """The label that more than half of `votes` calls agree on; if they do not, the most frequent after two more."""
-        agent, tally = step["step"], Counter()
+        votes, counts = self.votes, Counter()
+        record = {"step": task.agent, "round": task.round, "label": None, "votes": {}, "calls": []}
         for vote in range(votes + (EXTRA_VOTES if votes > 1 else 0)):
-            label, status = await self._ask(agent, prompt, problem, chain, step["round"], vote, read, step["calls"])
-            tally.update([label] if label else [])
-            step["votes"] = {name: tally[name] for name in labels if tally[name]}
-            (first, most), (_, second) = (*tally.most_common(2), (None, 0), (None, 0))[:2]
+            # one more vote; a reply that cannot be used abstains
+            label, status, calls = await self._ask(task, vote, read)
+            record["calls"] += calls
+            counts.update([label] if label else [])
+            record["votes"] = {name: counts[name] for name in labels if counts[name]}
+
+            # decided, when all votes or all extra votes are in and one label leads
+            (first, most), (_, second) = (*counts.most_common(2), (None, 0), (None, 0))[:2]
             if vote + 1 in (votes, votes + EXTRA_VOTES) and most > votes // 2 and most > second:
-                step["label"] = first
-                return first
-        raise Unanswered(agent, "unresolved" if votes > 1 and tally else status)
+                record["label"] = first
+                return Step(record, first)
+        return Step(record, None, f"{task.agent}_{'unresolved' if votes > 1 and counts else status}")
 
-    async def _ask(self, agent, prompt, problem, chain, round, vote, read, calls):
-        """One question, asked again while its reply is unusable. await read(text): the value, or None if unusable.
+    async def _ask(self, task: Task, vote: int, read: Read) -> tuple[str | None, str, list[dict]]:
+        """One question, asked again while its reply cannot be used.
 
-        Returns (value, status of the last reply); value None means that it was given up. `calls` gets a line a call.
+        Returns (value, status of the last reply, a line a call); value None means that it was given up.
         """
-        max_tokens = self.sampling.max_tokens
+        calls, limit = [], self.sampling.max_tokens
+        max_tokens = limit
         for attempt in range(ASKS):
-            key, reply = await self._call(agent, prompt, problem, chain, round, vote, attempt, max_tokens)
+            # ask and read
+            key, reply = await self._call(task, vote, attempt, max_tokens)
             value = await read(reply.text) if reply.status == "ok" else None
             status = "invalid" if reply.status == "ok" and value is None else reply.status
-            if status == "too_long" and max_tokens > self.sampling.max_tokens:
+            if status == "too_long" and max_tokens > limit:
                 status = "truncated"  # it fitted the first time: there is no twice the room
             calls.append({"key": key, "status": status, "prompt_tokens": reply.prompt_tokens,
                           "completion_tokens": reply.completion_tokens})  # fmt: skip
             if reply.detail:
                 calls[-1]["detail"] = reply.detail
+
+            # stop, or ask again; a truncated answer once, with twice the room
             if value is not None or status in HOPELESS:
                 break
             if status == "truncated":
-                if max_tokens > self.sampling.max_tokens:
-                    break  # twice the room did not help: a model that goes round in circles
+                if max_tokens > limit:
+                    break  # that did not help: a model that goes round in circles
                 max_tokens *= 2
-        return value, status
+        return value, status, calls
 
-    async def _call(self, agent, prompt, problem, chain, round, vote, attempt, max_tokens):
-        """(key, Reply) from the journal, or from the endpoint by way of the journal.
+    async def _call(self, task: Task, vote: int, attempt: int, max_tokens: int) -> tuple[str, Reply]:
+        """Returns (key, Reply) from the journal, or from a server by way of the journal.
 
         Neither the address nor max_tokens is part of the key: a moved server and a raised limit keep what is paid for.
         """
-        endpoint, sampling = self.endpoints[agent], self.sampling
-        answer = None if prompt == "verifier_solve" else problem["answer"]
-        messages = question(self.prompts[prompt], problem["problem"], answer, chain, self.prompt_role)
-        options = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-        options = {name: value for name, value in options.items() if value is not None}
-        asked = {"model": endpoint.cfg.model, "messages": messages, "sampling": options, "seed": self.seed,
-                 "extra_body": endpoint.cfg.extra_body}  # fmt: skip
-        key = call_key(asked, problem["id"], prompt, round, vote, attempt)
+        # what is asked, and the name of that call
+        pool, prompt, options = self.pools[task.agent], self.prompts[task.prompt], self.sampling.options()
+        answer = None if task.prompt == "verifier_solve" else task.problem["answer"]
+        messages = question(prompt, task.problem["problem"], answer, task.chain, self.prompt_role)
+        asked = {"model": pool.cfg.model, "messages": messages, "sampling": options, "seed": self.seed,
+                 "extra_body": pool.cfg.extra_body}  # fmt: skip
+        key = call_key(asked, task.problem["id"], task.prompt, task.round, vote, attempt)
+
+        # already paid for, unless it was cut short and there is more room now
         known = self.journal.get(key)
         if known and not (known["status"] == "truncated" and known["max_tokens"] < max_tokens):
             tokens = known["prompt_tokens"], known["completion_tokens"]
             return key, Reply(known["status"], known["text"], *tokens, detail=known["detail"])
-        body = {"model": endpoint.cfg.model, "messages": messages, **options, sampling.max_tokens_key: max_tokens}
-        if sampling.send_seed:
+
+        # ask, and have the reply on disk before it is used
+        body = {"model": pool.cfg.model, "messages": messages, **options, TOKEN_KEYS[0]: max_tokens}
+        if self.sampling.send_seed:
             body["seed"] = call_seed(key)
-        reply = await endpoint.chat(body)
+        reply = await pool.chat(body)
         await self.journal.append(
             {
                 "key": key,
-                "agent": agent,
-                "problem_id": problem["id"],
-                "prompt": prompt,
-                "prompt_hash": call_key(self.prompts[prompt])[:16],
-                "round": round,
+                "agent": task.agent,
+                "problem_id": task.problem["id"],
+                "prompt": task.prompt,
+                "prompt_hash": call_key(prompt)[:16],
+                "round": task.round,
                 "vote": vote,
                 "attempt": attempt,
-                "model": endpoint.cfg.model,
+                "model": pool.cfg.model,
                 "endpoint": reply.endpoint,
                 "sampling": options,
                 "seed": call_seed(key),
@@ -234,13 +226,14 @@ TAGGED = re.compile(
 ALONE = re.compile(r"^[^\w\n]*(\w+)[^\w\n]*$", re.MULTILINE)  # the only word of its line
 
 
-def parse_label(text, labels):
-    """The one of `labels` that a reply says, or None.
+def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
+    """Returns the one of `labels` that a reply says, or None.
 
     Exactly (whatever its case and punctuation), or exactly in the last line, or once behind a tag ("Verdict: NO",
     "\\boxed{easy}") if neither the rest of that line nor a line of its own says another: a reply may list what it was
     to choose from. Never searched in prose: "not hard and not easy" says neither.
     """
+    # the whole reply, or its last line
     known = {label.lower(): label for label in labels}
     lines = [line for line in text.strip().splitlines() if line.strip(EDGES)]
     for candidate in (text, lines[-1] if lines else ""):
@@ -252,19 +245,8 @@ def parse_label(text, labels):
     def named(words):
         return {known[word.lower()] for word in words if word.lower() in known and (word.isupper() or not exactly)}
 
+    # behind a tag, unless another label is named there or alone on a line
     tagged = [match for match in TAGGED.finditer(text) if named([match[match.lastindex]])]
     lines = (text[match.start(match.lastindex) :].split("\n", 1)[0] for match in tagged)
     said = named([word for line in lines for word in re.findall(r"\w+", line)] + ALONE.findall(text))
     return said.pop() if tagged and len(said) == 1 else None
-
-
-SCORE = re.compile(r"^\W*(RV|CD)\W*[:=]\W*(\d+)\W*$", re.MULTILINE)
-
-
-def parse_scores(text):
-    """(RV, CD) from the two lines "RV: 4" and "CD: 7" of a reply, or None: each once, from 0 to 9, nothing else on the
-    line."""
-    found = {name: int(number) for name, number in SCORE.findall(text)}
-    if len(SCORE.findall(text)) != 2 or len(found) != 2 or max(found.values()) > 9:
-        return None
-    return found["RV"], found["CD"]

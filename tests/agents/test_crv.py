@@ -11,7 +11,7 @@ from agents.journal import Journal
 from agents.limits import EndpointConfig
 from agents.pool import Pool
 from agents.prompts import load_prompts
-from agents.roles import Agents, Sampling, Thresholds
+from agents.roles import Agents, Sampling
 from agents.tally import Tally
 from tests.support.scripted_endpoint import Server, reply, script
 
@@ -19,7 +19,7 @@ PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", 
 WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."
 
 
-async def with_agents(url, folder, use, sampling=None, votes=(1, 1), **modes):
+async def with_agents(url, folder, use, sampling=None, votes=1, **modes):
     """`await use(agents)`, all three agents behind one endpoint."""
     journal = Journal(folder / "journal.jsonl")
     config = EndpointConfig(base_url=url, model="m", retries=1, timeout=20)
@@ -27,14 +27,14 @@ async def with_agents(url, folder, use, sampling=None, votes=(1, 1), **modes):
     bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
     try:
         return await use(
-            Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, *votes, **modes)
+            Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, votes, **modes)
         )
     finally:
         journal.close()
         await endpoint.close()
 
 
-def live(answer, tmp_path, problem=PROBLEM, *, votes=(1, 1), sampling=None, modes=None, **rules):
+def live(answer, tmp_path, problem=PROBLEM, *, votes=1, sampling=None, modes=None, **rules):
     """Walk one problem. Returns (trace, the requests' roles in order, the requests)."""
     with Server(answer) as server:
         walk = with_agents(
@@ -274,8 +274,8 @@ def test_solve_does_not_show_the_answer_and_grades_what_comes_back(tmp_path):
 
 def test_solving_is_voted_on_and_says_no_where_no_answer_comes(tmp_path):
     answer = script(critic="medium", solve=["12", "I cannot tell.", "\\boxed{9}"])
-    trace, roles, _ = live(answer, tmp_path, modes=SOLVE, votes=(1, 3))
-    assert roles == ["critic"] + ["solve"] * 3
+    trace, roles, _ = live(answer, tmp_path, modes=SOLVE, votes=3)
+    assert roles == ["critic"] * 3 + ["solve"] * 3
     assert trace["steps"][1]["votes"] == {"YES": 1, "NO": 2} and trace["reason"] == "medium_failed_verification"
 
 
@@ -324,33 +324,3 @@ def test_a_chain_of_thought_without_code_is_unchecked(tmp_path):
     trace, _, _ = live(answer, tmp_path, CODE | {"reasoning": "Double it."})
     assert {s["answer_check"] for s in trace["steps"] if "answer_check" in s} == {"unchecked"}
     assert trace["incorrect"] == "Square it."
-
-
-# --- scores (RV, CD) in place of levels ---
-
-
-def test_scores_become_levels(tmp_path):
-    scores = ["RV: 1\nCD: 3", "terse, then good\nRV: 8\nCD: 3", "RV: 4\nCD: 4"]
-    answer = script(scores=scores, easy="too long now", hard="just right", verifier="YES", incorrect=WRONG)
-    trace, roles, _ = live(answer, tmp_path, modes={"critic_mode": "rv_cd"})
-    assert roles == ["scores", "easy", "verifier", "scores", "hard", "verifier", "scores", "incorrect"]
-    assert labels(trace, "critic") == ["easy", "hard", "medium"] and trace["origin"] == "easy*"
-    assert [s["scores"] for s in trace["steps"] if s["step"] == "critic"] == [[(1, 3)], [(8, 3)], [(4, 4)]]
-
-
-def test_scores_are_voted_on_as_levels_and_nonsense_abstains(tmp_path):
-    answer = script(scores=["RV: 4\nCD: 9", "RV: 40", "RV: 7\nCD: 1", "RV: 4\nCD: 4"], hard="short", verifier="NO")
-    trace, _, _ = live(answer, tmp_path, modes={"critic_mode": "rv_cd"}, votes=(3, 1), max_rounds=1)
-    assert trace["level"] == "hard" and trace["steps"][0]["votes"] == {"medium": 1, "hard": 2}
-
-
-def test_given_scores_cost_no_call(tmp_path):
-    scored = PROBLEM | {"rv": 8, "cd": 3}
-    modes = {"critic_mode": "given_rv_cd", "thresholds": Thresholds(rv_max=6)}
-    answer = script(scores="RV: 4\nCD: 4", hard="3 * 4 legs = 12", verifier="YES", incorrect=WRONG)
-    trace, roles, asked = live(answer, tmp_path, scored, modes=modes)
-    assert roles == ["hard", "verifier", "scores", "incorrect"] and trace["level"] == "hard"
-    assert asked[2].reasoning == "3 * 4 legs = 12"  # given scores are those of r, not of r*
-    assert trace["steps"][0]["calls"] == []
-    _, roles, _ = live(script(scores="RV: 4\nCD: 4", verifier="NO"), tmp_path, PROBLEM | {"id": "p2"}, modes=modes)
-    assert roles == ["scores", "verifier"]

@@ -97,24 +97,24 @@ def test_a_prompt_that_does_not_fit_quarantines_its_problem_alone(tmp_path):
 
 def test_the_majority_of_three_decides(tmp_path):
     answer = script(critic=["easy", "medium", "medium"], verifier=["NO", "YES", "YES"], incorrect=WRONG)
-    trace, roles, _ = live(answer, tmp_path, votes=(3, 3))
+    trace, roles, _ = live(answer, tmp_path, votes=3)
     assert roles == ["critic"] * 3 + ["verifier"] * 3 + ["incorrect"]
     assert [s["votes"] for s in trace["steps"][:2]] == [{"easy": 1, "medium": 2}, {"YES": 2, "NO": 1}]
 
 
 def test_a_tie_of_three_is_drawn_to_five(tmp_path):
     answer = script(critic=["easy", "medium", "hard", "hard"], hard="3 * 4 legs = 12", verifier="NO")
-    trace, roles, _ = live(answer, tmp_path, votes=(3, 1), max_rounds=1)
+    trace, roles, _ = live(answer, tmp_path, votes=3, max_rounds=1)
     assert roles[:6] == ["critic"] * 5 + ["hard"] and trace["level"] == "hard"
     ties = ["easy", "medium", "hard", "easy", "medium"]
-    trace, roles, _ = live(script(critic=ties), tmp_path, {**PROBLEM, "id": "p2"}, votes=(3, 1))
+    trace, roles, _ = live(script(critic=ties), tmp_path, {**PROBLEM, "id": "p2"}, votes=3)
     assert roles == ["critic"] * 5
     assert (trace["outcome"], trace["reason"]) == ("quarantined", "critic_unresolved")
 
 
 def test_a_vote_that_abstains_does_not_count(tmp_path):
     answer = script(critic=["?", "?", "?", "easy", "medium", "easy"], easy="3 * 4 legs = 12", verifier="NO")
-    trace, roles, _ = live(answer, tmp_path, votes=(3, 1), max_rounds=1)
+    trace, roles, _ = live(answer, tmp_path, votes=3, max_rounds=1)
     assert roles.count("critic") == 3 + 4 and trace["level"] == "easy"
     assert trace["steps"][0]["votes"] == {"easy": 3, "medium": 1}
 
@@ -130,9 +130,9 @@ def test_the_papers_sampling_is_sent(tmp_path):
 
 
 def test_sampling_can_be_left_out_for_hosts_that_refuse_it(tmp_path):
-    sampling = Sampling(top_p=None, top_k=None, max_tokens_key="max_completion_tokens", send_seed=False)
+    sampling = Sampling(top_p=None, top_k=None, send_seed=False)
     _, _, asked = live(script(critic="medium", verifier="NO"), tmp_path, sampling=sampling)
-    assert set(asked[0].body) == {"model", "messages", "temperature", "max_completion_tokens"}
+    assert set(asked[0].body) == {"model", "messages", "temperature", "max_tokens"}
 
 
 def test_a_second_life_costs_nothing_and_is_the_same(tmp_path):

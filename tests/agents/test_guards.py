@@ -13,7 +13,7 @@ import pytest
 from agents.guards import Guards, answer_check, clean, fault, solves
 
 DATA = Path(__file__).parents[3] / "shared/data"
-ALL = Guards(length=0.0)
+ALL = Guards()
 SOURCE = "Three dogs have four legs each, so we multiply the number of dogs by four. 3 * 4 = 12. So 12 legs."
 LONGER = "Each dog has 4 legs. There are 3 dogs. Adding the legs dog by dog makes 4 + 4 = 8, then 8 + 4 = 12. So 12."
 CIRCLES = LONGER + "\nWait, let me check that once more. 3 * 4 = 12, yes, that is what we had." * 8
@@ -43,8 +43,6 @@ CAUGHT = [
     ("giveaway", "incorrect", "3 * 4 = 13 (incorrect)."),
     ("giveaway", "incorrect", "With a deliberate slip, 3 * 4 = 13."),
     ("near_copy", "easy", f" {SOURCE}\n".replace(" ", "  ")),
-    ("length", "easy", "3 * 4 = 12"),
-    ("length", "hard", f"{SOURCE} {LONGER}"),
     ("loop", "easy", CIRCLES),
     ("loop", "easy", RAMBLING),
     ("language", "easy", CHINESE),
@@ -103,13 +101,6 @@ def test_a_few_changed_words_do_not_make_a_rewrite():
         for place in rng.sample(range(1000), changed):
             other[place] = "else"
         assert fault(" ".join(other), text, "easy", only("near_copy")) == guard, changed
-
-
-def test_the_length_margin():
-    assert fault("a" * 109, "b" * 100, "easy", only("length", length=0.1)) == "length"
-    assert fault("a" * 111, "b" * 100, "easy", only("length", length=0.1)) is None
-    assert fault("a" * 91, "b" * 100, "hard", only("length", length=0.1)) == "length"
-    assert fault("a" * 89, "b" * 100, "hard", only("length", length=0.1)) is None
 
 
 def real_traces():

@@ -8,7 +8,7 @@ import pytest
 
 from agents.guards import clean
 from agents.prompts import DEFAULT_DIR, NAMES, OURS, load_prompts, question
-from agents.roles import LEVELS, VERDICTS, Thresholds, parse_label, parse_scores
+from agents.roles import LEVELS, VERDICTS, parse_label
 from errors import UserError
 from tests.support.scripted_endpoint import parse
 
@@ -70,43 +70,6 @@ def test_verdicts(text, label):
 
 
 @pytest.mark.parametrize(
-    ("text", "scores"),
-    [
-        ("RV: 4\nCD: 7", (4, 7)),
-        ("It is long.\n\n**CD: 0**\n**RV: 9**", (9, 0)),
-        ("RV = 4\nCD = 7.", (4, 7)),
-        ("RV: 4", None),
-        ("RV: 4\nCD: 10", None),
-        ("RV: 4\nCD: 7\nRV: 5", None),
-        ("RV: 4 or 5\nCD: 7", None),
-        ("I would say that RV: 4 and CD: 7", None),
-        ("RV: N\nCD: N", None),
-        ("4\n7", None),
-        ("", None),
-    ],
-)
-def test_scores(text, scores):
-    assert parse_scores(text) == scores
-
-
-@pytest.mark.parametrize(
-    ("rv", "cd", "level"),
-    [
-        (2, 5, "easy"),
-        (2, 9, "easy"),
-        (3, 5, "medium"),
-        (5, 0, "medium"),
-        (6, 3, "hard"),
-        (4, 6, "hard"),
-        (9, 9, "hard"),
-    ],
-)
-def test_from_scores_to_levels(rv, cd, level):
-    assert Thresholds().level(rv, cd) == level
-    assert Thresholds(rv_min=0, rv_max=9, cd_max=9).level(rv, cd) == "medium"
-
-
-@pytest.mark.parametrize(
     ("text", "chain"),
     [
         ("First, 2 + 3 = 5.", "First, 2 + 3 = 5."),
@@ -149,7 +112,7 @@ def test_a_question_holds_the_three_sections():
     assert question("PROMPT", "what?", None, "a")[1]["content"] == "Problem:\nwhat?\n\nReasoning process:\na"
 
 
-ROLES = ["critic", "easy", "hard", "incorrect", "verifier", "scores", "solve"]
+ROLES = ["critic", "easy", "hard", "incorrect", "verifier", "solve"]
 
 
 @pytest.mark.parametrize(("name", "role"), zip(NAMES + OURS, ROLES, strict=True))
@@ -172,9 +135,10 @@ def test_prompts_are_replaced_as_a_folder(tmp_path):
     assert set(load_prompts(DEFAULT_DIR)) == set(NAMES + OURS)
 
 
-def test_the_prompts_of_our_own_may_be_replaced_too(tmp_path):
+def test_the_prompt_of_our_own_may_be_replaced_too(tmp_path):
     shutil.copytree(DEFAULT_DIR, tmp_path, dirs_exist_ok=True)
     (tmp_path / "ours/verifier_solve.txt").write_text("Go on.")
-    (tmp_path / "ours/critic_rv_cd.txt").unlink()
     theirs, default = load_prompts(tmp_path), load_prompts()
     assert theirs == default | {"verifier_solve": "Go on."}
+    (tmp_path / "ours/verifier_solve.txt").unlink()
+    assert load_prompts(tmp_path) == default

@@ -32,7 +32,7 @@ def columns(tmp_path_factory):
     problems = write_problems(folder / "problems.jsonl", 40)
     with Server(stubborn) as server:
         for stages in ("crv", "cr", "c"):
-            words = command(problems, folder / stages, server.url, f"stages={stages}", "guards.near_copy=null")
+            words = command(problems, folder / stages, server.url, f"stages={stages}", "guards=false")
             build_crv.main(load(build_crv.Config, words[2:]))
     return {stages: folder / stages for stages in ("crv", "cr", "c")}
 

@@ -447,7 +447,7 @@ def test_configs_are_complete(name):
     build_crv.check_config(cfg)
     sampling = cfg.sampling
     assert (sampling.temperature, sampling.top_p, sampling.top_k) == (0.7, 0.9, 50)  # A.2
-    assert cfg.critic_votes == (3 if name == "paper/crv_table1" else 1)
+    assert cfg.votes == (3 if name == "paper/crv_table1" else 1)
 
 
 def test_the_folder_of_another_configuration(whole):

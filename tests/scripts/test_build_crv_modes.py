@@ -1,4 +1,4 @@
-"""`python build_crv.py` with keys beyond its defaults: guards, verifier_mode, critic_mode, tests, instruction."""
+"""`python build_crv.py` with keys beyond its defaults: guards, verifier_mode, tests, instruction."""
 
 import json
 
@@ -17,9 +17,9 @@ def rows(path):
 
 
 def helpful(asked):
-    """Scores chain1 terse, else good; talks about the task in its first try; solves what it is given."""
-    if asked.role == "scores":
-        return "RV: 1\nCD: 4" if asked.reasoning.startswith("chain1:") else "RV: 4\nCD: 4"
+    """Rates chain1 easy, else medium; talks about the task in its first try; solves what it is given."""
+    if asked.role == "critic":
+        return "easy" if asked.reasoning.startswith("chain1:") else "medium"
     if asked.role == "solve":
         return asked.reasoning if "```" in asked.reasoning else f"\\boxed{{{asked.reasoning.split()[-1]}}}"
     if asked.role == "incorrect":
@@ -35,7 +35,7 @@ def test_all_of_it_through_the_command_line(tmp_path, guarded):
     problems = write_problems(tmp_path / "problems.jsonl", 2)
     with problems.open("a") as file:
         file.write(json.dumps(CODE) + "\n")
-    words = ["critic_mode=rv_cd", "verifier_mode=solve", "rv_cd.cd_max=4", f"guards.meta={guarded}".lower(),
+    words = ["verifier_mode=solve", f"guards={guarded}".lower(),
              "instruction={code: 'Program: {problem}', default: 'Solve: {problem}'}"]  # fmt: skip
     helpful.tries = 0
     with Server(helpful) as server:
@@ -52,7 +52,7 @@ def test_all_of_it_through_the_command_line(tmp_path, guarded):
     assert report["pairs"] == {"small": 1, "medium": 1, "large": 3}
     ratio = report["length_ratio"]["small"]
     assert (ratio["count"], ratio["chosen_longer"]) == (1, 1.0) and ratio["median"] == ratio["chosen_over_rejected"]
-    assert {a.role for a in server.asked} == {"scores", "easy", "solve", "incorrect"}
+    assert {a.role for a in server.asked} == {"critic", "easy", "solve", "incorrect"}
 
 
 @pytest.mark.parametrize(
@@ -60,16 +60,8 @@ def test_all_of_it_through_the_command_line(tmp_path, guarded):
     [
         ({"tests": {"inputs": [], "outputs": []}}, r"problems\.jsonl:1: tests: 0 inputs and 0 outputs"),
         ({"tests": ["1"]}, r"problems\.jsonl:1: tests must be"),
-        ({"rv": "4"}, r"problems\.jsonl:1: rv and cd must be numbers"),
     ],
 )
 def test_bad_records_are_refused(tmp_path, changed, message):
     (tmp_path / "problems.jsonl").write_text(json.dumps(CODE | changed) + "\n")
     check_refused(run(tmp_path / "problems.jsonl", tmp_path / "out", "http://127.0.0.1:9/v1"), message)
-
-
-def test_an_unknown_guard_names_the_nearest(tmp_path):
-    problems = write_problems(tmp_path / "problems.jsonl", 1)
-    check_refused(
-        run(problems, tmp_path / "out", "http://127.0.0.1:9/v1", "guards.near_copies=0.9"), "guards.near_copy"
-    )

@@ -14,7 +14,6 @@ ROLES = {
     "skilled at simplifying": "hard",
     "skilled at converting": "incorrect",
     "following the reasoning process": "solve",
-    "You are rating": "scores",
 }
 
 RESET = object()  # an answer that breaks the connection
@@ -142,7 +141,7 @@ class Server:
 def script(**replies):
     """answer(asked) that gives each role its replies in turn; the last one of a role is repeated.
 
-    Roles: critic, easy, hard, incorrect, verifier, and scores and solve for the prompts of our own. For runs in which
+    Roles: critic, easy, hard, incorrect, verifier, and solve for the prompt of our own. For runs in which
     one problem walks alone.
     """
     left = {role: list(texts) if isinstance(texts, list) else [texts] for role, texts in replies.items()}
