@@ -107,15 +107,10 @@ class Config:
     """longest response; one that is cut here counts as truncated unless its answer is boxed already. Default: the
     protocol's (32768)"""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    backend: Literal["auto", "slots", "continuous"] = "auto"
-    """how a model in this process generates; auto: transformers' continuous batching on CUDA with flash-attn, else
-    slots (evals/inprocess.py)"""
     batch_size: int = 48
     """responses generated together in this process; memory grows with it"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """compute dtype; auto: bfloat16 on CUDA, float32 on a CPU (faster there at this batch size)"""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """auto: CUDA if there is one"""
     plan: bool = False
     """only print how many responses and tokens this is, before anything is loaded (--plan)"""
     generate_only: bool = False
@@ -143,10 +138,6 @@ def main(cfg):
         check_keys(cfg, problems)
     places = resolve(cfg.models, cfg.runs, shown, cfg.endpoints, offline=not generates, look=not cfg.render_only)
     once = dict.fromkeys(place for runs in places.values() for place in runs.values())
-    if generates and not all(place.endpoint for place in once):
-        from evals import inprocess  # torch and transformers: seconds that nothing else here needs
-
-        inprocess.choose_backend(cfg.backend, inprocess.choose_device(cfg.device))
 
     out = Path(cfg.out)
     free = FREE if any(out.glob("generations*.jsonl")) else tuple(Config.__dataclass_fields__)
@@ -258,13 +249,22 @@ def generate_missing(cfg, rows, generations, facts):
         if not place.endpoint:
             wants = {key: want for key, want in wants.items() if key not in generations}  # two folders, one content
             if wants:
-                from evals import inprocess
-
-                tokens, seconds = inprocess.respond(place.folder, wants, keep, cfg)
+                tokens, seconds = generate_here(cfg, place.folder, wants, keep)
                 speed = facts["speed"].setdefault(place.path, [0, 0.0])
                 speed[0], speed[1] = speed[0] + tokens, speed[1] + seconds
                 write_facts(cfg.out, facts)
     return lost
+
+
+def generate_here(cfg, folder, wants, keep):
+    """Generate the responses to `wants` in this process. Returns (tokens, seconds)."""
+    from model.generate import Sampling, respond  # torch and transformers: seconds that nothing else here needs
+
+    asked = {
+        key: (want.messages, Sampling(**want.settings.sampling, max_new_tokens=want.settings.max_new_tokens))
+        for key, want in wants.items()
+    }
+    return respond(folder, asked, lambda key, made: keep(wants[key], made), cfg.batch_size, cfg.dtype)
 
 
 def ask_endpoints(cfg, missing, generations, keep):

@@ -1,4 +1,4 @@
-"""In-process generation: many prompts through one model, each row of the batch always busy.
+"""Generation with a KV cache: many prompts through one model, each row of the batch always busy.
 
 A fixed number of slots hold the keys and values of the running responses. A response that ends leaves its slot at once
 to the next prompt; when no prompt is left, the last running row moves into the gap, so that every forward pass is over
@@ -7,22 +7,28 @@ running responses only. Rows start at column 0 and each has its own length: noth
 The slots live behind an attention function registered with transformers (as model/attention.py does for training), so
 the models stay the library's own.
 
+One process uses one GPU. For several, start a server on them (`vllm serve … --tensor-parallel-size 8`, or one server a
+GPU with CUDA_VISIBLE_DEVICES) and evaluate `endpoint:NAME`, whose base_url may be a list.
+
     B = rows of this pass  T = tokens of this pass  S = columns in use  N query heads  K key/value heads  H head size
 """
 
 import random
 import time
 from collections import deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM
+from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
+from data.render import Renderer
 from errors import UserError
+from progress import Progress, say
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
@@ -118,7 +124,50 @@ AttentionInterface.register(NAME, slot_attention)
 AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the slots know what is visible
 
 
-def choose_dtype(wanted, device):
+def respond(
+    folder: str, asked: dict[str, tuple], keep: Callable[[str, dict], None], batch_size: int, dtype: str
+) -> tuple[int, float]:
+    """Generate a response to every question with the model in `folder`. Returns (tokens, seconds of generating).
+
+    asked: {key: (messages, Sampling)}. keep(key, record) is called as each response ends; the record holds text,
+    tokens, finish_reason, seconds and dtype. dtype: auto, float32 or bfloat16. Computes on CUDA if there is a device.
+    Raises UserError for a model that cannot be loaded, and when the memory does not suffice.
+    """
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = choose_dtype(dtype, device)
+    say(f"{folder}: {len(asked)} responses to generate ({dtype}, {device.type})")
+    tokenizer = pretrained(AutoTokenizer, folder)
+    renderer = Renderer(tokenizer)
+    model = load_model(folder, device, dtype)
+    ends = stop_ids(model, tokenizer, renderer)
+    # one pass a sampling: most benchmarks of a protocol share it, and then fill one batch
+    requests = {}
+    for key, (messages, sampling) in asked.items():
+        requests.setdefault(sampling, []).append(Request(key, renderer.prompt_ids(messages)))
+    opening = "<think>\n" if renderer.opens_thought else ""  # the prompt ends in it; the response goes on from there
+    start, tokens = time.monotonic(), 0
+    with Progress(len(asked), f"generate {folder}", unit="responses") as bar:
+        try:
+            for sampling, group in requests.items():
+                for done in generate(model, group, ends, sampling, batch_size):
+                    record = {
+                        "text": opening + tokenizer.decode(done.ids, skip_special_tokens=True),
+                        "tokens": len(done.ids),
+                        "finish_reason": done.finish_reason,
+                        "seconds": round(done.seconds, 3),
+                        "dtype": str(dtype).removeprefix("torch."),
+                    }
+                    keep(done.key, record)
+                    tokens += len(done.ids)
+                    bar.update(1, tokens_per_s=tokens / (time.monotonic() - start))
+        except torch.OutOfMemoryError:
+            raise UserError(
+                f"out of GPU memory; a batch_size below {batch_size} needs less. What was generated is kept"
+            ) from None
+    return tokens, time.monotonic() - start
+
+
+def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
     """Resolve "auto": bfloat16 on CUDA; float32 on a CPU, where it decoded faster (docs/LOG.md, 2026-11-21)."""
     if wanted == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -133,7 +182,7 @@ def pretrained(kind, folder, **how):
         raise UserError(f"cannot load a model from {folder}: {' '.join(str(error).split())[:300]}") from None
 
 
-def load_model(folder, device, dtype):
+def load_model(folder: str, device: torch.device, dtype: torch.dtype):
     """A model ready for `generate`. Raises UserError if its attention is not plain causal attention."""
     model = pretrained(AutoModelForCausalLM, folder, dtype=dtype, attn_implementation=NAME)
     config = model.config
@@ -145,16 +194,18 @@ def load_model(folder, device, dtype):
     return model.to(device).eval()
 
 
-def stop_ids(model, tokenizer, renderer):
-    """Token ids that end a response: what ends a turn in training, the tokenizer's EOS, the model's own list."""
+def stop_ids(model, tokenizer, renderer: Renderer) -> set[int]:
+    """Return the token ids that end a response: of training's end of a turn, the tokenizer's EOS, the model's list."""
     listed = model.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [listed]
     return {renderer.turn_end[-1], tokenizer.eos_token_id, *listed} - {None}
 
 
 @torch.inference_mode()
-def generate(model, requests, stop_ids, sampling, batch_size):
-    """Yields a Completion for each Request, in the order in which they finish.
+def generate(
+    model, requests: list[Request], stop_ids: set[int], sampling: Sampling, batch_size: int
+) -> Iterator[Completion]:
+    """Yield a Completion for each Request, in the order in which they finish.
 
     stop_ids: token ids that end a response. batch_size: rows decoded together. The longest prompts come first, so
     memory is at its height at the start. A response depends on its own prompt, key and seed, not on its neighbours
@@ -176,6 +227,7 @@ def generate(model, requests, stop_ids, sampling, batch_size):
         return ids[-1] in stop_ids or len(ids) >= sampling.max_new_tokens
 
     while running or waiting:
+        # fill the free slots with waiting prompts, as many as one prefill may hold
         fresh = []
         while waiting and len(running) < rows:
             if fresh and (len(fresh) + 1) * len(fresh[0][0].ids) > PREFILL_TOKENS:
@@ -183,6 +235,7 @@ def generate(model, requests, stop_ids, sampling, batch_size):
             request = waiting.popleft()
             fresh.append((request, [], random.Random(f"{sampling.seed}/{request.key}"), time.monotonic()))
             running.append(fresh[-1])
+        # one forward pass: over the new prompts whole, or over the last token of every running row
         if fresh:
             places = list(range(len(running) - len(fresh), len(running)))
             hidden = prefill(model, slots, places, [request.ids for request, *_ in fresh])
@@ -195,6 +248,7 @@ def generate(model, requests, stop_ids, sampling, batch_size):
             hidden, group = hidden.last_hidden_state[:, 0], running
         for (_, ids, *_), token in zip(group, choose(hidden, group), strict=True):
             ids.append(token)
+        # hand out what has ended; the last running row moves into the gap, so that slots 0 … B-1 stay the busy ones
         for row in reversed(range(len(running))):
             if finished(row):
                 request, ids, _, began = running[row]

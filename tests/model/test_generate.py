@@ -3,9 +3,7 @@
 import json
 import shutil
 from collections import Counter
-from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,10 +11,6 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.render import Renderer, prompt_messages
 from errors import UserError
-from evals import continuous, inprocess
-from evals.models import Place
-from evals.problem import Problem
-from evals.questions import Settings, Wanted
 from model import generate as gen
 from model.generate import Request, Sampling, generate, pick
 
@@ -46,41 +40,6 @@ def frequent_stops(model, requests):
     free = run(model, requests, set(), Sampling(max_new_tokens=40), 4)
     counts = Counter(token for ids, _ in free.values() for token in set(ids))
     return {token for token, _ in counts.most_common(3)}
-
-
-def few_pages(monkeypatch, **settings):
-    """By default continuous batching takes what memory is free."""
-    small = partial(continuous.ContinuousBatchingConfig, page_size=32, max_batch_tokens=128, **settings)
-    monkeypatch.setattr(continuous, "ContinuousBatchingConfig", small)
-
-
-def test_continuous_batching_that_fails_is_one_line(tiny_qwen, monkeypatch):
-    few_pages(monkeypatch, num_blocks=1)
-    _, renderer, stops = load(tiny_qwen)
-    model = continuous.load_model(tiny_qwen, CPU, torch.float32)
-    with pytest.raises(UserError, match=r"continuous batching failed \(.*a batch_size below 4 needs less") as error:
-        list(continuous.generate(model, some_requests(renderer), stops, Sampling(max_new_tokens=200), 4))
-    assert "\n" not in str(error.value)
-
-
-def test_continuous_batching_gives_the_same_greedy_responses_and_other_samples_each_time(tiny_qwen, monkeypatch):
-    few_pages(monkeypatch, num_blocks=64)
-    model, renderer, _ = load(tiny_qwen)
-    requests = some_requests(renderer)
-    stops = frequent_stops(model, requests)
-    slots = run(model, requests, stops, Sampling(max_new_tokens=20), 4)
-    paged = continuous.load_model(tiny_qwen, CPU, torch.float32)
-
-    def run_paged(requests, sampling):
-        done = list(continuous.generate(paged, requests, stops, sampling, 4))
-        return {c.key: (c.ids, c.finish_reason) for c in done}
-
-    assert run_paged(requests, Sampling(max_new_tokens=20)) == slots
-    assert {reason for _, reason in slots.values()} == {"stop", "length"}
-    hot = Sampling(temperature=1.0, max_new_tokens=20)
-    first = run_paged([Request("sample 0", requests[0].ids)], hot)["sample 0"]
-    assert run_paged([Request("sample 0", requests[0].ids)], hot)["sample 0"] == first
-    assert run_paged([Request("sample 1", requests[0].ids)], hot)["sample 1"] != first
 
 
 @pytest.mark.parametrize("batch_size", [2, 4, 16])
@@ -180,16 +139,9 @@ def test_a_damaged_model_is_one_line(tiny_qwen, tmp_path, file):
         (tmp_path / "config.json").write_text(json.dumps(config))
     else:
         (tmp_path / file).write_bytes(Path(tiny_qwen, file).read_bytes()[:-100])
-    cfg = SimpleNamespace(device="cpu", dtype="float32", backend="auto", batch_size=2)
     with pytest.raises(UserError, match="cannot load a model from") as error:
-        inprocess.respond(str(tmp_path), {}, print, cfg)
+        gen.respond(str(tmp_path), {}, print, 2, "float32")
     assert "\n" not in str(error.value)
-
-
-def test_backends():
-    assert inprocess.choose_backend("auto", CPU) == "slots"
-    with pytest.raises(UserError, match="continuous needs CUDA"):
-        inprocess.choose_backend("continuous", CPU)
 
 
 def test_a_template_that_opens_the_thought_is_told_by_the_text(tiny_qwen, tmp_path):
@@ -201,10 +153,8 @@ def test_a_template_that_opens_the_thought_is_told_by_the_text(tiny_qwen, tmp_pa
     AutoModelForCausalLM.from_pretrained(tiny_qwen).save_pretrained(tmp_path)
     tokenizer.save_pretrained(tmp_path)
     kept = []
-    how = Settings("", None, {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}, 4, 1)
-    want = Wanted("k", Place(str(tmp_path)), Problem("b", "p", "1+1?", "2"), 0, prompt_messages("1+1?"), how)
-    cfg = SimpleNamespace(device="cpu", dtype="float32", backend="auto", batch_size=2)
-    inprocess.respond(str(tmp_path), {"k": want}, lambda want, made: kept.append(made), cfg)
+    asked = {"k": (prompt_messages("1+1?"), Sampling(max_new_tokens=4))}
+    gen.respond(str(tmp_path), asked, lambda key, made: kept.append(made), 2, "float32")
     assert kept[0]["text"].startswith("<think>\n") and kept[0]["dtype"] == "float32" and kept[0]["seconds"] > 0
 
 
