@@ -1,13 +1,13 @@
-"""The sandbox on real programs and on hostile ones.
+"""The sandbox on real programs: verdicts, speed, and what starting a program costs.
 
     python -m bench.sandbox                 all of it; some minutes on two cores
-    python -m bench.sandbox --limit 50      only the first so many programs of each kind
+    python -m bench.sandbox --limit N       the first N programs of each kind
 
 With graded programs in --data (problems_window.jsonl, graded_solutions.jsonl): answers of o1-mini and o1-preview to
 LiveCodeBench problems, each with LiveCodeBench's own verdict on its hidden tests. Every one that it calls correct must
 pass the sample tests here. Where there are further tests of other origin, verdicts are compared with those of another
-runner that are in the file. The hostile suite (bench/hostile.py) runs in every mode of isolation that works on this
-machine. Everything is extracted and graded as evaluate.py does it. At last, what starting a program costs.
+runner that are in the file. Everything is extracted and graded as evaluate.py does it. Hostile programs are in
+tests/grading/test_hostile.py.
 """
 
 import argparse
@@ -18,7 +18,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.common import ROOT, environment_line, table
-from bench.hostile import ATTACKS, possible
 from data.records import iter_jsonl
 from evals.benchmarks import code
 from grading import programs as sandbox
@@ -96,36 +95,18 @@ def extras(programs, limit):
             print(f"differs: {one[0]} ({one[1]}): there {one[4]}, officially {one[3]}, here {verdict}")
 
 
-def hostile():
-    modes = [mode for mode in sandbox.MODES if sandbox.works(mode)]
-    print()
-    for mode in modes:
-        failed = {}
-        for name, attack in ATTACKS.items():
-            if not possible(name, mode):
-                failed[name] = "not tried: this kernel has nothing against it"
-                continue
-            try:
-                attack(mode)
-            except AssertionError as error:
-                failed[name] = error
-        print(f"hostile suite, {mode}: {len(ATTACKS) - len(failed)}/{len(ATTACKS)} ({sandbox.isolation(mode)})")
-        for name, error in failed.items():
-            print(f"  gets through: {name}: {error}")
-
-
 def starting(repeats=20):
     """CPU time from the call to the end of a program that does nothing, and of one that imports numpy."""
     rows = []
-    for mode in (mode for mode in sandbox.MODES if sandbox.works(mode)):
-        row = {"processor ms (ms on the clock) to start and end": mode}
+    for way in (way for way in sandbox.all_ways() if sandbox.try_way(way)[0]):
+        row = {"processor ms (ms on the clock) to start and end": str(way)}
         for kind, program, function in (
             ("stdin", "pass", None),
             ("function", "def f(): pass", "f"),
             ("imports numpy", "import numpy", None),
         ):
             begin, used = time.monotonic(), _cpu()
-            outcomes = [sandbox.execute(program, "[]", function=function, mode=mode) for _ in range(repeats)]
+            outcomes = [sandbox.execute(program, "[]", function=function, way=way) for _ in range(repeats)]
             clock = time.monotonic() - begin
             row[kind] = f"{1000 * (_cpu() - used) / repeats:.0f} ({1000 * clock / repeats:.0f})"
             if outcomes[0].status != "ok":
@@ -136,7 +117,7 @@ def starting(repeats=20):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--limit", type=int, help="only the first so many programs of each kind")
+    parser.add_argument("--limit", type=int, help="only the first N programs of each kind")
     parser.add_argument("--data", type=Path, help="folder of graded programs")
     args = parser.parse_args()
     folder = args.data or FOLDER
@@ -149,8 +130,7 @@ def main():
         samples(programs, args.limit)
         extras(programs, args.limit)
     else:
-        print(f"no {folder}: only the hostile suite")
-    hostile()
+        print(f"no {folder}: only what a start costs")
     starting()
 
 

