@@ -17,22 +17,21 @@ import asyncio
 import hashlib
 import itertools
 import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
 from agents.crv import Rules, run_problems
-from agents.exports import write_outputs
 from agents.guards import Guards
 from agents.journal import Journal
 from agents.limits import EndpointConfig, check_endpoints
-from agents.live import Live
+from agents.outputs import made_with, write_outputs
 from agents.pool import open_endpoints
 from agents.probe import Prober
 from agents.prompts import load_prompts
-from agents.provenance import made_with
+from agents.report import Live, show
 from agents.roles import Agents, Sampling
-from agents.tally import show
 from config import claim_output, run_cli
 from data.records import iter_jsonl, numbered_records, write_jsonl
 from errors import UserError
@@ -134,7 +133,8 @@ FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", 
 FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens")
 
 
-def main(cfg):
+def main(cfg: Config) -> None:
+    # all that can be wrong on paper, before anything is asked
     check_config(cfg)
     prompts = load_prompts(cfg.prompts_dir)
     source = check_problems(
@@ -145,17 +145,21 @@ def main(cfg):
     out = Path(cfg.out)
     journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
     try:
+        # ask: problems end in any order, their traces are then written in the order of the input
         spool = asyncio.run(ask_all(cfg, prompts, source["problems"], journal, out))
         (out / "report.json").unlink(missing_ok=True)  # while outputs are written anew, the run is not finished
         write_jsonl(out / "traces.jsonl", spool.in_order())
         spool.remove()
+
+        # everything else follows from the traces
         report = write_outputs(out, cfg, made_with(cfg, prompts), source)
     finally:
         journal.close()
     show(report, out)
 
 
-def check_config(cfg):
+def check_config(cfg: Config) -> None:
+    """Raises UserError for keys that contradict each other."""
     for agent, names in vars(cfg.agents).items():
         for name in names or [""]:
             if name not in cfg.endpoints:
@@ -172,11 +176,12 @@ def check_config(cfg):
         raise UserError("config key instruction must contain {problem}")
 
 
-def check_problems(path, limit, keys=()):
-    """{"problems": how many, "sha256": of their ids and texts}; raises UserError on the first bad one, before anything
+def check_problems(path: str, limit: int | None, keys: Sequence[str] = ()) -> dict:
+    """Returns {"problems": N, "sha256": of their ids and texts}; raises UserError on the first bad one, before anything
     is paid for. keys: environment variables that hold API keys, which no program of a model may read."""
     total, digest, tested = 0, hashlib.sha256(), 0
     for where, row in numbered_records(path, "problem"):
+        # every record is checked, those within the limit identify the run
         if row.get("tests"):
             check_tests(row["tests"], f"{where}: tests")
             tested += 1
@@ -186,6 +191,7 @@ def check_problems(path, limit, keys=()):
         if limit is None or total < limit:
             digest.update(json.dumps(row, sort_keys=True).encode())
             total += 1
+    # programs that agents write are run on a problem's tests
     if tested and keys and exposes_environment():
         raise UserError(
             f"{path} holds problems with tests, and programs that models write could read ${keys[0]} here "
@@ -196,14 +202,17 @@ def check_problems(path, limit, keys=()):
     return {"problems": total, "sha256": digest.hexdigest()}
 
 
-async def ask_all(cfg, prompts, count, journal, out):
+async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Journal, out: Path) -> "Spool":
     """Walk the first `count` problems through the agents. Returns the Spool of traces."""
     endpoints = []
     try:
+        # the servers, and the agents behind which they stand
         prober = Prober(out / "probe.json", long=True) if cfg.probe else None
         endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
         agents = Agents(bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode)
         rules = Rules(**{key: getattr(cfg, key) for key in RULES}, guards=Guards() if cfg.guards else None)
+
+        # as many problems alive as there can be requests in flight, each read when its place becomes free
         say(f"{count} problems, {len(journal)} answers in {journal.path}")
         rows = (row for _, row in itertools.islice(iter_jsonl(cfg.problems), count))
         problems = enumerate(rows)  # a file that shrank is noticed by write_outputs
@@ -212,11 +221,12 @@ async def ask_all(cfg, prompts, count, journal, out):
         with Progress(count, "crv", unit="problems") as bar:
             live = Live(bar, count, endpoints, made_with(cfg, prompts)["prices"])
 
-            def finished(index, trace):
+            def finished(index: int, trace: dict) -> None:
                 spool.add(index, trace)
                 live.finished(trace)
 
             await run_problems(problems, agents, rules, window, finished)
+
         for pool in bound.values():
             pool.check_served()
         return spool
@@ -229,20 +239,20 @@ async def ask_all(cfg, prompts, count, journal, out):
 class Spool:
     """Traces on disk in the order in which they finish; `in_order` reads them in the order of the input."""
 
-    def __init__(self, path):
-        self.path, self.at = path, {}
+    def __init__(self, path: Path):
+        self.path, self.at = path, {}  # at: index of a problem -> offset of its line
         self.file = path.open("wb+")
 
-    def add(self, index, trace):
+    def add(self, index: int, trace: dict) -> None:
         self.at[index] = self.file.tell()
         self.file.write(json.dumps(trace, ensure_ascii=False).encode() + b"\n")
 
-    def in_order(self):
+    def in_order(self) -> Iterator[dict]:
         for index in sorted(self.at):
             self.file.seek(self.at[index])
             yield json.loads(self.file.readline())
 
-    def remove(self):
+    def remove(self) -> None:
         self.file.close()
         self.path.unlink()
 

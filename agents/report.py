@@ -1,14 +1,27 @@
-"""report.html: what a run did, for a person (pages/page.py).
+"""What a run does and did: the line while it runs (Live), the numbers of report.json (Tally), and report.html.
 
-Numbers are of all problems; the browser for single ones holds a seeded sample, so that the page stays small.
+Numbers are of all problems; the page's browser for single ones holds a seeded sample, so that it stays small.
 """
 
 import html
+import math
+import statistics
+import time
+from collections import Counter, defaultdict, deque
 from itertools import islice
 from pathlib import Path
 
+from tqdm import tqdm
+
 from agents import figures
+from agents.roles import LEVELS
+from data.records import GAPS
+from errors import UserError
 from pages.page import cell, fill, in_turn, number, pack, table
+from progress import Progress, say
+
+FORECAST = 100  # problems
+SPAN = 60.0  # seconds over which speeds are taken
 
 SHOWN = ("id", "problem", "answer", "reasoning", "level", "outcome", "reason", "origin", "rounds", "rewritten",
          "incorrect")  # fmt: skip
@@ -169,3 +182,260 @@ def _short(number):
         if number >= size:
             return f"{number / size:.3g} {unit}"
     return str(number)
+
+
+# --- the numbers ---
+
+
+class Tally:
+    """Counts over traces; `add` each, then `result()`. Keeps numbers, never texts."""
+
+    def __init__(self):
+        self.total, self.seen = 0, set()
+        self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
+        self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
+        self.guards = {mode: Counter() for mode in ("easy", "hard", "incorrect")}
+        self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
+        self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
+        self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
+        self.ratios = {gap: [] for gap in GAPS}
+        self.rating, self.medium, self.tries = Counter(), Counter(), defaultdict(Counter)
+        self.strata = defaultdict(list)  # (outcome, level, reason or origin, rounds) -> places in the input
+
+    def add(self, trace: dict, pairs: list[dict]) -> None:
+        """Count a trace and the pairs that were made of it."""
+        # of every problem
+        kind = (trace["outcome"], trace["level"], trace["reason"] or trace["origin"], trace["rounds"])
+        self.strata[kind].append(self.total)
+        self.total += 1
+        self.seen.add(trace["id"])
+        self._flow(trace)
+        self.outcomes[trace["outcome"]] += 1
+        self.before[trace["level"] or "unrated"] += 1
+        ratings = [step["label"] for step in trace["steps"] if step["step"] == "critic" and step["label"]]
+        self.after[ratings[-1] if ratings else "unrated"] += 1
+        if trace["level"]:
+            self.ids[trace["level"]].append(trace["id"])
+            self.lengths[trace["level"]].append(len(trace["reasoning"]))
+        for step in trace["steps"]:
+            self._step(step)
+
+        # of those that are kept
+        if trace["outcome"] != "kept":
+            self.reasons[trace["reason"]] += 1
+            return
+        self.origins[trace["origin"]] += 1
+        self.rounds[trace["rounds"]] += 1
+        self.lengths["sft"].append(len(trace["rewritten"] or trace["reasoning"]))
+        self.incorrect["made" if trace["incorrect"] else "none"] += 1
+        if trace["incorrect"]:
+            self.lengths["incorrect"].append(len(trace["incorrect"]))
+        for pair in pairs:
+            self.pairs[pair["gap"]] += 1
+            chosen, rejected = (len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
+            self.ratios[pair["gap"]].append(math.log(chosen / rejected))
+
+    def _step(self, step):
+        # its calls
+        agent, tally = step["step"], self.calls[step["step"]]
+        for call in step["calls"]:
+            tally["calls"] += 1
+            tally[call["status"]] += 1
+            tally["prompt_tokens"] += call["prompt_tokens"]
+            tally["completion_tokens"] += call["completion_tokens"]
+
+        # what came of it: a verdict and whether the answer check agrees, a guard, a try for an incorrect chain
+        if agent == "verifier" and step["label"]:
+            self.verified_at[f"round {step['round']}: {step['label']}"] += 1
+            disagree = {("YES", "differs"): "yes_but_wrong_answer", ("NO", "agrees"): "no_but_right_answer"}
+            conflict = disagree.get((step["label"], step.get("answer_check")))
+            self.conflicts.update([conflict] if conflict else [])
+        if "guard" in step:
+            self.guards[step["mode"]][step["guard"]] += 1
+        if agent == "rethinker" and step["mode"] == "incorrect" and "answer_check" in step:
+            self.incorrect[f"tries_{step['answer_check']}"] += 1
+
+    def _flow(self, trace):
+        """Fig. 2 in numbers: where the problem went at each try. A try ends in kept, in lost or in the next one."""
+        kept, level = trace["outcome"] == "kept", trace["level"]
+        rounds = sorted({s["round"] for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect"})
+
+        # from the first rating: to the Verifier, to the first try, or out
+        if level == "medium":
+            after = "again" if rounds else "kept" if kept else "lost"
+            self.medium.update(["entered", after])
+        elif not rounds:
+            self.rating["lost"] += 1
+
+        # each try: who was asked about the rewrite tells how far it came
+        for round in rounds:
+            steps = [s for s in trace["steps"] if s["round"] == round and s.get("mode") != "incorrect"]
+            asked = {s["step"]: s for s in steps}  # the last one of each agent
+            end = "kept" if kept else "lost"
+            self.tries[round].update(["entered", end if round == rounds[-1] else "again"])
+            if asked["rethinker"]["text"] is None:
+                self.tries[round]["unanswered"] += 1
+            elif "guard" in asked["rethinker"]:
+                self.tries[round]["guarded"] += 1
+            elif "verifier" in asked:  # whoever is rated again has passed
+                self.tries[round]["verified" if "critic" in asked else "not_verified"] += 1
+            elif not kept or round < rounds[-1]:  # kept without a Verifier: stages=cr
+                self.tries[round]["unchanged"] += 1
+            if "critic" in asked and asked["critic"]["label"]:
+                self.tries[round][f"rated_{asked['critic']['label']}"] += 1
+
+    def check(self, total: int, out: Path) -> None:
+        """Raises UserError unless each of `total` problems was added once."""
+        if not self.total == len(self.seen) == total:
+            raise UserError(
+                f"{out}/traces.jsonl holds {self.total} traces of {len(self.seen)} problems, but there are {total}: "
+                f"has the input changed? Nothing is exported; run the same command again"
+            )
+
+    def result(self) -> dict:
+        """Returns what report.json says of the traces."""
+        kept, rejected = self.outcomes["kept"], self.outcomes["discarded"] + self.outcomes["quarantined"]
+        assert self.total == kept + rejected == kept + sum(self.reasons.values()), (self.total, self.outcomes)
+        return {
+            "problems": {
+                "input": self.total,
+                "kept": kept,
+                "rejected": rejected,
+                "discarded": self.outcomes["discarded"],
+                "quarantined": self.outcomes["quarantined"],
+            },
+            "rejected_by_reason": _sorted(self.reasons),
+            "levels_before": {level: self.before[level] for level in (*LEVELS, "unrated")},
+            "levels_after": {level: self.after[level] for level in (*LEVELS, "unrated")},  # the last rating of each
+            "kept_by_origin": _sorted(self.origins),
+            "kept_by_rounds": _sorted(self.rounds),
+            "verifier": _sorted(self.verified_at),
+            "verifier_conflicts": _sorted(self.conflicts),
+            "incorrect_chains": _sorted(self.incorrect),
+            "guards": {mode: _sorted(tally) for mode, tally in self.guards.items()},  # failed tries by role
+            "flow": {
+                "rating": _sorted(self.rating),
+                "medium": _sorted(self.medium),
+                "tries": {str(round): _sorted(self.tries[round]) for round in sorted(self.tries)},
+            },
+            "pairs": {gap: self.pairs[gap] for gap in GAPS},
+            "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
+            "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
+            "length_ratio": {gap: _ratio(values) for gap, values in self.ratios.items()},
+        }
+
+
+def _sorted(counter):
+    return {str(key): counter[key] for key in sorted(counter, key=str)}
+
+
+def _spread(values):
+    if not values:
+        return {"count": 0}
+    return {"count": len(values), "mean": round(statistics.fmean(values), 1), "median": statistics.median(values)}
+
+
+def _ratio(values):
+    """Characters of chosen over rejected, as a geometric mean. abs_log: the mean |log ratio|; far from 0, or with
+    nearly all or none of the chosen the longer ones, length alone tells chosen from rejected, and preference training
+    may learn just that."""
+    if not values:
+        return {"count": 0}
+    return {
+        "count": len(values),
+        "chosen_over_rejected": round(math.exp(statistics.fmean(values)), 3),
+        "median": round(math.exp(statistics.median(values)), 3),
+        "chosen_longer": round(sum(v > 0 for v in values) / len(values), 3),
+        "abs_log": round(statistics.fmean(abs(v) for v in values), 3),
+    }
+
+
+def show(report: dict, out: Path) -> None:
+    """Say the report in a few lines."""
+    problems, pairs = report["problems"], report["pairs"]
+    levels = ", ".join(f"{n} {level}" for level, n in report["levels_before"].items() if n)
+    say(f"rated {levels}")
+    say(f"{problems['input']} problems = {problems['kept']} kept + {problems['rejected']} rejected")
+    for reason, count in sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]):
+        again = " (the same command asks for these again)" if reason.endswith(("_transport", "_refused")) else ""
+        say(f"  {count} {reason}{again}")
+    say(f"pairs: {', '.join(f'{n} {gap}' for gap, n in pairs.items())}")
+    say(f"wrote {out}/sft.jsonl, pairs.jsonl, traces.jsonl, rejected.jsonl, report.json; look at {out}/report.html")
+
+
+def cost(calls: dict[str, dict], prices: dict[str, dict]) -> dict[str, float]:
+    """Returns {agent: cost so far}; empty where no endpoint has a price."""
+    return {
+        agent: round(sum(count[f"{kind}_tokens"] * price for kind, price in prices[agent].items()) / 1e6, 6)
+        for agent, count in calls.items()
+        if count and any(prices[agent].values())
+    }
+
+
+# --- while it runs ---
+
+
+class Live:
+    """with Progress(…) as bar: live = Live(bar, total, endpoints, prices); then live.finished(trace) for each problem.
+
+    endpoints: those that are asked (agents/client.py). prices: see made_with in agents/outputs.py. Cost and forecast
+    are of the finished problems, whether their answers came from an endpoint or from the journal; speeds are of the
+    endpoints.
+    """
+
+    def __init__(self, bar: Progress, total: int, endpoints: list, prices: dict):
+        self.bar, self.total, self.endpoints, self.prices = bar, total, endpoints, prices
+        self.outcomes, self.calls = Counter(), {agent: Counter() for agent in prices}
+        self.start = time.monotonic()
+        self.marks = deque([(self.start, 0, 0)])  # (time, calls, tokens), a second apart or more
+
+    def finished(self, trace: dict) -> None:
+        self.outcomes["kept" if trace["outcome"] == "kept" else "rejected"] += 1
+        for step in trace["steps"]:
+            for call in step["calls"]:
+                for key in ("prompt_tokens", "completion_tokens"):
+                    self.calls[step["step"]][key] += call[key]
+                self.calls[step["step"]]["calls"] += 1
+        self.bar.update(1, **self._notes())
+        if self.outcomes.total() == FORECAST < self.total:
+            say(self.forecast())
+
+    def _notes(self) -> dict:
+        now, asked = time.monotonic(), sum(e.calls for e in self.endpoints)
+        tokens = sum(e.completion_tokens for e in self.endpoints)
+        if now - self.marks[-1][0] >= 1:
+            self.marks.append((now, asked, tokens))
+        while len(self.marks) > 2 and now - self.marks[1][0] > SPAN:
+            self.marks.popleft()
+        since, asked_then, tokens_then = self.marks[0]
+        seconds = max(now - since, 1e-9)
+        spent = sum(cost(self.calls, self.prices).values())
+        return {
+            "kept": self.outcomes["kept"],
+            "rejected": self.outcomes["rejected"],
+            "calls/s": float(f"{(asked - asked_then) / seconds:.3g}"),
+            "tokens/s": float(f"{(tokens - tokens_then) / seconds:.3g}"),
+            "in flight": sum(e.limit.in_flight for e in self.endpoints),
+            "retries": sum(e.retried for e in self.endpoints),
+            **({"cost": spent} if spent else {}),
+        }
+
+    def forecast(self) -> str:
+        """Returns one line: what all problems will be and take, if they are like the finished ones. Short chains finish
+        first, so it is rather too low at the beginning."""
+        done = self.outcomes.total()
+        scale = self.total / done
+        calls = sum(c["calls"] for c in self.calls.values())
+        tokens = sum(c["prompt_tokens"] + c["completion_tokens"] for c in self.calls.values())
+        asked = sum(e.calls for e in self.endpoints)
+        parts = [
+            f"{self.outcomes['kept'] / done:.0%} kept",
+            f"{calls * scale:,.0f} calls",
+            f"{tokens * scale:,.0f} tokens",
+        ]
+        if asked:  # else all came from the journal, which says nothing about the time that the others take
+            left = calls / done * (self.total - done)
+            parts.append(f"{tqdm.format_interval((time.monotonic() - self.start) / asked * left)} from now")
+        if spent := sum(cost(self.calls, self.prices).values()):
+            parts.append(f"cost {spent * scale:.4g}")
+        return f"forecast for all {self.total:,} problems from the first {done}: {', '.join(parts)}"

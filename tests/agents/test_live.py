@@ -3,7 +3,6 @@
 import re
 
 import build_crv
-from agents import live
 from config import load
 from tests.support.crv_cli import command, write_problems
 from tests.support.scripted_endpoint import Server, reply
@@ -18,7 +17,7 @@ def fixed(asked):
 
 
 def test_forecast_and_live_line(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(live, "FORECAST", 10)
+    monkeypatch.setattr("agents.report.FORECAST", 10)
     problems = write_problems(tmp_path / "problems.jsonl", 40)
     with Server(fixed) as server:
         prices = ["endpoints.teacher.price_prompt=10", "endpoints.teacher.price_completion=100"]

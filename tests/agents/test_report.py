@@ -5,12 +5,11 @@ import re
 from collections import Counter
 
 import pytest
-from test_exports import MADE, PLAIN, judged, rethought, trace
+from test_outputs import MADE, PLAIN, judged, rethought, trace
 
 from agents import figures
-from agents.exports import cost, pair_rows
-from agents.report import render, sample
-from agents.tally import Tally
+from agents.outputs import pair_rows
+from agents.report import Tally, cost, render, sample
 from tests.support.browser import Browser, needs_browser
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"

@@ -15,8 +15,8 @@ import time
 import pytest
 
 import build_crv
-from agents.exports import write_outputs
 from agents.journal import Journal
+from agents.outputs import write_outputs
 from config import load
 from data import records
 from data.records import iter_jsonl, read_records

@@ -3,7 +3,7 @@
 import pytest
 
 import build_crv
-from agents.exports import Layout
+from agents.outputs import Layout
 from config import load
 from errors import UserError
 from tests.support.crv_cli import ROOT

@@ -6,7 +6,7 @@ import pytest
 from datasets import load_dataset
 
 import build_crv
-from agents import convert
+from agents import outputs
 from config import load
 from errors import UserError
 from tests.support.crv_cli import command, write_problems
@@ -38,7 +38,7 @@ def rows(path):
 
 
 def converted(finished, tmp_path):
-    convert.main(load(convert.Config, [f"run={finished}", f"out={tmp_path}/parquet"]))
+    outputs.main(load(outputs.Config, [f"run={finished}", f"out={tmp_path}/parquet"]))
     return tmp_path / "parquet"
 
 
@@ -61,7 +61,7 @@ def test_one_schema_from_the_first_record_to_the_last(finished, tmp_path):
 
 
 def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
-    monkeypatch.setattr(convert, "BATCH", 2)
+    monkeypatch.setattr(outputs, "BATCH", 2)
     folder = converted(finished, tmp_path)
     assert {path.name for path in folder.iterdir()} == {"README.md", "sft.parquet", "pairs.parquet"}
     for name in ("sft", "pairs"):  # a folder with a card is what the hub hands out

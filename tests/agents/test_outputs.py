@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from agents.exports import (
+from agents.outputs import (
     Layout,
     ablation_rows,
     level_sample,
@@ -13,7 +13,7 @@ from agents.exports import (
     rejected_rows,
     sft_rows,
 )
-from agents.tally import Tally
+from agents.report import Tally
 from errors import UserError
 
 MADE = {

@@ -1,0 +1,376 @@
+"""From traces to what is trained on: sft.jsonl, pairs.jsonl, the studies' subsets, rejected.jsonl and the report.
+
+Everything here is a function of traces.jsonl and the configuration alone, so it asks nobody and is paid for once.
+
+Every record carries `provenance`, by which its chain can be traced to its calls. Its keys and types are the same in all
+records and nothing is null ("" and 0 stand for "not by a call"): loaders that infer a schema from the first megabytes
+(datasets, pyarrow) would refuse the file otherwise.
+"""
+
+import contextlib
+import functools
+import itertools
+import json
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from agents.journal import call_key, call_seed
+from agents.report import Tally, cost, render, sample
+from agents.roles import LEVELS, VERDICTS
+from data.pairs import make_pairs
+from data.records import GAPS, iter_jsonl, jsonl_writer, write_text
+from data.render import boxed_solution, prompt_messages, response_text
+from errors import UserError
+from grading.answers import final_answer
+
+SAMPLES = 200  # problems that can be looked at in report.html
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a problem and a chain become messages; the fields are build_crv.py's, and documented there. made: what
+    all chains of the run have in common (made_with)."""
+
+    response_style: str
+    rejected_answer: str
+    system: str
+    instruction: str | dict[str, str]
+    made: dict
+
+    def prompt(self, trace: dict) -> list[dict]:
+        """Returns the messages before the reply."""
+        template = self.instruction
+        if isinstance(template, dict):
+            template = template.get(trace.get("domain"), template["default"])
+        return prompt_messages(trace["problem"], self.system, template)
+
+    def response(self, trace: dict, chain: str) -> str:
+        """Returns a correct chain and the gold solution behind it."""
+        return response_text(chain, self._solution(trace), self.response_style)
+
+    def incorrect_response(self, trace: dict) -> str | None:
+        """Returns r~ and what `rejected_answer` puts behind it; None without r~."""
+        chain = trace["incorrect"]
+        if chain is None:
+            return None
+        solution = None
+        if self.rejected_answer == "gold":
+            solution = self._solution(trace)
+        elif self.rejected_answer == "from_reasoning" and final_answer(chain) is not None:
+            solution = boxed_solution(final_answer(chain))
+        return response_text(chain, solution, self.response_style)
+
+    def _solution(self, trace: dict) -> str:
+        return trace.get("solution") or boxed_solution(trace["answer"])
+
+
+# --- provenance: where a chain comes from ---
+
+
+def made_with(cfg, prompts: dict[str, str]) -> dict:
+    """Returns what all records of a run have in common: models and prices by agent, hashes of prompts by name,
+    sampling, seed. cfg: build_crv.py's."""
+    bound = {agent: cfg.endpoints[names[0]] for agent, names in vars(cfg.agents).items()}  # all of them serve one model
+    return {
+        "models": {agent: endpoint.model for agent, endpoint in bound.items()},
+        "prices": {agent: {"prompt": e.price_prompt, "completion": e.price_completion} for agent, e in bound.items()},
+        "prompts": {name: call_key(text)[:16] for name, text in prompts.items()},
+        "sampling": " ".join(f"{name}={value:g}" for name, value in cfg.sampling.options().items()),
+        "seed": cfg.seed,
+    }
+
+
+def of_original(trace: dict) -> dict:
+    """Returns the provenance of r, with the votes of the Critic (and, rated medium, of the Verifier) on it."""
+    return _provenance("input", {}, None, 0, _votes(trace, 0))
+
+
+def of_rewrite(trace: dict, step: dict, made: dict) -> dict:
+    """Returns the provenance of a rewrite, with the votes on it. step: the one in which it was written."""
+    return _provenance(f"rethinker_{step['mode']}", made, step, step["round"], _votes(trace, step["round"]))
+
+
+def of_kept(trace: dict, made: dict) -> dict:
+    """Returns the provenance of what stands for the problem in D_SFT*."""
+    if trace["rewritten"] is None:
+        return of_original(trace)
+    return of_rewrite(trace, _step(trace, trace["rewritten"], lambda mode: mode != "incorrect"), made)
+
+
+def of_incorrect(trace: dict, made: dict) -> dict:
+    """Returns the provenance of r~; round is the try that was taken."""
+    step = _step(trace, trace["incorrect"], lambda mode: mode == "incorrect")
+    return _provenance("rethinker_incorrect", made, step, step["round"], {})
+
+
+def _step(trace, text, suits):
+    """The last step in which the Rethinker wrote this text."""
+    steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and suits(s["mode"]))
+    return next(s for s in steps if s["text"] == text)
+
+
+def _provenance(by, made, step, round, votes):
+    """call: key of the journal line. attempts: how often it was asked until the reply could be used."""
+    last = step["calls"][-1]["key"] if step else ""
+    return {
+        "by": by,
+        "model": made["models"]["rethinker"] if step else "",
+        "prompt_hash": made["prompts"][by] if step else "",
+        "sampling": made["sampling"] if step else "",
+        "seed": call_seed(last) if step else 0,
+        "call": last,
+        "round": round,
+        "attempts": len(step["calls"]) if step else 0,
+        "votes": {label: votes.get(label, 0) for label in (*LEVELS, *VERDICTS)},
+    }
+
+
+def _votes(trace, round):
+    """{label: votes} of Critic and Verifier on the chain of this round."""
+    steps = [step for step in trace["steps"] if step["step"] != "rethinker" and step["round"] == round]
+    return {label: count for step in steps for label, count in step["votes"].items()}
+
+
+# --- the files; each takes an iterable of traces and yields rows ---
+
+
+def sft_row(trace: dict, chain: str, origin: str, rounds: int, layout: Layout, provenance: dict) -> dict:
+    reply = {"role": "assistant", "content": layout.response(trace, chain)}
+    return {
+        "id": trace["id"],
+        "messages": [*layout.prompt(trace), reply],
+        "origin": origin,
+        "rounds": rounds,
+        "problem": trace["problem"],
+        "answer": trace["answer"],
+        "reasoning": chain,
+        "provenance": provenance,
+    }
+
+
+def original_row(trace: dict, layout: Layout) -> dict:
+    """Returns the original chain under the Critic's first verdict ("unrated" if there is none)."""
+    origin = {"medium": "med", None: "unrated"}.get(trace["level"], trace["level"])
+    return sft_row(trace, trace["reasoning"], origin, 0, layout, of_original(trace))
+
+
+def kept_chain(trace: dict) -> str:
+    """Returns what stands for the problem in D_SFT*: r*, or r itself where it was rated medium."""
+    return trace["reasoning"] if trace["rewritten"] is None else trace["rewritten"]
+
+
+def sft_rows(traces: Iterable[dict], layout: Layout) -> Iterator[dict]:
+    """D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3)."""
+    for trace in traces:
+        if trace["outcome"] == "kept":
+            where = of_kept(trace, layout.made)
+            yield sft_row(trace, kept_chain(trace), trace["origin"], trace["rounds"], layout, where)
+
+
+def pair_rows(traces: Iterable[dict], layout: Layout) -> Iterator[dict]:
+    """The mini-tasks of CogPO (§3.3.2). A rewritten medium chain stands in for its original, which did not hold."""
+    for trace in traces:
+        if trace["outcome"] != "kept":
+            continue
+        medium = trace["level"] == "medium"
+        pairs = make_pairs(
+            trace["id"],
+            layout.prompt(trace),
+            trace["level"],
+            layout.response(trace, kept_chain(trace) if medium else trace["reasoning"]),
+            layout.incorrect_response(trace),
+            None if medium else layout.response(trace, trace["rewritten"]),
+        )
+        best = of_kept(trace, layout.made)
+        worst = of_incorrect(trace, layout.made) if trace["incorrect"] is not None else None
+        sides = {"small": (best, of_original(trace)), "medium": (of_original(trace), worst), "large": (best, worst)}
+        for pair in pairs:
+            chosen, rejected = sides[pair["gap"]]
+            yield pair | {"provenance": {"chosen": chosen, "rejected": rejected}}
+
+
+def rejected_rows(traces: Iterable[dict]) -> Iterator[dict]:
+    for trace in traces:
+        if trace["outcome"] != "kept":
+            yield {key: trace[key] for key in ("id", "outcome", "reason", "level", "problem", "answer", "reasoning")}
+
+
+def original_rows(traces: Iterable[dict], layout: Layout) -> Iterator[dict]:
+    """Every input chain as it came: the "SFT" row of Table 2 and Table 6."""
+    return (original_row(trace, layout) for trace in traces)
+
+
+def level_rows(traces: Iterable[dict], layout: Layout, level: str, chosen: set[str] | None) -> Iterator[dict]:
+    """The original chains of one level (Table 5). chosen: ids, or None for all."""
+    for trace in traces:
+        if trace["level"] == level and (chosen is None or trace["id"] in chosen):
+            yield original_row(trace, layout)
+
+
+def ablation_rows(traces: Iterable[dict], layout: Layout, stages: str) -> Iterator[dict]:
+    """Table 6. "c": original chains rated medium; "cr": those, and of the others the first rewrite that changed
+    anything, unverified."""
+    for trace in traces:
+        if trace["level"] == "medium":
+            yield original_row(trace, layout)
+        elif stages == "cr":
+            steps = (s for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect")
+            step = next((s for s in steps if s["text"] not in (None, trace["reasoning"])), None)
+            if step:
+                where = of_rewrite(trace, step, layout.made)
+                yield sft_row(trace, step["text"], trace["level"] + "*", step["round"], layout, where)
+
+
+def level_sample(ids_by_level: dict[str, list[str]], size: int | str | None, seed: int) -> dict[str, set[str] | None]:
+    """Returns {level: ids or None}: equally many ids of each level, drawn with `seed` (Table 5: 10,000). "min": as many
+    as the smallest level has; None: all."""
+    if size is None:
+        return dict.fromkeys(LEVELS)
+    size = min(len(ids) for ids in ids_by_level.values()) if size == "min" else size
+    draw = {level: random.Random(f"{seed}/{level}") for level in LEVELS}
+    return {level: set(draw[level].sample(ids, min(size, len(ids)))) for level, ids in ids_by_level.items()}
+
+
+def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
+    """Write everything that follows from out/traces.jsonl, in its order. Returns the report.
+
+    cfg: build_crv.py's configuration. made: made_with. source: {"problems": N, "sha256": …}, for the report. Raises
+    UserError unless there is one trace for each of the N problems.
+    """
+    layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction, made)
+
+    def traces() -> Iterator[dict]:
+        return (trace for _, trace in iter_jsonl(out / "traces.jsonl"))
+
+    # first pass: count, and draw what is drawn
+    tally = Tally()
+    for trace in traces():
+        tally.add(trace, list(pair_rows([trace], layout)))
+    tally.check(source["problems"], out)
+    report = {"input": source, "made_with": made} | tally.result()
+    report["cost"] = cost(report["calls"], made["prices"])
+    chosen = level_sample(tally.ids, cfg.level_size, cfg.seed)
+    places, samples = set(sample(tally.strata, SAMPLES, cfg.seed)), []
+
+    # second pass: all files at once, for the traces of a large run are tens of gigabytes
+    files = {
+        "sft": sft_rows,
+        "pairs": pair_rows,
+        "rejected": lambda traces, layout: rejected_rows(traces),
+        "sft_original": original_rows,
+        **{f"sft_{level}": functools.partial(level_rows, level=level, chosen=chosen[level]) for level in LEVELS},
+        "sft_c": functools.partial(ablation_rows, stages="c"),
+    }
+    if cfg.stages != "c":
+        files["sft_cr"] = functools.partial(ablation_rows, stages="cr")
+    with contextlib.ExitStack() as stack:
+        writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in files}
+        for place, trace in enumerate(traces()):
+            samples += [trace] if place in places else []
+            for name, rows in files.items():
+                for row in rows([trace], layout=layout):
+                    writers[name](row)
+    write_text(out / "report.html", render(report, tally.lengths, samples, Path(cfg.problems).stem))
+    write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
+    return report
+
+
+# --- python -m agents.outputs: a finished run as a dataset repository ---
+
+BATCH = 1000  # records in one Parquet row group
+
+
+@dataclass
+class Config:
+    run: str
+    """Output folder of build_crv.py."""
+    out: str = ""
+    """Folder for sft.parquet, pairs.parquet and README.md, the dataset card; empty for `parquet` in `run`."""
+
+
+def main(cfg: Config) -> None:
+    run = Path(cfg.run)
+    if not (run / "report.json").exists():
+        raise UserError(f"{run} is no finished run of build_crv.py")
+    out = Path(cfg.out) if cfg.out else run / "parquet"
+    out.mkdir(parents=True, exist_ok=True)
+    for name in ("sft", "pairs"):
+        write_parquet(out / f"{name}.parquet", (row for _, row in iter_jsonl(run / f"{name}.jsonl")))
+    write_text(out / "README.md", card(json.loads((run / "report.json").read_text())))
+    print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} into {out}")
+
+
+def write_parquet(path: Path, rows: Iterable[dict]) -> None:
+    """Write one row group per BATCH records; the schema is that of the first ones, which all records share."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    partial, writer, rows = path.with_name(path.name + ".tmp"), None, iter(rows)
+    while batch := list(itertools.islice(rows, BATCH)):
+        table = pa.Table.from_pylist(batch, schema=writer and writer.schema)
+        writer = writer or pq.ParquetWriter(partial, table.schema, compression="zstd")
+        writer.write_table(table)
+    if writer is not None:  # a run that kept nothing has no file
+        writer.close()
+        partial.replace(path)
+
+
+def card(report: dict) -> str:
+    """Returns the README.md of a dataset repository: front matter that names the files, and what they are made of."""
+    problems, pairs, made = report["problems"], report["pairs"], report["made_with"]
+    size = problems["kept"]
+    category = next(name for most, name in SIZES if size < most)
+    files = {"sft": problems["kept"], "pairs": sum(pairs.values())}
+    configs = "".join(
+        f"- config_name: {name}\n  data_files: {name}.parquet\n" + "  default: true\n" * (name == "sft")
+        for name, count in files.items()
+        if count
+    )
+    ratios = "\n".join(
+        f"| {gap} | {pairs[gap]} | {report['length_ratio'][gap].get('chosen_over_rejected', '–')} |" for gap in GAPS
+    )
+    models = "\n".join(f"- {agent}: {model}" for agent, model in made["models"].items())
+    origins = ", ".join(f"{count} {origin}" for origin, count in report["kept_by_origin"].items())
+    return f"""---
+pretty_name: CRV reasoning chains and CogPO pairs
+task_categories:
+- text-generation
+tags:
+- reasoning
+- preference
+- arxiv:2504.09802
+size_categories:
+- {category}
+configs:
+{configs}---
+
+# CRV reasoning chains and CogPO pairs
+
+Made with the CRV system of *Enhancing Reasoning Abilities of Small LLMs with Cognitive Alignment* (arXiv 2504.09802):
+agents rate chains of thought, rewrite what is too terse or too convoluted for a small model, and verify the rewrites.
+
+`sft`: {size} chains that suit a small model, of {problems["input"]} problems ({origins}).
+`pairs`: preference pairs whose gap (small, medium, large) decides β in CogPO.
+
+| gap | pairs | length of chosen / rejected |
+|---|---|---|
+{ratios}
+
+Agents ({made["sampling"]}):
+{models}
+
+`provenance` names the model, prompt, sampling, seed, votes and call behind every chain; `by: input` marks the source
+dataset's own. The licence and the terms of the source dataset and of the models above apply.
+"""
+
+
+SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
+         (10_000_000, "1M<n<10M")]  # fmt: skip
+
+
+if __name__ == "__main__":
+    from config import run_cli
+
+    run_cli(main, Config, "A finished run as Parquet files with a dataset card: python -m agents.outputs run=out/crv")
