@@ -1,0 +1,31 @@
+"""The benchmarks of the client and of the head, run whole in a small setting."""
+
+import subprocess
+import sys
+
+from bench.harness import ROOT
+
+
+def rows(*words):
+    """{name in the row: its cells} of the table that a benchmark prints."""
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line]
+    return cells
+
+
+def test_the_client_beside_bare_aiohttp():
+    names, _, ours, bare = rows("bench.endpoint_client", "--calls", "200", "--in-flight", "50")
+    assert (ours[1], bare[1]) == ("ours", "bare aiohttp")
+    rate = names.index("calls/s")
+    for row in (ours, bare):
+        assert 0 < float(row[rate]) <= 50 / 0.05  # the stub's latency is real
+
+
+def test_the_head_beside_others():
+    sizes = ("--tokens", "64", "--vocabulary", "512", "--hidden", "32", "--repeats", "1")
+    names, _, ours, full, liger = rows("bench.head", *sizes, "--rows", "ours", "naive", "liger")
+    assert (ours[0], ours[names.index("time ×")], ours[names.index("memory ×")]) == ("ours", "1", "1")
+    for row in (ours, full):
+        assert max(map(float, row[names.index("log p") :])) < 1e-4  # against float64
+    assert liger[0].startswith("Liger") and ("needs CUDA" in liger[0] or float(liger[1]) > 0)
