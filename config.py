@@ -306,6 +306,8 @@ def check_output(cfg, folder, free=()):
         raise UserError(
             f"{folder / RESOLVED} is damaged, it is no resolved config; restore it, or set another output folder"
         ) from None
+    # a section that an older version had and this one has not decides nothing
+    known = {key: value for key, value in known.items() if key.partition(".")[0] in cfg.__dataclass_fields__}
     changed = sorted(
         key
         for key in mine.keys() | known.keys()

@@ -71,7 +71,7 @@ class Config:
     """folder of local copies, aime2024.jsonl and so on (the kinds' names), instead of the hub; a benchmark's own `file`
     goes before it"""
     allow_size: bool = False
-    """allow_size of every benchmark"""
+    """go on when a benchmark has not as many problems as in the paper's Table 7; the tables say so"""
     tables: dict[str, TableConfig] = field(default_factory=dict)
     """name: what it shows; default is one table with a column for every model; see configs/paper/table2.yaml"""
     runs: dict[str, str] = field(default_factory=dict)
@@ -80,9 +80,9 @@ class Config:
     """OpenAI-compatible endpoints by name, as in build_crv.py; the server's own chat template renders the prompt"""
     max_cost: float | None = None
     """Stop before all answers of endpoints together cost more than this, by their prices; null for no cap"""
-    probe: Literal["none", "short", "long"] = "short"
+    probe: bool = True
     """A few test questions to each endpoint before its first real one, remembered in probe.json; see build_crv.py.
-    none: a template that opens the thought in the prompt is not recognised, so a thought that is cut before its end
+    false: a template that opens the thought in the prompt is not recognised, so a thought that is cut before its end
     reads as an answer"""
     compare: list[str] = field(default_factory=list)
     """two models, the reference first: compare.html shows their responses side by side, what was gained and lost"""
@@ -129,10 +129,12 @@ FREE = tuple(set(Config.__dataclass_fields__) - set(FIXED))
 def main(cfg):
     plan = check_config(cfg)
     asked = settings(cfg)
+    shown = [model for table in plan.values() for model in table.columns.values()] + cfg.compare
+    if unused := [name for name in cfg.models if name not in shown]:
+        say(f"not evaluated, because no table shows them: {', '.join(unused)}")
     if cfg.plan:
         return print(show_plan(cfg, plan, asked))
     problems = [] if cfg.render_only else load_problems(cfg, cfg.benchmarks)
-    shown = [model for table in plan.values() for model in table.columns.values()] + cfg.compare
     generates = not (cfg.grade_only or cfg.render_only)
     if not (cfg.generate_only or cfg.render_only):
         check_keys(cfg, problems)
@@ -284,7 +286,7 @@ def ask_endpoints(cfg, missing, generations, keep):
         asks.append(Ask(key, want.place.endpoint, want.messages, fields, want.settings.max_new_tokens))
     counts = Counter(ask.endpoint for ask in asks)
     say("responses to sample: " + ", ".join(f"{count} from {name}" for name, count in counts.items()))
-    prober = None if cfg.probe == "none" else Prober(Path(cfg.out) / "probe.json", cfg.probe == "long")
+    prober = Prober(Path(cfg.out) / "probe.json", long=False) if cfg.probe else None
 
     def arrived(ask, drawn):
         keep(by_key[ask.key], vars(drawn) | {"endpoint": ask.endpoint, "served": cfg.endpoints[ask.endpoint].model})

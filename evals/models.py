@@ -11,8 +11,6 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-
 from data.records import write_text
 from errors import UserError
 
@@ -81,6 +79,8 @@ def local_folder(path, offline=False):
     owner, _, name = path.partition("/")
     if not name or "/" in name or Path(owner).exists():
         return None
+    from huggingface_hub import snapshot_download  # half a second that --help does not need
+
     try:
         return snapshot_download(path, local_files_only=offline, allow_patterns=list(MODEL_FILES))
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors; ValueError: not a valid id

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from errors import UserError
-from evals.charts import chart
 from evals.latex_table import latex
 from evals.page import page
 from evals.published import ALIASES, FIGURES, TABLES
@@ -106,6 +105,8 @@ def write(folder, title, tables, speeds):
     folder.mkdir(parents=True, exist_ok=True)
     text = markdown(tables, speeds)
     (folder / "table.md").write_text(text, encoding="utf-8")
+    from evals.charts import chart  # matplotlib: a second that --help and --plan do not need
+
     charts = [chart(table) for table in tables]
     (folder / "table.html").write_text(page(title, tables, speeds, charts), encoding="utf-8")
     (folder / "table.tex").write_text(latex(tables), encoding="utf-8")

@@ -2,7 +2,7 @@
 
 Data. GPQA's authors ask that its questions never appear in plain text online: it is read from the user's own copy (a
 file, or the hub with the user's token), its problems are private, and no message quotes them. Its file names the right
-option first, so each question's options are put into an order of their own, by SHA-256 of (seed, id, option): the same
+option first, so each question's options are put into an order of their own, by SHA-256 of id and option: the same
 on every machine, and recorded. MMLU's options stand as they are; its `answer` is 0 to 3, or a letter.
 
 Asked. `paper`: SkyThought's templates; MMLU's does not ask for a letter, hence options are also accepted by their text.
@@ -59,7 +59,7 @@ def load(kind, name, cfg):
     subjects = Counter()
 
     def gpqa(number, texts, row, where):
-        order = sorted(range(4), key=lambda i: hashlib.sha256(f"{cfg.seed}/{texts['id']}/{i}".encode()).digest())
+        order = sorted(range(4), key=lambda i: hashlib.sha256(f"0/{texts['id']}/{i}".encode()).digest())
         options = [texts[OPTIONS[i]].strip() for i in order]
         question = texts["question"].strip() + "\n" + ", ".join(map("{}) {}".format, LETTERS, options))
         extra = {"options": options, "record": {"order": order}}

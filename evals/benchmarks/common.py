@@ -6,6 +6,7 @@ from pathlib import Path
 
 from data.records import iter_jsonl
 from errors import UserError
+from evals.problem import Problem
 from evals.published import SIZES
 
 
@@ -21,10 +22,6 @@ class BenchmarkConfig:
     """column whose values become rows of the table, beside one row for all; empty: one row"""
     limit: int = 0
     """only the first so many problems; 0: all"""
-    allow_size: bool = False
-    """go on when the number of problems is not the one in the paper's Table 7; the tables say so"""
-    seed: int = 0
-    """of the options' order where the file always names the right one first (GPQA)"""
     samples: int | None = None
     """responses a problem; default: the protocol's"""
     max_new_tokens: int | None = None
@@ -74,16 +71,19 @@ def check(name, cfg):
         raise UserError(f"config key benchmarks.{name}.limit must be 0 (all) or more, not {cfg.limit}")
 
 
-def checked(problems, title, name, cfg):
-    """The first cfg.limit of all problems of a benchmark, if their number is right. title: in Table 7, or None."""
+def checked(
+    problems: list[Problem], title: str | None, name: str, cfg: BenchmarkConfig, allow_size: bool
+) -> list[Problem]:
+    """Return the first cfg.limit of all problems of a benchmark. title: in Table 7, or None. Raises UserError where
+    their number is not the one there, unless allow_size is set."""
     place = cfg.file or f"the hub's {name}"
     if not problems:
         raise UserError(f"{place} holds no problems")
     expected = SIZES[title] if title else len(problems)
-    if len(problems) != expected and not cfg.allow_size:
+    if len(problems) != expected and not allow_size:
         raise UserError(
             f"{place} holds {len(problems)} problems, {title} has {expected} in the paper's Table 7; "
-            f"set benchmarks.{name}.allow_size=true to go on (the tables will say so)"
+            f"set allow_size=true to go on (the tables will say so)"
         )
     return problems[: cfg.limit] if cfg.limit else problems
 

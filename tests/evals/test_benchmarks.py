@@ -65,7 +65,7 @@ def test_rows_of_the_hub_and_of_local_copies(tmp_path, kind, suffix, monkeypatch
             here = replace(family.KINDS[kind], repo=str(folder), subset=None, split="train")
             monkeypatch.setitem(family.KINDS, kind, here)
             monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
-            (problem,) = benchmarks.load("bench", BenchmarkConfig(kind=kind, allow_size=True))
+            (problem,) = benchmarks.load("bench", BenchmarkConfig(kind=kind), allow_size=True)
         else:
             (problem,) = load(tmp_path, kind, [row], suffix)
         golds = {"aime2024": ("33", "033"), "math500": "\\pi", "gsm8k": "1018", "olympiadbench": "69,84", "mmlu": "B"}
@@ -189,11 +189,11 @@ def test_the_number_of_problems_is_table_7s_or_is_allowed_and_shown(tmp_path):
 
     for number in (29, 31):
         other = BenchmarkConfig(file=write(tmp_path / "other.jsonl", rows[:number]), limit=5)
-        message = rf"holds {number} problems, AIME2024 has 30 .*benchmarks.AIME2024.allow_size=true"
+        message = rf"holds {number} problems, AIME2024 has 30 .*set allow_size=true"
         with pytest.raises(UserError, match=message):
             benchmarks.load("AIME2024", other)  # a limit does not make a wrong file right
-        allowed = replace(other, allow_size=True, limit=0)
-        problems = benchmarks.load("AIME2024", allowed)
+        allowed = replace(other, limit=0)
+        problems = benchmarks.load("AIME2024", allowed, allow_size=True)
         note = f"AIME2024: {number} problems (allow_size); the paper's Table 7 has 30."
         assert len(problems) == number and benchmarks.notes("AIME2024", allowed, problems) == [note]
 
@@ -219,7 +219,7 @@ def test_every_kind_checks_its_size(tmp_path, kind):
 # --- the order of GPQA's options ---
 
 
-def test_the_order_of_options_is_seeded_recorded_and_the_same_everywhere(tmp_path):
+def test_the_order_of_options_is_recorded_and_the_same_everywhere(tmp_path):
     rows = [GPQA | {"Record ID": f"rec{i}"} for i in range(400)]
     problems = load(tmp_path, "gpqa_diamond", rows)
     assert load(tmp_path, "gpqa_diamond", rows[::-1]) == problems[::-1]  # of the question, not of its place
@@ -235,9 +235,6 @@ def test_the_order_of_options_is_seeded_recorded_and_the_same_everywhere(tmp_pat
     golds = Counter(p.gold for p in problems)
     assert all(70 < golds[letter] < 130 for letter in "ABCD")
 
-    other = load(tmp_path, "gpqa_diamond", rows, seed=1)
-    same = sum(a.extra["record"] == b.extra["record"] for a, b in zip(problems, other, strict=True))
-    assert same < 40  # 400/24 expected
     # pinned: with another order, results would no longer compare
     assert [p.extra["record"]["order"] for p in problems[:3]] == [[2, 0, 1, 3], [1, 2, 0, 3], [0, 2, 1, 3]]
 

@@ -34,9 +34,9 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason="the public benchmark 
 def real(request):
     """(name, problems, rows, sentence, step) of one benchmark."""
     file, _, sentence, step = FILES[request.param]
-    cfg = BenchmarkConfig(file=str(DATA / file), allow_size=True)
+    cfg = BenchmarkConfig(file=str(DATA / file))
     rows = [row for _, row in iter_jsonl(DATA / file)]
-    return request.param, benchmarks.load(request.param, cfg), rows, sentence, step
+    return request.param, benchmarks.load(request.param, cfg, allow_size=True), rows, sentence, step
 
 
 def grade_all(problems, texts):
@@ -53,7 +53,7 @@ def test_sizes(real):
     if name == "OlympiadBench":  # the first public file: one problem more than Table 7
         with pytest.raises(UserError, match=r"holds 675 problems, OlympiadBench \(math-en\) has 674"):
             benchmarks.load(name, cfg)
-        assert "675" in benchmarks.notes(name, BenchmarkConfig(allow_size=True), problems)[0]
+        assert "675" in benchmarks.notes(name, BenchmarkConfig(), problems)[0]
     else:
         assert benchmarks.load(name, cfg) == problems
         assert benchmarks.notes(name, cfg, problems) == []

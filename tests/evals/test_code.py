@@ -56,11 +56,11 @@ WINDOW = {  # as ../shared/data/lcb_v2/problems_window.jsonl has it
 }
 
 
-def load(tmp_path, *rows, **options):
+def load(tmp_path, *rows, allow_size=True, **options):
     file = tmp_path / "lcb.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    options.setdefault("allow_size", True)
-    return benchmarks.load("LCB", BenchmarkConfig(kind="livecodebench_v2", file=str(file), **options))
+    cfg = BenchmarkConfig(kind="livecodebench_v2", file=str(file), **options)
+    return benchmarks.load("LCB", cfg, allow_size=allow_size)
 
 
 def fenced(program, tag="python"):

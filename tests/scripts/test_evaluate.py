@@ -156,7 +156,7 @@ def test_programs_are_not_run_where_they_could_read_a_key(tmp_path, monkeypatch)
     row |= {"public_test_cases": [{"input": "1\n", "output": "2\n"}], "extra_test_cases": []}
     (tmp_path / "lcb.jsonl").write_text(json.dumps(row) + "\n")
     named = ["models.m=endpoint:e", "endpoints.e.base_url=http://127.0.0.1:9/v1", "endpoints.e.model=m"]
-    named += [f"out={tmp_path}/eval", "endpoints.e.api_key_env=MY_KEY", "endpoints.e.retries=0", "probe=none"]
+    named += [f"out={tmp_path}/eval", "endpoints.e.api_key_env=MY_KEY", "endpoints.e.retries=0", "probe=false"]
     coded = [*named, "benchmarks.L.kind=livecodebench_v2", f"benchmarks.L.file={tmp_path}/lcb.jsonl", "allow_size=true"]
     monkeypatch.setattr(evaluate, "exposes_environment", lambda: True)  # as on a machine without bubblewrap
     monkeypatch.setenv("MY_KEY", "sk-x")
@@ -204,11 +204,26 @@ def test_the_gold_answer_and_the_grader_are_not_part_of_a_generation(tmp_path, m
     assert len(lines(out / "generations.jsonl")) == 10 and len(lines(out / "grades.jsonl")) == 20
 
 
-def test_help_explains_every_key():
-    done = run(sys.executable, "evaluate.py", "--help")
+def test_help_explains_every_key_and_loads_nothing_that_takes_long():
+    words = [sys.executable, "-X", "importtime", "evaluate.py", "--help"]
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert "evals.tables" in loaded and not loaded & {"torch", "transformers", "matplotlib", "huggingface_hub", "sympy"}
     for key in ("max_new_tokens", "benchmarks.NAME.file", "tables.NAME.against", "runs", "instruction", "render_only"):
         assert key in done.stdout
+
+
+def test_a_model_that_no_table_shows_is_named_and_not_evaluated(tmp_path, models, problems):
+    out = tmp_path / "eval"
+    done = run(*words(out, models, problems, "tables.t.columns.A=base", "max_new_tokens=4"))
+    assert done.returncode == 0 and "not evaluated, because no table shows them: sft\n" in done.stderr
+    assert {row["model"] for row in lines(out / "generations.jsonl")} == {models[0]}
+    # keys of an older version are no other configuration
+    with (out / "config.yaml").open("a") as file:
+        file.write("backend: auto\n")
+    again = run(*words(out, models, problems, "tables.t.columns.A=base", "max_new_tokens=4"))
+    assert again.returncode == 0 and "to generate" not in again.stderr
 
 
 def test_bad_input(tmp_path, models, problems):

@@ -38,7 +38,7 @@ def done(tmp_path_factory):
         f"out={folder}/out", f"models.base={make_model(folder / 'base', seed=0)}",
         f"models.sft={make_model(folder / 'sft', seed=1)}", "max_new_tokens=4", "samples=3", "sampling.temperature=1",
         "compare=[base,sft]", f"benchmarks.sums.file={folder}/sums.jsonl", "benchmarks.gpqa.kind=gpqa_diamond",
-        f"benchmarks.gpqa.file={folder}/gpqa.jsonl", "benchmarks.gpqa.allow_size=true",
+        f"benchmarks.gpqa.file={folder}/gpqa.jsonl", "allow_size=true",
     ]  # fmt: skip
     made = run(*words, "--generate-only")
     assert made.returncode == 0, made.stderr

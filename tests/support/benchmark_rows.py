@@ -69,8 +69,8 @@ def write(path, rows):
 
 
 def load(tmp_path, kind, rows, suffix=".jsonl", **keys):
-    cfg = BenchmarkConfig(kind=kind, file=write(tmp_path / f"rows{suffix}", rows), allow_size=True, **keys)
-    return benchmarks.load("bench", cfg)
+    cfg = BenchmarkConfig(kind=kind, file=write(tmp_path / f"rows{suffix}", rows), **keys)
+    return benchmarks.load("bench", cfg, allow_size=True)
 
 
 def one(tmp_path, kind, row):
