@@ -7,19 +7,20 @@
     python -m data.sources name=someone/set columns='{problem: question, answer: solution, reasoning: cot}' out=…
     python -m data.sources path=cogpo.jsonl gap=large out=problems/pairs.jsonl
 
-Any hub id or local .json, .jsonl or .parquet file will do: the columns tell what the rows are (data/shapes.py). Rows
-that cannot be used are counted by reason and written to no file: the counts are printed.
+Any hub id or local .json, .jsonl or .parquet file will do: the columns tell what the rows are (data/formats.py). Rows
+that cannot be used are left out; how many for which reason is printed.
 """
 
 import glob
 import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Literal
 
 from data.decontaminate import Benchmarks, write_overlaps
+from data.formats import Format, format_of, preferences
 from data.records import check_record, jsonl_writer
-from data.shapes import preferences, shape_of
 from errors import UserError
 
 HUB = {
@@ -27,10 +28,8 @@ HUB = {
     "sky_t1": ("NovaSky-AI/Sky-T1_data_17k", None),
     "openthoughts": ("open-thoughts/OpenThoughts-114k", "metadata"),
     "omnithought": ("alibaba-pai/OmniThought", None),
-    "s1k": ("simplescaling/s1K-1.1", None),
-    "limo": ("GAIR/LIMO", None),
 }
-ROW_KEYS = ("problem", "answer", "reasoning", "solution", "domain", "tests", "rv", "cd", "prompt", "chosen", "rejected")
+ROW_KEYS = ("problem", "answer", "reasoning", "solution", "domain", "tests", "prompt", "chosen", "rejected")
 
 
 @dataclass
@@ -38,7 +37,7 @@ class Config:
     out: str
     """The file to write: problems, or pairs where the rows are preferences."""
     name: str = ""
-    """bespoke, sky_t1, openthoughts, omnithought, s1k, limo, or a hub id."""
+    """bespoke, sky_t1, openthoughts, omnithought, or a hub id."""
     path: str = ""
     """Local .json, .jsonl or .parquet file, or a pattern of such, instead of the hub."""
     subset: str = ""
@@ -57,19 +56,23 @@ class Config:
     decontaminate: list[str] = field(default_factory=list)
     """Benchmark files; problems that overlap with one of theirs are left out (data/decontaminate.py)."""
     overlap: float = 0.6
-    """Share of a benchmark problem's 8-grams from which on a problem counts as the same."""
+    """A problem is left out if it has at least this share of a benchmark problem's 8-grams."""
     limit: int | None = None
     """Only the first N rows."""
 
 
-def main(cfg):
+def main(cfg: Config) -> None:
+    """Write the records of a dataset to cfg.out and print what was left out. Raises UserError if no row can be used."""
     benchmarks = Benchmarks(cfg.decontaminate)  # before anything is loaded: a mistyped path costs nothing
     seen, reasons, kind, overlaps = set(), Counter(), None, []
     with jsonl_writer(cfg.out) as write:  # as they come: a dataset of long chains is tens of gigabytes
         for row in read_rows(cfg):
+            # the first row tells the format of all
             if kind is None:
-                shape, kind = _shape(row, cfg)
-            for record in shape(row):
+                read, kind = _reader(row, cfg)
+
+            # a record is written unless it is invalid, was seen before, or repeats a benchmark problem
+            for record in read(row):
                 repaired = _repaired(record) if cfg.repair_latex else record
                 if isinstance(record, str):
                     reasons[record] += 1
@@ -84,6 +87,8 @@ def main(cfg):
                     write(repaired)
                     seen.add(record["id"])
                     reasons["repaired (and kept)"] += repaired != record
+
+        # inside the block, so that an error leaves an earlier file as it was
         left_out = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common() if n) or "none"
         if not seen:
             raise UserError(f"no usable row in {cfg.path or cfg.name}: {left_out}")
@@ -92,11 +97,13 @@ def main(cfg):
         write_overlaps(cfg.out, overlaps, benchmarks)
 
 
-def read_rows(cfg):
-    """Yields rows as dicts, with our names for their columns, from local files or the hub."""
-    from datasets import load_dataset
+def read_rows(cfg: Config) -> Iterator[dict]:
+    """Yield rows, with our names for their columns, from local files or the hub. Raises UserError if they can't be
+    loaded or lack a column that `columns` names."""
+    from datasets import load_dataset  # here, so that --help answers at once
     from datasets.exceptions import DatasetGenerationError
 
+    # what to load: local files by their suffix, or a dataset of the hub
     if cfg.path:
         files = sorted(glob.glob(cfg.path))
         if not files:
@@ -109,6 +116,7 @@ def read_rows(cfg):
         hub_id, subset = HUB.get(cfg.name, (cfg.name, None))
         source = (hub_id, cfg.subset or subset)
         options = {"split": cfg.split, "streaming": cfg.limit is not None}
+
     try:
         for number, row in enumerate(load_dataset(*source, **options)):
             if number == cfg.limit:
@@ -128,26 +136,27 @@ def _column(row, name):
     return row[name]
 
 
-def _shape(row, cfg):
-    """(generator of records, "problem" or "pair") for all rows, from the first one."""
+def _reader(row: dict, cfg: Config) -> tuple[Format, str]:
+    """Choose (generator of records, "problem" or "pair") for all rows, from the first one."""
     unknown = [key for key in cfg.columns if key not in ROW_KEYS]
     if unknown:
         raise UserError(f"columns has {unknown[0]!r}; it maps from {', '.join(ROW_KEYS)}")
-    # with a map, what is not mapped does not take part: it would be mistaken for a column that tells the shape
-    shape = shape_of({key: row[key] for key in cfg.columns} if cfg.columns else row)
-    if shape is None:
+
+    # with a map, what is not mapped does not take part: it would be mistaken for a column that tells the format
+    read = format_of({key: row[key] for key in cfg.columns} if cfg.columns else row)
+    if read is None:
         raise UserError(
             f"cannot tell problem, answer and reasoning from the columns {', '.join(row)}; "
             f"name them with columns='{{problem: …, answer: …, reasoning: …}}'"
         )
-    if shape is preferences:
+    if read is preferences:
         gap = None if cfg.gap == "beta" else cfg.gap
         return lambda row: preferences(row, gap, cfg.betas), "pair"
-    return shape, "problem"
+    return read, "problem"
 
 
 def _invalid(record, kind):
-    """Why build_crv.py or train_cogpo.py would refuse a whole file for this record, or None."""
+    """Say why build_crv.py or train_cogpo.py would refuse a whole file for this record, or None."""
     try:
         check_record(record, kind, "row")
     except UserError as error:
@@ -160,7 +169,7 @@ DAMAGED = re.compile(r"[\b\f\v](?=[a-z])")
 
 
 def _repaired(value):
-    """The same value with the backslash put back where JSON has read "\\b", "\\f" or "\\v" as a control character."""
+    """Put the backslash back where JSON has read "\\b", "\\f" or "\\v" as a control character."""
     if isinstance(value, str):
         return DAMAGED.sub(lambda match: {"\b": "\\b", "\f": "\\f", "\v": "\\v"}[match.group()], value)
     if isinstance(value, list):

@@ -43,7 +43,7 @@ def test_a_loss(tiny_qwen, files, tmp_path):
 
 
 def test_a_data_source(tmp_path):
-    tree = patched(tmp_path / "tree", "data/shapes.py")
+    tree = patched(tmp_path / "tree", "data/formats.py")
     tagged = "<think>\n{0} + 1 = {1}\n</think>\n\n\\boxed{{{1}}}"
     chains = {"generations": [tagged.format(1, 2), tagged.format(1, 3)], "correctness_math_verify": [True, False]}
     (tmp_path / "rows.jsonl").write_text(json.dumps({"problem": "1 + 1?", "answer": "2", **chains}) + "\n")

@@ -103,44 +103,40 @@ def test_openthoughts_metadata(tmp_path, capsys):
     assert "4 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
-def test_scored_chains_of_one_problem(tmp_path, capsys):
-    """OmniThought: nested chains with {"level"} scores, or a chain a row as EasyDistill's own filters read them."""
-
-    def chain(text, rv, cd, **more):
-        return {
-            "full_response": text,
-            "Reasoning_Verbosity": {"level": rv},
-            "Cognitive_Difficulty": {"level": cd},
-        } | more
-
-    nested = {
+def test_several_chains_of_one_problem(tmp_path, capsys):
+    """OmniThought: a list of chains, some of them judged to be wrong."""
+    row = {
         "question": "2+3?",
         "reasoning": [
-            chain("<think>two and three</think>It is \\boxed{5}.", 3, 2),
-            chain("<think>2, 3, so 5</think>\\boxed{5}", 7, 4),
-            chain("<think>2, 3, so 6</think>\\boxed{6}", 7, 4, logical_correctness=0),
-            chain("<think>2, 3</think>\\boxed{5}", None, 4),
+            {"full_response": "<think>two and three</think>It is \\boxed{5}."},
+            {"full_response": "<think>2, 3, so 5</think>\\boxed{5}", "logical_correctness": 1},
+            {"full_response": "<think>2, 3, so 6</think>\\boxed{6}", "logical_correctness": 0},
+            {"full_response": "<think>2, 3</think>five"},
         ],
     }
-    first, second = run(tmp_path, [nested])
-    assert (first["rv"], first["cd"], first["answer"], first["reasoning"]) == (3, 2, "5", "two and three")
-    assert (second["rv"], second["cd"], second["problem"]) == (7, 4, "2+3?") and first["id"] != second["id"]
+    first, second = run(tmp_path, [row])
+    assert (first["answer"], first["reasoning"], first["solution"]) == ("5", "two and three", "It is \\boxed{5}.")
+    assert second["problem"] == "2+3?" and first["id"] != second["id"]
     printed = capsys.readouterr().out
-    assert "1 a chain judged to be wrong" in printed and "1 a chain without its scores" in printed
-    flat = {"instruction": "2+3?", "output": "Five, \\boxed{5}", "logical_correctness": 1}
-    (one,) = run(tmp_path, [flat | {"reasoning_verbosity": 0, "cognitive_difficulty": 9}])
-    assert (one["rv"], one["cd"], one["reasoning"], one["answer"]) == (0, 9, "Five, \\boxed{5}", "5")
+    assert "1 a chain judged to be wrong" in printed and "1 without an answer: no box in the solution" in printed
+    with pytest.raises(UserError, match=r"1 without a list of chains \(name other columns with columns=\)"):
+        run(tmp_path, [{"question": "2+3?", "reasoning": "a text", "y": "5"}])
 
 
-def test_s1k_and_limo(tmp_path):
-    old = {"question": "2+3?", "solution": "5", "thinking_trajectories": ["t"], "attempt": "a", "cot_type": "math"}
-    new = {"question": "2+3?", "solution": "x" * 300, "cot_type": "science",
-           "deepseek_thinking_trajectory": "t2", "deepseek_attempt": "\\boxed{5}"}  # fmt: skip
-    assert [run(tmp_path, [row])[0]["answer"] for row in (old, new)] == ["5", "5"]
-    assert run(tmp_path, [new])[0]["reasoning"] == "t2"
+def test_limo_and_s1k_by_their_columns(tmp_path):
+    """The commands of docs/interchange.md."""
     limo = {"question": "2+3?", "solution": "2+3 is 5. **Final Answer** \\boxed{5}", "answer": 5}
-    (problem,) = run(tmp_path, [limo])
+    (problem,) = run(tmp_path, [limo], "columns={problem: question, answer: answer, reasoning: solution}")
     assert (problem["answer"], problem["reasoning"]) == ("5", limo["solution"])
+    s1k = {"question": "2+3?", "solution": "5", "cot_type": "math"}
+    s1k |= {"deepseek_thinking_trajectory": "t", "deepseek_attempt": "\\boxed{5}"}
+    words = (
+        "{problem: question, answer: solution, reasoning: deepseek_thinking_trajectory, solution: deepseek_attempt, "
+        "domain: cot_type}"
+    )
+    for row in (s1k, s1k | {"solution": "x" * 300}):  # the answer itself, or a text that is too long to be one
+        (problem,) = run(tmp_path, [row], f"columns={words}")
+        assert (problem["answer"], problem["reasoning"], problem["solution"]) == ("5", "t", "\\boxed{5}")
 
 
 def test_columns_by_name(tmp_path):
@@ -186,7 +182,6 @@ def test_preferences_become_pairs(tmp_path, capsys):
 
 
 TYPED = {"problem": "1+1?", "answer": "2", "reasoning": "r"}
-S1K = {"question": "1+1?", "solution": "2", "thinking_trajectories": ["t"], "attempt": "a", "cot_type": "math"}
 
 
 @pytest.mark.parametrize(
@@ -198,16 +193,12 @@ S1K = {"question": "1+1?", "solution": "2", "thinking_trajectories": ["t"], "att
         {"conversations": [{"from": "user", "value": ["2+3?"]}, {"from": "assistant", "value": "x"}]},
         METADATA | {"deepseek_reasoning": ["1+1=2"]},
         METADATA | {"problem": 7},
-        S1K | {"question": 7},
-        S1K | {"thinking_trajectories": [["t"]]},
-        S1K | {"attempt": ["a"]},
-        {"question": "1+1?", "reasoning": ["a chain without scores"]},
-        {"question": "1+1?", "domain": ["math"], "reasoning": [{"reasoning_verbosity": 1}]},
+        {"question": "1+1?", "reasoning": ["a chain alone"]},
+        {"question": "1+1?", "domain": ["math"], "reasoning": [{"full_response": "\\boxed{2}"}]},
         TYPED | {"reasoning": ["r"]},
         TYPED | {"solution": ["s"]},
         TYPED | {"problem": ["1+1?"]},
         TYPED | {"answer": {"value": "2"}},
-        TYPED | {"rv": "4"},
         EASYDISTILL | {"beta": "0.5"},
     ],
     ids=lambda row: ", ".join(f"{key}={value}" for key, value in row.items())[-60:],
@@ -218,16 +209,9 @@ def test_a_row_of_unexpected_types_is_left_out(tmp_path, row):
 
 
 def test_what_is_null_is_missing(tmp_path, capsys):
-    rows = [S1K | {"question": None}, S1K | {"question": "2?", "attempt": None, "cot_type": None}]
-    (problem,) = run(tmp_path, rows)
-    assert (problem["problem"], problem["solution"], problem["domain"]) == ("2?", "", "math")
+    (only,) = run(tmp_path, [TYPED | {"reasoning": None}, TYPED | {"solution": None, "domain": None}])
+    assert (only["reasoning"], only["solution"], only["domain"]) == ("r", "", "math")
     assert "left out: 1 with an empty or missing text" in capsys.readouterr().out
-    (only,) = run(tmp_path, [TYPED | {"reasoning": None}, TYPED])
-    assert only["reasoning"] == "r"
-    scores = {"question": "1?", "output": "\\boxed{1}", "cognitive_difficulty": 2}
-    rows = [scores | {"reasoning_verbosity": score} for score in (1, 10, None)]
-    (scored,) = run(tmp_path, rows)
-    assert scored["rv"] == 1 and "2 a chain without its scores" in capsys.readouterr().out
 
 
 def test_damaged_latex_can_be_repaired(tmp_path, capsys):

@@ -1,20 +1,20 @@
-"""Rows of public datasets -> records. One generator per shape; a row that cannot be used yields the reason, a string.
+"""Rows of public datasets -> records: one generator for each format of rows.
 
-The shape is told from the columns (`shape_of`), never from a dataset's name or from the text of a system prompt.
+A format is recognised by its columns (`format_of`), never by a dataset's name or the text of a system prompt. Its
+generator takes one row and yields records; for what cannot be used it yields the reason, a string.
 
-    conversations                          Bespoke-Stratos-17k, Sky-T1-data-17k, OpenThoughts-114k (`default`): two
-                                           turns, reasoning and solution in tags; no answer column
-    problem, deepseek_reasoning, …         OpenThoughts-114k (`metadata`): with y, and tests for code
-    scores of verbosity and difficulty     OmniThought: several chains a problem, or one chain a row
-    question, (deepseek_)attempt, …        s1K, s1K-1.1
-    question, solution, answer             LIMO: `solution` is the chain
-    prompt, chosen, rejected               EasyDistill's CogPO rows (with beta) and other preference data: pair records
-    problem, answer, reasoning             records of this project, or any dataset through `columns`
+    conversations                     Bespoke-Stratos-17k, Sky-T1-data-17k, OpenThoughts-114k (`default`): two turns,
+                                      reasoning and solution in tags; no answer column
+    problem, deepseek_reasoning, …    OpenThoughts-114k (`metadata`): with y, and tests for code
+    question, reasoning (a list)      OmniThought: several chains a problem
+    prompt, chosen, rejected          EasyDistill's CogPO rows (with beta) and other preference data: pair records
+    problem, answer, reasoning        records of this project, or any dataset through `columns`
 """
 
 import hashlib
 import json
 import re
+from collections.abc import Callable, Iterator
 
 from data.records import GAPS
 from grading.answers import extract_boxed
@@ -28,24 +28,25 @@ TAGGED = re.compile(
     r"|\A\s*(?:<think>)?(?P<thought>.*)</think>(?P<rest>.*)",
     re.DOTALL,
 )
-RV, CD, CORRECT = "reasoning_verbosity", "cognitive_difficulty", "logical_correctness"
-LONGEST_ANSWER = 200  # characters of a solution column that is the answer itself
+LONGEST_ANSWER = 200  # characters of an answer column that is the answer itself
 
 NO_BOX = "without an answer: no box in the solution"
 NO_TAGS = "without a tagged thought and solution"
 ODD = "with an unexpected type"
 
+Format = Callable[[dict], Iterator[dict | str]]
 
-def shape_of(row):
-    """The generator for rows with these columns, or None if no shape fits."""
-    for has, shape in SHAPES:
-        if all(any(name in row for name in names.split("|")) for names in has):
-            return shape
+
+def format_of(row: dict) -> Format | None:
+    """Find the generator for rows with these columns; None if no format fits."""
+    for columns_needed, read in FORMATS:
+        if all(any(name in row for name in names.split("|")) for names in columns_needed):
+            return read
     return None
 
 
-def conversations(row):
-    """{"conversations": [{"from", "value"}, …]} or {"role", "content"}; roles user/human and assistant/gpt."""
+def conversations(row: dict) -> Iterator[dict | str]:
+    """Read {"conversations": [{"from", "value"}, …]} or {"role", "content"}; roles user/human and assistant/gpt."""
     turns = row["conversations"]
     if not isinstance(turns, list) or not all(_typed(turn, "from role value content") for turn in turns):
         yield ODD
@@ -64,11 +65,13 @@ def conversations(row):
         yield problem_record(user, extract_boxed(solution), reasoning, solution, "math")
 
 
-def metadata(row):
-    """OpenThoughts-114k's metadata configuration."""
+def metadata(row: dict) -> Iterator[dict | str]:
+    """Read OpenThoughts-114k's metadata configuration."""
     if not _typed(row, "problem deepseek_reasoning deepseek_solution domain ground_truth_solution starter_code"):
         yield ODD
         return
+
+    # y of code is the program itself; else the ground truth's box, the solution's box, or the ground truth as it is
     reasoning, solution = row["deepseek_reasoning"] or "", row["deepseek_solution"] or ""
     domain, truth = row["domain"], row["ground_truth_solution"] or ""
     answer = solution if domain == "code" else extract_boxed(truth) or extract_boxed(solution) or truth
@@ -81,8 +84,8 @@ def metadata(row):
 
 
 def _with_tests(record, value):
-    """The record, with tests {"inputs": […], "outputs": […], "fn_name"?} given as a dict or its JSON if build_crv.py
-    would take them; if not, the reason and the record without."""
+    """Yield the record, with tests {"inputs": […], "outputs": […], "fn_name"?} given as a dict or its JSON if
+    build_crv.py would take them; if not, the reason, and the record without."""
     if value:
         try:
             tests = json.loads(value) if isinstance(value, str) else value
@@ -94,9 +97,12 @@ def _with_tests(record, value):
     yield record
 
 
-def scored(row):
-    """OmniThought: a record per chain, with its scores (0-9) as `rv` and `cd`; chains judged wrong are left out."""
-    chains = next((row[key] for key in ("reasoning", "responses") if isinstance(row.get(key), list)), [row])
+def several_chains(row: dict) -> Iterator[dict | str]:
+    """Read OmniThought: a record for each chain in the list `reasoning` or `responses`, but those judged wrong."""
+    chains = row.get("reasoning") if isinstance(row.get("reasoning"), list) else row.get("responses")
+    if not isinstance(chains, list):
+        yield "without a list of chains (name other columns with columns=)"
+        return
     if not _typed(row, "domain") or not all(isinstance(chain, dict) for chain in chains):
         yield ODD
         return
@@ -106,47 +112,21 @@ def scored(row):
         reasoning, solution = tagged_parts(text)
         reasoning, solution = (text, "") if reasoning is None else (reasoning, solution)
         answer = _first(row, "answer", "expected_answer") or extract_boxed(solution or text)
-        rv, cd = _score(chain, RV), _score(chain, CD)
-        if _score(chain, CORRECT) == 0:
+        if chain.get("logical_correctness") == 0:
             yield "a chain judged to be wrong"
-        elif rv is None or cd is None:
-            yield "a chain without its scores"
         elif not question or answer is None:
             yield NO_BOX
         else:
-            domain = "math" if row.get("domain") is None else row["domain"]
-            yield problem_record(question, str(answer), reasoning, solution, domain) | {"rv": rv, "cd": cd}
+            yield problem_record(question, answer, reasoning, solution, row.get("domain") or "math")
 
 
-def s1k(row):
-    """s1K (thinking_trajectories, attempt) and s1K-1.1 (deepseek_thinking_trajectory, deepseek_attempt)."""
-    trajectories = row.get("deepseek_thinking_trajectory") or row.get("thinking_trajectories") or ""
-    reasoning = trajectories[0] if isinstance(trajectories, list) else trajectories
-    if not isinstance(reasoning, str) or not _typed(row, "question solution deepseek_attempt attempt cot_type"):
-        yield ODD
-        return
-    attempt = row.get("deepseek_attempt") or row.get("attempt") or ""
-    truth = (row.get("solution") or "").strip()
-    answer = extract_boxed(truth) or (truth if len(truth) <= LONGEST_ANSWER else None) or extract_boxed(attempt)
-    if not answer or not reasoning:
-        yield "without an answer or reasoning"
-    else:
-        yield problem_record(row["question"] or "", answer, reasoning, attempt, row.get("cot_type") or "math")
+def columns(row: dict) -> Iterator[dict | str]:
+    """Read problem, answer, reasoning, and what else a problem record may have.
 
-
-def limo(row):
-    """LIMO: the chain is in `solution`."""
-    yield from columns({"problem": row["question"], "answer": row["answer"], "reasoning": row["solution"]})
-
-
-def columns(row):
-    """problem, answer, reasoning, and what else a problem record may have. An answer of several lines or with a box is
-    a solution: y is its last box. Reasoning in tags is taken out of them."""
-    if (
-        not _typed(row, "reasoning solution domain")
-        or not _typed(row, "rv cd", int | float)
-        or not _typed(row, "problem answer", str | int | float)
-    ):
+    Reasoning in tags is taken out of them. An answer with a box, or too long to be one, is a solution: y is its last
+    box, or that of the solution column.
+    """
+    if not _typed(row, "reasoning solution domain") or not _typed(row, "problem answer", str | int | float):
         yield ODD
         return
     problem, answer = str(row["problem"] or ""), str(row["answer"] if row["answer"] is not None else "")
@@ -154,17 +134,20 @@ def columns(row):
     reasoning, solution = (row["reasoning"] or "", "") if reasoning is None else (reasoning, solution)
     solution, domain = row.get("solution") or solution, row.get("domain") or "math"
     if domain != "code" and (extract_boxed(answer) or len(answer) > LONGEST_ANSWER):
-        solution, answer = solution or answer, extract_boxed(answer)
+        solution, answer = solution or answer, extract_boxed(answer) or extract_boxed(solution)
     if answer is None:
         yield NO_BOX
     else:
-        record = problem_record(problem, answer, reasoning, solution, domain)
-        record |= {key: row[key] for key in ("rv", "cd") if row.get(key) is not None}
-        yield from _with_tests(record, row.get("tests"))
+        yield from _with_tests(problem_record(problem, answer, reasoning, solution, domain), row.get("tests"))
 
 
-def preferences(row, gap=None, betas=(0.1, 0.2, 0.5)):
-    """prompt, chosen, rejected as texts or messages -> a pair record. gap: of every pair; None: told from `beta`."""
+def preferences(
+    row: dict, gap: str | None = None, betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
+) -> Iterator[dict | str]:
+    """Read prompt, chosen, rejected, texts or messages, as a pair record.
+
+    gap: of every pair; None: told by the row's `beta`, which is one of `betas`, those of small, medium and large gaps.
+    """
     if gap is None:
         beta = row.get("beta")
         if not _typed(row, "beta", int | float):
@@ -175,11 +158,12 @@ def preferences(row, gap=None, betas=(0.1, 0.2, 0.5)):
             yield f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)"
             return
         gap = near[0]
+
+    # texts become messages; some datasets (UltraFeedback's) repeat the prompt in front of each reply
     prompt, chosen, rejected = (
         [{"role": role, "content": row[key]}] if isinstance(row[key], str) else row[key]
         for key, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))
     )
-    # some datasets (UltraFeedback's) repeat the prompt in front of each reply
     chosen, rejected = (side[-1:] if isinstance(side, list) else side for side in (chosen, rejected))
     problem_id = _hash(json.dumps(prompt))
     yield {
@@ -193,27 +177,25 @@ def preferences(row, gap=None, betas=(0.1, 0.2, 0.5)):
     }
 
 
-SHAPES = (  # the first whose columns are all there; "a|b": one of them
+FORMATS = (  # the first whose columns are all there; "a|b": one of them
     (("conversations",), conversations),
     (("deepseek_reasoning", "deepseek_solution", "problem", "domain"), metadata),
     (("prompt", "chosen", "rejected"), preferences),
-    (("question", "thinking_trajectories|deepseek_thinking_trajectory"), s1k),
-    ((f"{RV}|Reasoning_Verbosity",), scored),
     (("problem", "answer", "reasoning"), columns),
-    (("question|problem|instruction|prompt", "reasoning|responses"), scored),
-    (("question", "solution", "answer"), limo),
+    (("question|problem|instruction|prompt", "reasoning|responses"), several_chains),
 )
 
 
-def tagged_parts(text):
-    """(reasoning, solution) of a text in Bespoke-Stratos' or <think> tags; (None, "") if it has neither."""
+def tagged_parts(text: str) -> tuple[str | None, str]:
+    """Split a text in Bespoke-Stratos' or <think> tags into (reasoning, solution); (None, "") if it has neither."""
     found = TAGGED.search(text)
     if found is None:
         return None, ""
     return (found["reasoning"] or found["thought"] or "").strip(), (found["solution"] or found["rest"] or "").strip()
 
 
-def problem_record(problem, answer, reasoning, solution, domain):
+def problem_record(problem: str, answer: str, reasoning: str, solution: str, domain: str) -> dict:
+    """Make a problem record (data/records.py) whose id is a hash of problem and reasoning."""
     problem, reasoning = problem.strip(), reasoning.strip()
     return {
         "id": _hash(f"{problem}\0{reasoning}"),
@@ -230,16 +212,10 @@ def _hash(text):
 
 
 def _first(row, *names):
+    """Return the first of these columns that holds a text, or None."""
     return next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None)
 
 
-def _score(chain, name):
-    """An integer score: the column's value, or its `level`, in either spelling; None without one."""
-    value = next((chain[key] for key in (name, name.title()) if chain.get(key) is not None), None)
-    value = value.get("level") if isinstance(value, dict) else value
-    return int(value) if isinstance(value, int | float) and 0 <= value <= 9 else None
-
-
 def _typed(row, names, kind=str):
-    """Whether `row` is a dict in which these columns, where they are not missing or null, are of this type."""
+    """Tell whether `row` is a dict in which these columns, where they are not missing or null, are of this type."""
     return isinstance(row, dict) and all(isinstance(row.get(name), kind | None) for name in names.split())
