@@ -7,10 +7,9 @@ from pathlib import Path
 
 from errors import UserError
 from evals.latex_table import latex
-from evals.page import page
 from evals.published import ALIASES, FIGURES, TABLES
 from evals.results import Count, Table
-from evals.tables import markdown
+from evals.tables import markdown, webpage
 
 PAPERS = TABLES | FIGURES
 
@@ -108,7 +107,7 @@ def write(folder, title, tables, speeds):
     from evals.charts import chart  # matplotlib: a second that --help and --plan do not need
 
     charts = [chart(table) for table in tables]
-    (folder / "table.html").write_text(page(title, tables, speeds, charts), encoding="utf-8")
+    (folder / "table.html").write_text(webpage(title, tables, speeds, charts), encoding="utf-8")
     (folder / "table.tex").write_text(latex(tables), encoding="utf-8")
     for number, (table, image) in enumerate(zip(tables, charts, strict=True)):
         (folder / (f"table-{table.name}.png" if number else "table.png")).write_bytes(image)

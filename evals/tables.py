@@ -2,13 +2,15 @@
 
 A cell reads `62.5 % (60/96) [52.5, 71.5]`: accuracy, right answers of all responses, 95 % interval. Where the table is
 one of the paper's, below it stand the printed value and the difference, what that value stands on at one response a
-problem, and the paired test against the reference column. evals/page.py and evals/latex_table.py show the same.
+problem, and the paired test against the reference column. The HTML page and evals/latex_table.py show the same.
 """
 
+import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evals.results import Count, ranks
+from evals.results import Count, Table, ranks
+from pages.page import render
 
 PAIRED = "Paired differences on the same problems, in percentage points, with an exact test:"
 PAIRS = "Every pair of columns: column minus row in points (problems gained : lost), p"
@@ -16,10 +18,12 @@ PAIRS = "Every pair of columns: column minus row in points (problems gained : lo
 
 @dataclass(frozen=True)
 class Entry:
-    """lines: what a cell says, the most important first. rank: 1 best, 2 second, 0 neither."""
+    """lines: what a cell says, the most important first. rank: 1 best, 2 second, 0 neither. bars: (kind, low, value,
+    high) of each 95 % interval, measured or "theirs", in percent of the width that all cells of the row share."""
 
     lines: list
     rank: int = 0
+    bars: list = ()
 
 
 @dataclass(frozen=True)
@@ -135,18 +139,20 @@ def measured_grid(table):
     """What was measured, beside what is printed."""
     printed = table.published.printed() if table.published else {}
     best = {row: {} if table.published and table.published.counts else table.ranks(row) for row in table.rows}
+    bars = interval_bars(table, {"": table.cells, "theirs": printed})
 
     def entry(row, column):
         cell, there = table.cells.get((row, column)), printed.get((row, column))
+        look = best[row].get(column, 0), bars.get((row, column), ())
         if not table.published:
-            return Entry([cell_text(cell), *per_run_text(cell)] if cell else ["–"], best[row].get(column, 0))
+            return Entry([cell_text(cell), *per_run_text(cell)] if cell else ["–"], *look)
         lines = [value_text(cell), basis_text(cell), *per_run_text(cell)] if cell else ["–"]
         if there:
             change = f" ({difference_text(cell, there)})" if cell else ""
             lines += [f"paper {there.value}{change}", printed_basis(there)]
         if c := table.comparison(row, column):
             lines.append(f"{change_text(c)} on {c.reference}, {p_value(c.p)}")
-        return Entry(lines, best[row].get(column, 0))
+        return Entry(lines, *look)
 
     return layout(table, entry)
 
@@ -154,7 +160,29 @@ def measured_grid(table):
 def basis_grid(table):
     """The printed numbers as k of N, with their intervals."""
     printed = table.published.printed()
-    return layout(table, lambda *place: Entry([str(printed[place].value), printed_basis(printed[place])]))
+    bars = interval_bars(table, {"theirs": printed})
+    return layout(
+        table,
+        lambda *place: Entry([str(printed[place].value), printed_basis(printed[place])], bars=bars.get(place, ())),
+    )
+
+
+def interval_bars(table: Table, sources: dict[str, dict]) -> dict[tuple[str, str], list]:
+    """{(row, column): bars of an Entry}. sources: {kind: {(row, column): cell}}."""
+    bars = {}
+    for row in table.rows:
+        places = [(row, column) for column in table.columns]
+        found = [
+            (place, kind, *cells[place].interval, cells[place].accuracy)
+            for kind, cells in sources.items()
+            for place in places
+            if place in cells and cells[place].interval
+        ]
+        low = min((start for _, _, start, _, _ in found), default=0)
+        unit = 100 / (max((end for _, _, _, end, _ in found), default=1) - low)
+        for place, kind, start, end, value in found:
+            bars.setdefault(place, []).append((kind, *(unit * (x - low) for x in (start, value, end))))
+    return bars
 
 
 def grids(table):
@@ -267,3 +295,25 @@ def markdown_rows(rows):
     escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]  # a name may hold one
     head, *body = ["| " + " | ".join(row) + " |" for row in escaped]
     return [head, "| " + " | ".join(["---"] * len(rows[0])) + " |", *body]
+
+
+# --- HTML ---
+
+
+def webpage(title: str, tables: list[Table], speeds: dict[str, str], charts: list[bytes]) -> str:
+    """All tables as one HTML page (pages/table.html). speeds: as in `markdown`. charts: a PNG for each table."""
+    shown = [
+        {
+            "name": table.name,
+            "title": table.title,
+            "grids": grids(table),
+            "chart": base64.b64encode(chart).decode(),
+            # the paper's layout has them in its cells
+            "comparisons": [] if table.published else [(c, comparison_text(c)) for c in table.comparisons()],
+            "pairs": pair_grids(table),
+            "answers": answer_rows(table),
+            "notes": notes(table),
+        }
+        for table, chart in zip(tables, charts, strict=True)
+    ]
+    return render("table.html", title=title, tables=shown, speeds=speeds, paired=PAIRED, pairs=PAIRS)

@@ -1,6 +1,6 @@
 """The paper's tables and figures: printed exactly, filled from measurements, and configured in configs/paper."""
 
-import html.parser
+import html
 import json
 import re
 from pathlib import Path
@@ -10,11 +10,11 @@ import pytest
 from config import build, read_yaml
 from errors import UserError
 from evals import report
-from evals.page import page
 from evals.published import FIGURES, TABLES
 from evals.report import PAPERS, TableConfig, assemble, check, check_rows, levels, write
 from evals.results import Answer, Cell
-from evals.tables import grids, markdown, markdown_grid, printed_grid
+from evals.tables import grids, markdown, markdown_grid, printed_grid, webpage
+from tests.support.browser import Browser, needs_browser
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT.parent / "shared" / "paper" / "paper.txt"
@@ -35,28 +35,11 @@ def words(line):
     return " ".join(re.sub(r"\*\*|</?u>", "", line).strip("| ").split(" | "))
 
 
-def rows_of(page_text):
+def rows_of(page):
     """The cells of every row of the first table of an HTML page."""
-    rows = []
-
-    class Rows(html.parser.HTMLParser):
-        tables, cell = 0, False
-
-        def handle_starttag(self, tag, attrs):
-            self.tables += tag == "table"
-            if self.tables == 1 and tag == "tr":
-                rows.append([])
-            if self.tables == 1 and tag in ("th", "td"):
-                rows[-1].append("")
-                self.cell = True
-            self.cell &= tag not in ("small", "br")
-
-        def handle_data(self, text):
-            if self.cell:
-                rows[-1][-1] += text.strip()
-
-    Rows().feed(page_text)
-    return [" ".join(row) for row in rows]
+    rows = re.findall(r"<tr>.*?</tr>", page[: page.index("</table>")], re.S)
+    cells = [re.findall(r"<t[hd].*?</t[hd]>", row, re.S) for row in rows]
+    return [" ".join(html.unescape(re.sub(r"<[^>]*>", "", cell)).strip() for cell in row) for row in cells]
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -68,7 +51,7 @@ def test_with_nothing_measured_the_table_is_the_papers(name):
     head, _, *body = markdown_grid(printed_grid(bare(name)))
     ours = [words(line) for line in (head, *body)]
     assert lines[caption - len(ours) : caption] == ours
-    assert rows_of(page("t", [bare(name)], {}, [b""])) == ours
+    assert rows_of(webpage("t", [bare(name)], {}, [b""])) == ours
     text = report.latex([bare(name)]).replace("$\\beta$", "β").split("\\bottomrule")[0]
     plain = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", text).splitlines()
     assert [line.removesuffix(" \\\\").replace(" & ", " ") for line in plain if line.endswith("\\\\")] == ours
@@ -109,9 +92,9 @@ def test_measured_beside_printed():
     assert "| <u>20.0 %</u><br>6/30 [9.5, 37.3]<br>paper 20.0 (+0.0)<br>6/30 [9.5, 37.3] |" in text
     assert "| –<br>paper 30.0<br>9/30 [16.7, 47.9] |" in text
     assert "85.0 %<br>425/500" in text
-    shown = page("t", [table], {}, [b""])
-    assert '<span class="value first">40.0 %</span>' in shown and "+20.0 on SFT, p = .031" in shown
-    assert 'paper <span class=" second">26.7</span> (+13.3)' in shown
+    shown = webpage("t", [table], {}, [b""])
+    assert '<span class="value rank1">40.0 %</span>' in shown and "+20.0 on SFT, p = .031" in shown
+    assert '<span class="small theirs">paper 26.7 (+13.3)</span>' in shown
     tex = report.latex([table])
     assert r"\textbf{40.0 \%}" in tex and r"\scriptsize paper 26.7 (+13.3)" in tex
     assert tex.count(r"\begin{tabular}") == 2  # as printed, and measured
@@ -211,3 +194,31 @@ def test_models_are_where_the_training_configs_write_them():
     for name, config in (("sft", "sft_7b"), ("crv_sft", "crv_sft_7b"), ("cogpo", "cogpo_7b")):
         assert models[name] == read_yaml(ROOT / f"configs/paper/{config}.yaml")["out"] + "/model"
     assert len(set(models.values())) == len(models)
+
+
+# --- in the browser ---
+
+
+@needs_browser
+def test_table_2_is_seen_whole_on_a_laptop_and_scrolls_in_its_box_on_a_phone(tmp_path):
+    places = [(row, column) for row in TABLES["table2"].rows for column in TABLES["table2"].columns]
+    cells = {place: answers("c" * (400 + 9 * i) + "w" * (900 - 9 * i)) for i, place in enumerate(places)}
+    path = tmp_path / "table.html"
+    path.write_text(webpage("t", [bare("table2", cells)], {}, [b""]))
+    browser = Browser(tmp_path / "profile")
+    try:
+        colours = []
+        for width, dark in ((1440, False), (400, False), (400, True)):
+            browser.screen(width, 900, dark)
+            browser.open(path)
+            assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
+            boxes = browser.run("[...document.querySelectorAll('.wide')].map(e => e.scrollWidth <= e.clientWidth)")
+            assert all(boxes[:2]) == (width == 1440)
+            colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
+        assert colours[0] == colours[1] != colours[2] and not browser.said
+        bars = browser.run(
+            "[...document.querySelectorAll('.interval')].map(e => [...e.children].map(c => c.offsetWidth))"
+        )
+        assert len(bars) == 2 * len(places) - 2 and all(low > 0 for low, _ in bars)  # two are printed as no k of N
+    finally:
+        browser.close()

@@ -7,10 +7,9 @@ import re
 import pytest
 
 from evals.charts import chart
-from evals.page import page
 from evals.results import Answer, Cell, Table
 from evals.stats import bootstrap, sign_flip, wilson
-from evals.tables import cell_text, markdown, p_value
+from evals.tables import cell_text, markdown, p_value, webpage
 
 
 def cell(*runs):
@@ -111,7 +110,7 @@ def test_a_bar_in_a_name_is_no_column():
 def test_an_empty_table_says_so():
     empty = table({}, ["a", "b"])
     assert "| legs | – | – |" in markdown([empty], {})
-    assert page("t", [empty], {}, [b""]).count("<td>–</td>") == 2
+    assert webpage("t", [empty], {}, [b""]).count(">–</span></td>") == 2
 
 
 def test_what_became_of_the_answers():
@@ -130,7 +129,7 @@ def test_the_difference_that_is_none_has_no_sign():
 
 def test_html_is_well_formed_escaped_and_self_contained():
     shown = example(columns=("<base>", "A&B"))
-    text = page("a < b", [shown], {"m": "1 tokens/s"}, [chart(shown)])
+    text = webpage("a < b", [shown], {"m": "1 tokens/s"}, [chart(shown)])
     assert "<base>" not in text and "&lt;base&gt;" in text and "A&amp;B" in text
 
     class Check(html.parser.HTMLParser):
