@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.journal import call_key, call_seed
-from agents.report import Tally, cost, render, sample
+from agents.report import Tally, cost, render_report, sample
 from agents.roles import LEVELS, VERDICTS
 from data.pairs import make_pairs
 from data.records import GAPS, iter_jsonl, jsonl_writer, write_text
@@ -272,7 +272,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
             for name, rows in files.items():
                 for row in rows([trace], layout=layout):
                     writers[name](row)
-    write_text(out / "report.html", render(report, tally.lengths, samples, Path(cfg.problems).stem))
+    write_text(out / "report.html", render_report(report, tally.lengths, samples, Path(cfg.problems).stem))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
     return report
 

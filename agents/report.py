@@ -3,7 +3,6 @@
 Numbers are of all problems; the page's browser for single ones holds a seeded sample, so that it stays small.
 """
 
-import html
 import math
 import statistics
 import time
@@ -13,175 +12,136 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from agents import figures
 from agents.roles import LEVELS
 from data.records import GAPS
 from errors import UserError
-from pages.page import cell, fill, in_turn, number, pack, table
+from pages.page import in_turn, render
 from progress import Progress, say
 
 FORECAST = 100  # problems
 SPAN = 60.0  # seconds over which speeds are taken
-
-SHOWN = ("id", "problem", "answer", "reasoning", "level", "outcome", "reason", "origin", "rounds", "rewritten",
-         "incorrect")  # fmt: skip
-
-
-def render(report, lengths, samples, title):
-    """The page, a str. report: report.json. lengths: {name: [characters]} (agents/tally.py). samples: traces."""
-    problems = report["problems"]
-    total_cost = sum(report["cost"].values())
-    tokens = sum(c.get("prompt_tokens", 0) + c.get("completion_tokens", 0) for c in report["calls"].values())
-    facts = [
-        (f"{problems['input']:,}", "problems"),
-        (f"{problems['kept']:,}", f"kept ({problems['kept'] / max(1, problems['input']):.0%})"),
-        (f"{problems['rejected']:,}", "not kept"),
-        (f"{sum(report['pairs'].values()):,}", "pairs"),
-        (f"{sum(c.get('calls', 0) for c in report['calls'].values()):,}", "calls"),
-        (_short(tokens), "tokens"),
-        *([(f"{total_cost:,.2f}", "cost")] if total_cost else []),
-    ]
-    models = report["made_with"]["models"]
-    slots = {
-        "title": html.escape(f"CRV: {title}"),
-        "subtitle": html.escape(
-            "; ".join(f"{agent} {model}" for agent, model in models.items()) + f". {report['made_with']['sampling']}"
-        ),
-        "facts": "".join(f'<div class="fact"><b>{value}</b><span>{name}</span></div>' for value, name in facts),
-        "flow": figures.flow(report),
-        "levels": figures.levels(report["levels_before"], report["levels_after"]),
-        "lengths": _lengths(lengths),
-        "reasons": _reasons(report),
-        "pairs": _pairs(report),
-        "calls": _calls(report),
-        "guards": _guards(report),
-        "sample-note": f"{len(samples)} of {problems['input']:,} problems, drawn at random with the run's seed, from "
-        "every outcome, reason and level alike. All of them are in traces.jsonl.",
-        "samples": _packed(samples),
-    }
-    here = Path(__file__).parent
-    return fill(here / "report.html", here / "report.js", slots)
+LENGTHS = {  # {name in Tally: (title, colour)}
+    **{level: (f"rated {level}", level) for level in LEVELS},
+    "sft": ("kept for SFT", "kept"),
+    "incorrect": ("incorrect", "lost"),
+}
+RESULTS = {"easy": "rewritten", "hard": "rewritten", "incorrect": "incorrect"}  # where a trace holds what was kept
+BINS = 40
 
 
-def sample(strata, size, seed):
+def render_report(report: dict, lengths: dict[str, list[int]], samples: list[dict], title: str) -> str:
+    """The page. report: report.json. lengths: {name: [characters]} (Tally). samples: traces."""
+    problems, flow, made = report["problems"], report["flow"], report["made_with"]
+    calls = sum(map(Counter, report["calls"].values()), Counter())
+    cost = sum(report["cost"].values())
+    items = [_item(trace) for trace in samples]
+    return render(
+        "report.html",
+        title=f"CRV: {title}",
+        subtitle="; ".join(f"{agent} {model}" for agent, model in made["models"].items()) + f". {made['sampling']}",
+        facts=[
+            (f"{problems['input']:,}", "problems"),
+            (f"{problems['kept']:,}", f"kept ({problems['kept'] / max(1, problems['input']):.0%})"),
+            (f"{problems['rejected']:,}", "not kept"),
+            (f"{sum(report['pairs'].values()):,}", "pairs"),
+            (f"{calls['calls']:,}", "calls"),
+            (f"{calls['prompt_tokens'] + calls['completion_tokens']:,}", "tokens"),
+            *([(f"{cost:,.2f}", "cost")] if cost else []),
+        ],
+        report=report,
+        reasons=sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]),
+        flow={  # as Counters, for what did not occur is not in the report
+            "medium": Counter(flow["medium"]),
+            "tries": {name: Counter(count) for name, count in flow["tries"].items()},
+            "unrated": flow["rating"].get("lost", 0),
+        },
+        lengths=_histograms(lengths),
+        browser={
+            "items": items,
+            "filters": {name: sorted({item[name] for item in items}) for name in ("outcome", "level", "reason")},
+            "note": f"{len(samples)} of {problems['input']:,} problems, drawn at random with the run's seed, from "
+            "every outcome, reason and level alike. All of them are in traces.jsonl.",
+            "search": "search in problems and chains",
+            "answer": "y = ",
+            "absent": "no usable reply",
+        },
+    )
+
+
+def sample(strata: dict[tuple, list[int]], size: int, seed: int) -> list[int]:
     """Places of up to `size` problems, taken in turn from all strata, so that rare outcomes are there. Sorted."""
     return sorted(islice(in_turn(strata, seed), size))
 
 
-def _packed(samples):
-    problems, texts = [], []
-    for trace in samples:
-        problem = {key: trace[key] for key in SHOWN} | {"steps": [_step(step) for step in trace["steps"]]}
-        problems.append(problem)
-        texts += [problem[key] for key in ("problem", "answer", "reasoning")] + [s["text"] for s in problem["steps"]]
-    return pack({"problems": problems}, filter(None, texts))
+def _histograms(lengths):
+    """Over one logarithmic axis; heights and places are shares of its height and width."""
+    everything = [max(1, n) for values in lengths.values() for n in values] or [1]
+    low, high = math.log2(min(everything)), math.log2(max(everything) + 1)
+    groups = []
+    for name, values in lengths.items():
+        counts = [0] * BINS
+        for n in values:
+            counts[min(BINS - 1, int(BINS * (math.log2(max(1, n)) - low) / (high - low)))] += 1
+        title, tone = LENGTHS[name]
+        note = f"{len(values):,}, median {sorted(values)[len(values) // 2]:,}" if values else "none"
+        heights = [count / (max(counts) or 1) for count in counts]
+        groups.append({"name": title, "tone": tone, "note": note, "heights": heights})
+    powers = range(math.ceil(low), math.floor(high) + 1, max(1, round((high - low) / 6)))
+    return {"groups": groups, "ticks": [((power - low) / (high - low), 2**power) for power in powers]}
 
 
-def _step(step):
-    keys = ("step", "mode", "round", "label", "votes", "text", "answer_check", "guard")
-    kept = {key: step.get(key) for key in keys}
-    failed = [call["status"] for call in step["calls"] if call["status"] != "ok"]
-    return kept | ({"asked": f"asked again: {', '.join(failed)}"} if failed else {})
+# --- single problems ---
 
 
-def _lengths(lengths):
-    titles = {
-        "easy": "rated easy", "medium": "rated medium", "hard": "rated hard",
-        "sft": "kept for SFT", "incorrect": "incorrect",
-    }  # fmt: skip
-    tones = {"sft": "kept", "incorrect": "lost"}
-    drawn = figures.lengths({titles[name]: (tones.get(name, name), values) for name, values in lengths.items()})
-    return f'{drawn}<p class="soft">Characters, on a logarithmic axis. The first three are the input\'s own chains.</p>'
+def _item(trace):
+    """A trace as an item of the browser: its chains side by side, each with what the agents said of it."""
+    steps, kept = trace["steps"], trace["outcome"] == "kept"
+    level, reason = trace["level"] or "unrated", trace["reason"] or trace["origin"]
+    columns = [_column("Original", level, trace["reasoning"], [s for s in steps if s["round"] == 0])]
+    rewrites = [s for s in steps if s["step"] == "rethinker"]
+    for step in sorted(rewrites, key=lambda s: s["mode"] == "incorrect"):  # incorrect chains stand last
+        final = step["text"] is not None and step["text"] == trace[RESULTS[step["mode"]]]
+        title, tone, about = "Incorrect", "lost", [step]
+        if step["mode"] != "incorrect":
+            title = f"Try {step['round']}: {'simplified' if step['mode'] == 'hard' else 'extended'}"
+            tone = "kept" if final else ""
+            # with it, what was said of it: the verdicts of its round
+            about += [s for s in steps if s["round"] == step["round"] and s["step"] != "rethinker"]
+        columns.append(_column(title + ", kept" * final, tone, step["text"], about))
+    return {
+        "id": trace["id"],
+        "text": trace["problem"],
+        "answer": trace["answer"],
+        "why": f"{trace['id']} · {level} · {reason}",
+        "tone": "kept" if kept else "lost",
+        "chips": [(f"kept as {reason}" if kept else f"{trace['outcome']}: {reason}", "kept" if kept else "lost")],
+        "columns": columns,
+        "outcome": trace["outcome"],
+        "level": level,
+        "reason": reason,
+    }
 
 
-def _reasons(report):
-    reasons = sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1])
-    if not reasons:
-        return '<p class="soft">Every problem was kept.</p>'
-    most = reasons[0][1]
-    rows = [
-        [
-            cell(name.replace("_", " ")),
-            number(count),
-            f'<td class="barred"><div class="bar lost" style="width:{count / most:.1%}"></div></td>',
-        ]
-        for name, count in reasons
-    ]
-    problems = report["problems"]
-    return table(["reason", ">problems", ""], rows) + (
-        f'<p class="soft">{problems["discarded"]} discarded (the agents said no), {problems["quarantined"]} '
-        f"quarantined (an agent gave no answer that could be used).</p>"
-    )
+def _column(title, tone, text, steps):
+    note = f"{len(text):,} characters" if text else ""
+    return {"title": title, "note": note, "cards": [{"tone": tone, "text": text, "chips": list(_chips(steps))}]}
 
 
-def _pairs(report):
-    rows = []
-    for gap, count in report["pairs"].items():
-        ratio = report["length_ratio"][gap]
-        rows.append(
-            [
-                cell(gap),
-                number(count),
-                *(number(ratio.get(k, "–")) for k in ("chosen_over_rejected", "chosen_longer", "abs_log")),
-            ]
-        )
-    return table(["gap", ">pairs", ">length ratio", ">chosen longer", ">mean |log ratio|"], rows) + (
-        '<p class="soft">Length ratio: characters of chosen over rejected, geometric mean. Where nearly all or nearly '
-        "none of the chosen are the longer ones, length alone tells the sides apart, and training may learn that.</p>"
-    )
-
-
-def _calls(report):
-    rows = []
-    for agent, count in report["calls"].items():
-        failed = ", ".join(
-            f"{n} {status}"
-            for status, n in count.items()
-            if status not in ("ok", "calls", "prompt_tokens", "completion_tokens")
-        )
-        cost = f"{report['cost'][agent]:,.2f}" if agent in report["cost"] else "–"
-        rows.append([
-            cell(agent), number(count.get("calls", 0)), number(count.get("prompt_tokens", 0)),
-            number(count.get("completion_tokens", 0)), number(cost), cell(failed or "–"),
-        ])  # fmt: skip
-    return table(["agent", ">calls", ">prompt tokens", ">answer tokens", ">cost", "without use"], rows)
-
-
-def _guards(report):
-    rows = [
-        [
-            cell({"easy": "extending", "hard": "simplifying", "incorrect": "corrupting"}[mode]),
-            cell(name),
-            number(count),
-        ]
-        for mode, counts in report["guards"].items()
-        for name, count in counts.items()
-    ]
-    rows += [[cell("Verifier against answer check"), cell(name.replace("_", " ")), number(count)]
-             for name, count in report["verifier_conflicts"].items()]  # fmt: skip
-    rows += [[cell("incorrect chains"), cell(INCORRECT.get(name, name)), number(count)]
-             for name, count in report["incorrect_chains"].items()]  # fmt: skip
-    return table(["where", "what", ">times"], rows)
-
-
-INCORRECT = {
-    "made": "made",
-    "none": "problems without one",
-    "tries_differs": "tries that ended in a wrong answer",
-    "tries_agrees": "tries that ended in the right answer",
-    "tries_none": "tries without a final answer",
-    "tries_unchanged": "tries that changed nothing",
-    "tries_unchecked": "tries that could not be checked (code)",
-    "tries_timeout": "tries whose check took too long",
-    "tries_error": "tries whose check failed",
-}
-
-
-def _short(number):
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if number >= size:
-            return f"{number / size:.3g} {unit}"
-    return str(number)
+def _chips(steps):
+    """(text, colour) of what the agents and the checks said."""
+    for step in steps:
+        votes = step.get("votes") or {}
+        several = f" ({', '.join(f'{label} {n}' for label, n in votes.items())})" if sum(votes.values()) > 1 else ""
+        if step["step"] == "critic":
+            yield f"Critic: {step['label'] or 'no verdict'}{several}", step["label"] or ""
+        if step["step"] == "verifier":
+            yield f"Verifier: {step['label'] or 'no verdict'}{several}", "kept" if step["label"] == "YES" else "lost"
+        if check := step.get("answer_check"):
+            yield f"answer {check}", {"agrees": "kept", "differs": "lost"}.get(check, "")
+        if guard := step.get("guard"):
+            yield f"guard: {guard}", "lost"
+        if failed := [call["status"] for call in step["calls"] if call["status"] != "ok"]:
+            yield f"asked again: {', '.join(failed)}", ""
 
 
 # --- the numbers ---

@@ -1,4 +1,5 @@
-"""samples.html and compare.html: the answers of an evaluation, question by question, for a person (pages/page.py).
+"""samples.html and compare.html: the answers of an evaluation, question by question, for a person
+(pages/samples.html).
 
 Every response is listed, with its status, extracted answer and the grader's reason; their texts are there up to a size,
 drawn from every benchmark and outcome in turn, and the page says how many. Of a private problem nothing is there that
@@ -8,20 +9,17 @@ An item is one problem: {"benchmark", "problem_id", "question", "gold", "private
 "extracted", "detail", "tokens", "finish_reason", "text": a function that reads it}, …]}}. A sample may have a "label".
 """
 
-import html
 import re
 from collections import Counter
 from pathlib import Path
-from urllib.parse import urlencode
 
 from evals.stats import sign_flip
 from grading import STATUSES
 from grading.extraction import split_thought
-from pages.page import cell, fill, in_turn, number, pack, table
+from pages.page import in_turn, render
 
 MEGABYTES = 24  # of response texts in a page, before compression: about a thousand of 24,000 characters
 LONGEST = 300  # characters of an extracted answer; of a program the beginning will do
-SHOWN = ("label", "status", "extracted", "detail", "tokens", "finish_reason")
 CHANGES = ("gained", "lost", "both right", "both wrong", "as often")
 
 
@@ -50,42 +48,40 @@ def collected(problems, places, wanted, keys, generations, grades):
     return [item for item in items if any(item["runs"].values())]
 
 
-def write_samples(path, title, items, megabytes=MEGABYTES, seed=0):
+def write_samples(path: Path, title: str, items: list[dict], megabytes: float = MEGABYTES, seed: int = 0):
     """One run: all models, all statuses. megabytes: of texts, in million characters; seed: of which texts."""
-    benchmarks, models = _names(items)
-    rows = [
-        [cell(benchmark), *(_right(_count(items, benchmark, model), benchmark, model) for model in models)]
-        for benchmark in benchmarks
-    ]
-    _write(path, title, "Right answers", table(["", *map(html.escape, models)], rows), items, megabytes, seed)
+    models = list(dict.fromkeys(model for item in items for model in item["runs"]))
+    rows = [(benchmark, {model: _count(own, model) for model in models}, ()) for benchmark, own in _grouped(items)]
+    _write(path, title, items, megabytes, seed, heading="Right answers", models=models, heads=(), rows=rows)
 
 
-def write_comparison(path, title, items, before, after, megabytes=MEGABYTES, seed=0):
+def write_comparison(
+    path: Path, title: str, items: list[dict], before: str, after: str, megabytes: float = MEGABYTES, seed: int = 0
+):
     """Two models (names of `runs`) on the problems that both answered: what `after` gained and lost against `before`.
 
     A problem is gained if a larger share of its responses is right, so with one response each: right now, wrong before.
     p: the paired test of evals/stats.py.
     """
-    pairs = [
-        item
-        | {"runs": {model: item["runs"][model] for model in (before, after)}, "change": _change(item, before, after)}
-        for item in items
-        if item["runs"].get(before) and item["runs"].get(after)
-    ]
-    changes = Counter((item["benchmark"], item["change"]) for item in pairs)
-    names = CHANGES if any(change == CHANGES[-1] for _, change in changes) else CHANGES[:-1]
+    pairs = []
+    for item in items:
+        runs = {model: item["runs"].get(model) for model in (before, after)}
+        if all(runs.values()):
+            pairs.append(item | {"runs": runs, "change": _change(*runs.values())})
+    seen = {item["change"] for item in pairs}
+    names = [name for name in CHANGES if name in seen or name != CHANGES[-1]]
+
+    # a row a benchmark: both models, the difference, how many problems changed in which way, the test
     rows = []
-    for benchmark in _names(pairs)[0]:
-        old, new = (_count(pairs, benchmark, model) for model in (before, after))
+    for benchmark, own in _grouped(pairs):
+        old, new = (_count(own, model) for model in (before, after))
         points = 100 * (new["correct"] / new.total() - old["correct"] / old.total())
-        p = sign_flip([_weigh(item, before, after) for item in pairs if item["benchmark"] == benchmark])
-        rows.append(
-            [cell(benchmark), _right(old, benchmark, before), _right(new, benchmark, after), number(f"{points:+.1f}")]
-            + [_changed(changes[benchmark, name], benchmark, name) for name in names]
-            + [number(f"{p:.2g}")]
-        )
-    heads = ["", *map(html.escape, (before, after)), ">points", *(f">{name}" for name in names), ">p"]
-    _write(path, title, f"{after} against {before}", table(heads, rows), pairs, megabytes, seed, PAIRED)
+        changes = Counter(item["change"] for item in own)
+        p = sign_flip([_weigh(*item["runs"].values()) for item in own])
+        numbers = [f"{points:+.1f}", *((name, changes[name]) for name in names), f"{p:.2g}"]
+        rows.append((benchmark, {before: old, after: new}, numbers))
+    summary = {"heading": f"{after} against {before}", "models": (before, after), "heads": ("points", *names, "p")}
+    _write(path, title, pairs, megabytes, seed, **summary, rows=rows, explained=PAIRED, changes=names)
 
 
 PAIRED = (
@@ -94,57 +90,56 @@ PAIRED = (
 )
 
 
-def _write(path, title, heading, summary, items, megabytes, seed, explained=""):
-    """explained: what the numbers of a comparison mean; its items have a "change"."""
-    benchmarks, models = _names(items)
-    public, texts = [_public(item) for item in items], []
+def _write(path, title, items, megabytes, seed, changes=(), explained="", **summary):
+    """summary: of pages/samples.html. changes: the kinds of a comparison, whose items have a "change"."""
+    public = [_public(item) for item in items]
     drawn = _drawn(public, megabytes * 1e6, seed)
-    for place, item in enumerate(public):
-        item["runs"] = {
-            model: [_response(sample, drawn.get((place, at), {}).get(model)) for at, sample in enumerate(samples)]
-            for model, samples in item["runs"].items()
-            if samples
-        }
-        responses = [response for samples in item["runs"].values() for response in samples]
-        texts += [item["question"], *(response.get(key) for response in responses for key in ("thought", "text"))]
-        answers = {item["gold"], *(response["extracted"] for response in responses)} - {None}
-        texts += [f"${answer}$" for answer in answers if re.search(r"[\\^_]", answer)]  # written without dollars
+    filters = {"benchmark": [benchmark for benchmark, _ in _grouped(items)], "change": changes}
+    filters |= {"model": dict.fromkeys(model for item in items for model in item["runs"]), "status": STATUSES}
+    page = render(
+        "samples.html",
+        title=title,
+        **summary,
+        explained=explained,
+        statuses=STATUSES,
+        browser={
+            "items": [_shown(item, place, drawn) for place, item in enumerate(public)],
+            "filters": {name: values for name, values in filters.items() if values},
+            "both": bool(changes),
+            "note": _note(items, sum(map(len, drawn.values()))),
+            "search": "search in ids, questions and responses",
+            "answer": "gold ",
+            "absent": "This text is not in the page; it is in generations.jsonl.",
+        },
+    )
+    Path(path).write_text(page, encoding="utf-8")
+
+
+def _note(items, there):
+    """What is in the page, and what is not. there: responses whose texts are."""
     notes = [f"{len(items):,} problems."]
-    there = sum(map(len, drawn.values()))
     total = sum(len(samples) for item in items if not item["private"] for samples in item["runs"].values())
     if there < total:
-        notes.append(f"The texts of {there:,} of {total:,} responses are in this page, drawn with seed {seed} from "
-                     "every benchmark and outcome in turn; all of them are in generations.jsonl.")  # fmt: skip
+        notes.append(f"The texts of {there:,} of {total:,} responses are in this page, drawn at random from every "
+                     "benchmark and outcome in turn; all of them are in generations.jsonl.")  # fmt: skip
     if private := sum(item["private"] for item in items):
         notes.append(f"{private:,} problems are private: their authors ask that no example is shown in plain text, so "
                      "only ids, option letters and statuses are here.")  # fmt: skip
-    data = {"items": public, "benchmarks": benchmarks, "models": models, "statuses": STATUSES}
-    data |= {"changes": CHANGES} if explained else {}
-    filters = ["benchmark", *(["change"] if explained else []), "model", "status"]
-    slots = {
-        "title": html.escape(title),
-        "heading": html.escape(heading),
-        "summary": summary,
-        "explained": explained,
-        "legend": "".join(f'<span class="chip {name}">{name.replace("_", " ")}</span>' for name in STATUSES),
-        "note": html.escape(" ".join(notes)),
-        "filters": "".join(f'<select id="{name}" aria-label="{name}"></select>' for name in filters),
-        "samples": pack(data, filter(None, texts)),
-    }
-    here = Path(__file__).parent
-    Path(path).write_text(fill(here / "samples.html", here / "samples.js", slots), encoding="utf-8")
+    return " ".join(notes)
+
+
+# --- items of the browser ---
 
 
 def _public(item):
-    """What of an item may be shown."""
-    shown = {key: item[key] for key in ("benchmark", "problem_id", "private", "change") if key in item}
+    """The item without what may not be shown of it."""
     if not item["private"]:
-        return shown | {key: item[key] for key in ("question", "gold", "runs")}
+        return item
     runs = {
         model: [sample | {"extracted": _letter(sample["extracted"]), "detail": ""} for sample in samples]
         for model, samples in item["runs"].items()
     }
-    return shown | {"question": "", "gold": _letter(item["gold"]), "runs": runs}
+    return item | {"question": "", "gold": _letter(item["gold"]), "runs": runs}
 
 
 def _letter(answer):
@@ -168,59 +163,63 @@ def _drawn(items, characters, seed):
     return drawn
 
 
-def _response(sample, text):
-    """What the page holds of a sample: the thought and what follows it apart, as the grader reads them."""
-    response = {key: sample[key] for key in SHOWN if key in sample}
-    response["extracted"] = sample["extracted"] and sample["extracted"][:LONGEST]
+def _shown(item, place, drawn):
+    """What the browser shows of a public item: a column a model, a card a response (pages/page.py)."""
+    columns = []
+    for model, samples in item["runs"].items():
+        cards = [_card(sample, drawn.get((place, at), {}).get(model)) for at, sample in enumerate(samples)]
+        column = {"title": model, "cards": cards}
+        if len(cards) > 1:
+            right = sum(sample["status"] == "correct" for sample in samples)
+            column |= {"mark": f"{right}/{len(cards)}", "note": f"{right}/{len(cards)} right"}
+        columns += [column] if cards else []
+    shown = {"id": f"{item['benchmark']}/{item['problem_id']}", "text": item["question"], "answer": item["gold"],
+             "why": item["problem_id"], "benchmark": item["benchmark"], "columns": columns}  # fmt: skip
+    if item["private"]:
+        shown["absent"] = "Not shown: this benchmark is private."
+    if change := item.get("change"):
+        shown |= {"change": change, "chips": [(change, change)]}
+    return shown
+
+
+def _card(sample, text):
+    """text: of the response, or None; the thought and what follows it apart, as the grader reads them."""
+    card = {key: sample[key] for key in ("label", "status", "detail") if sample.get(key)}
+    card["fact"] = f"{sample['tokens']:,} tokens, finish reason: {sample['finish_reason']}"
+    card["answer"] = sample["extracted"] and sample["extracted"][:LONGEST]
     if text is not None:
         thought, said = split_thought(text)
-        response |= {"thought": thought, "text": (said or "").strip()}
-    return response
+        card |= {"thought": thought, "text": (said or "").strip()}
+    return card
 
 
-def _names(items):
-    """Benchmarks and models, in the order in which they occur."""
-    models = dict.fromkeys(model for item in items for model in item["runs"])
-    return list(dict.fromkeys(item["benchmark"] for item in items)), list(models)
+# --- counts ---
 
 
-def _count(items, benchmark, model):
-    """{status: responses}"""
-    of_it = (item["runs"].get(model, ()) for item in items if item["benchmark"] == benchmark)
-    return Counter(sample["status"] for samples in of_it for sample in samples)
+def _grouped(items):
+    """[(benchmark, its items)], in the order in which they occur."""
+    groups = {}
+    for item in items:
+        groups.setdefault(item["benchmark"], []).append(item)
+    return list(groups.items())
 
 
-def _right(count, benchmark, model):
-    """A cell: k/n, the percentage, a bar of the statuses, and what became of the others. All of it links to them."""
-    n = count.total()
-    if not n:
-        return cell("–")
-    view = {"benchmark": benchmark, "model": model}
-    bar = "".join(f'<i class="{s}" style="width:{count[s] / n:.2%}"></i>' for s in STATUSES if count[s])
-    others = ", ".join(_link(f"{count[s]:,} {s.replace('_', ' ')}", **view, status=s) for s in STATUSES[1:] if count[s])
-    right = _link(f"{count['correct']:,}/{n:,}", **view)
-    percent = f"<span>{100 * count['correct'] / n:.1f} %</span>"
-    return f'<td>{right} {percent}<div class="bars">{bar}</div><small>{others}</small></td>'
+def _count(items, model):
+    """{status: responses of a model}, in the order of STATUSES."""
+    seen = Counter(sample["status"] for item in items for sample in item["runs"].get(model, ()))
+    return Counter({status: seen[status] for status in STATUSES})
 
 
-def _changed(count, benchmark, change):
-    return f'<td class="n">{_link(f"{count:,}", benchmark=benchmark, change=change)}</td>'
-
-
-def _link(text, **view):
-    return f'<a href="#{html.escape(urlencode(view))}">{html.escape(str(text))}</a>'
-
-
-def _weigh(item, before, after):
-    """Right responses of `after` less those of `before`, as an integer: over the product of their numbers."""
-    old, new = ([sample["status"] == "correct" for sample in item["runs"][model]] for model in (before, after))
+def _weigh(before, after):
+    """Right responses of `after` less those of `before`, both the samples of one problem, as an integer: over the
+    product of their numbers."""
+    old, new = ([sample["status"] == "correct" for sample in samples] for samples in (before, after))
     return sum(new) * len(old) - sum(old) * len(new)
 
 
-def _change(item, before, after):
-    """One of CHANGES."""
-    difference = _weigh(item, before, after)
-    if difference:
+def _change(before, after):
+    """One of CHANGES, for the samples of one problem."""
+    if difference := _weigh(before, after):
         return "gained" if difference > 0 else "lost"
-    right = {sample["status"] == "correct" for samples in item["runs"].values() for sample in samples}
+    right = {sample["status"] == "correct" for sample in before + after}
     return "as often" if len(right) > 1 else "both right" if True in right else "both wrong"

@@ -1,7 +1,10 @@
-// Shared by the project's pages. Model text only ever becomes text nodes; the MathML was checked by latex.py.
+// The browser of single items: a list with filters, search and keys, and the item that is open, column by column. What
+// it shows is described in page.py. Model text only ever becomes text nodes; the MathML was checked by latex.py.
 "use strict";
 const byId = (id) => document.getElementById(id);
-let maths = {}, MATHS = null;
+const words = (name) => name.replaceAll("_", " ");
+const ROWS = 300; // in the list at once
+let data, formulas; // what page.py packed; its pattern
 
 function element(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -10,7 +13,9 @@ function element(tag, className, ...children) {
   return node;
 }
 
-const chip = (text, tone) => element("span", "chip " + (tone || ""), text);
+const chip = ([text, tone]) => element("span", "chip " + tone, text);
+
+// --- text ---
 
 function marked(text, needle) {
   if (!needle) return [text];
@@ -27,9 +32,9 @@ function marked(text, needle) {
 function rendered(text, needle) {
   const nodes = [];
   let from = 0;
-  for (const found of text.matchAll(MATHS)) {
+  for (const found of text.matchAll(formulas)) {
     const block = found[1] ?? found[2] ?? found[3], latex = block ?? found[4] ?? found[5] ?? found[6];
-    const mathml = maths[(block ? "block " : "inline ") + latex];
+    const mathml = data.maths[(block ? "block " : "inline ") + latex];
     if (latex && !mathml) continue;
     const before = text.slice(from, found.index);
     nodes.push(...marked(block ? before.trimEnd() : before, needle)); // a displayed formula makes its own line
@@ -44,29 +49,102 @@ function rendered(text, needle) {
   return [...nodes, ...marked(text.slice(from), needle)];
 }
 
-// What pages/page.py packed.
-async function unpack(id) {
-  const raw = atob(byId(id).textContent), bytes = new Uint8Array(raw.length);
-  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
-  const data = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
-  maths = data.maths;
-  MATHS = new RegExp(data.pattern, "g");
-  return data;
+// An answer is often a formula written without dollars.
+const answer = (text, needle) => rendered(data.maths["inline " + text] ? `$${text}$` : text, needle);
+
+// --- the item that is open ---
+
+// The columns of an item that the filter "model" leaves.
+function chosen(item) {
+  const model = byId("model")?.value;
+  return item.columns.filter((column) => !model || column.title === model);
 }
 
-const ROWS = 300; // in the list at once
+function said(card, item, needle) {
+  if (card.text == null) return [element("p", "soft", item.absent ?? data.absent)];
+  const nodes = rendered(card.text, needle);
+  if (!card.thought) return card.text ? nodes : [element("p", "soft", "empty")];
+  const size = `thought, ${card.thought.length.toLocaleString("en")} characters`;
+  const fold = element("details", "", element("summary", "", card.text ? size : `${size}, unfinished`));
+  const fill = () => { // it is long: made when it is opened
+    if (fold.open && fold.children.length === 1) fold.append(element("div", "", ...rendered(card.thought, needle)));
+  };
+  fold.ontoggle = fill;
+  fold.open = !card.text || (needle !== "" && card.thought.toLowerCase().includes(needle));
+  fill();
+  return [fold, ...nodes];
+}
 
-// The list with its filters, search and keys. items: [{id, …}]. filters: {id of a <select>: {any: label, of: item -> value
-// or values, values: in what order}}. haystack: item -> text. row: item -> [tone, first line, second]. show: (item, needle).
-function browse({ items, filters, haystack, row, show }) {
-  let fits = [], shown = null, rows = ROWS;
+// One column: its title, a button for each card where there are several, and the card that is picked.
+function columnBox({ title, note, cards }, item, needle) {
+  const tabs = element("div", "tabs"), about = element("div"), body = element("div", "text");
+  const head = element("header", "", element("b", "", title), element("span", "soft", note ?? ""));
+  const box = element("div", "chain", head, body);
+  function pick(card) {
+    box.className = "chain " + (card.tone ?? card.status);
+    const chips = card.chips ?? [[words(card.status), card.status]];
+    about.replaceChildren(...chips.map(chip), element("span", "soft", card.fact ? " " + card.fact : ""));
+    if (card.answer !== undefined) {
+      const extracted = card.answer === null ? ["nothing"] : answer(card.answer, needle);
+      about.append(element("div", "answer", element("span", "soft", "extracted "), ...extracted));
+    }
+    if (card.detail) about.append(element("div", "soft answer", card.detail));
+    body.replaceChildren(...said(card, item, needle));
+    body.scrollTop = 0;
+    for (const tab of tabs.children) tab.setAttribute("aria-pressed", tab.card === card);
+  }
+  if (cards.length > 1) head.append(tabs);
+  head.append(about);
+  for (const [place, card] of cards.entries()) {
+    const tab = element("button", card.status, card.label ?? String(place + 1));
+    tab.card = card;
+    tab.onclick = () => pick(card);
+    tabs.append(tab);
+  }
+  const status = byId("status")?.value; // what the filter asks for is in front
+  pick(cards.find((card) => card.status === status) ?? cards.find((card) => card.text != null) ?? cards[0]);
+  return box;
+}
+
+function show(item, needle) {
+  const columns = data.both ? item.columns : chosen(item);
+  const parts = [element("p", "", element("b", "", item.id), " ", ...(item.chips ?? []).map(chip))];
+  if (item.text) parts.push(element("div", "problem", ...rendered(item.text, needle)));
+  if (item.answer) parts.push(element("p", "answer", element("span", "soft", data.answer), ...answer(item.answer, needle)));
+  parts.push(element("div", "chains", ...columns.map((column) => columnBox(column, item, needle))));
+  byId("detail").replaceChildren(...parts);
+}
+
+// --- the list ---
+
+// In the list, what became of an item: a dot for one response, k/n for several.
+function marks(item) {
+  return chosen(item).filter(({ mark, cards }) => mark || cards[0].status)
+    .map(({ mark, cards }) => mark ? mark + " " : element("i", "dot " + cards[0].status));
+}
+
+// The values of a filter in an item: its own one, the titles of the columns, or the cards of the chosen ones.
+function valuesOf(item, filter) {
+  if (filter in item) return [item[filter]];
+  if (filter === "model") return item.columns.map((column) => column.title);
+  return chosen(item).flatMap((column) => column.cards.map((card) => card[filter]));
+}
+
+function textOf(item) {
+  const cards = item.columns.flatMap((column) => column.cards).flatMap((card) => [card.answer, card.thought, card.text]);
+  return [item.id, item.text, item.answer, ...cards].filter(Boolean).join("\n").toLowerCase();
+}
+
+function browse(items) {
+  const filters = [...document.querySelectorAll(".controls select")], fields = [byId("search"), ...filters];
   const needle = () => byId("search").value.toLowerCase();
+  let fits = [], shown = null, rows = ROWS;
 
   function list() {
     rows = Math.max(rows, fits.indexOf(shown) + 1);
     byId("list").replaceChildren(...fits.slice(0, rows).map((item) => {
-      const [tone, what, why] = row(item);
-      const button = element("button", tone, element("span", "what", what), element("span", "why", ...[why].flat()));
+      const button = element("button", item.tone, element("span", "what", item.text.slice(0, 120) || item.absent),
+        element("span", "why", ...marks(item), item.why));
       button.item = item;
       button.onclick = () => open(item);
       return button;
@@ -78,8 +156,9 @@ function browse({ items, filters, haystack, row, show }) {
   }
 
   function mark() {
-    for (const button of byId("list").children) button.toggleAttribute("aria-current", button.item === shown);
-    const box = byId("list"), at = box.querySelector("[aria-current]");
+    const box = byId("list");
+    for (const button of box.children) button.toggleAttribute("aria-current", button.item === shown);
+    const at = box.querySelector("[aria-current]");
     if (at) box.scrollTop = Math.min(at.offsetTop, Math.max(box.scrollTop, at.offsetTop + at.offsetHeight - box.clientHeight));
   }
 
@@ -89,14 +168,14 @@ function browse({ items, filters, haystack, row, show }) {
     mark();
     if (item) show(item, needle());
     else byId("detail").replaceChildren();
-    const view = ["search", ...Object.keys(filters)].filter((id) => byId(id).value).map((id) => [id, byId(id).value]);
+    const view = fields.filter((field) => field.value).map((field) => [field.id, field.value]);
     history.replaceState(null, "", "#" + new URLSearchParams(item ? [...view, ["at", item.id]] : view)); // to link to
   }
 
   function refresh() {
-    const chosen = Object.keys(filters).filter((id) => byId(id).value), text = needle();
-    fits = items.filter((item) => chosen.every((id) => [filters[id].of(item)].flat().includes(byId(id).value))
-      && (!text || (item.haystack ??= haystack(item).toLowerCase()).includes(text)));
+    const set = filters.filter((filter) => filter.value), text = needle();
+    fits = items.filter((item) => set.every((filter) => valuesOf(item, filter.id).includes(filter.value))
+      && (!text || (item.haystack ??= textOf(item)).includes(text)));
     byId("count").textContent = `${fits.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
     if (!fits.includes(shown)) shown = fits[0];
     rows = ROWS;
@@ -106,18 +185,13 @@ function browse({ items, filters, haystack, row, show }) {
 
   function fromHash() {
     const view = new URLSearchParams(location.hash.slice(1));
-    for (const id of ["search", ...Object.keys(filters)]) byId(id).value = view.get(id) ?? "";
+    for (const field of fields) field.value = view.get(field.id) ?? "";
     shown = items.find((item) => item.id === view.get("at")) ?? shown;
     refresh();
   }
 
   const step = (by) => open(fits[Math.min(fits.length - 1, Math.max(0, fits.indexOf(shown) + by))]);
-  for (const [id, { any, of, values }] of Object.entries(filters)) {
-    const known = values ?? [...new Set(items.flatMap(of))].sort();
-    byId(id).append(new Option(any, ""), ...known.map((value) => new Option(value.replaceAll("_", " "), value)));
-    byId(id).onchange = refresh;
-  }
-  byId("search").oninput = refresh;
+  for (const field of fields) field.oninput = refresh;
   byId("next").onclick = () => step(1);
   byId("previous").onclick = () => step(-1);
   addEventListener("hashchange", fromHash);
@@ -127,5 +201,14 @@ function browse({ items, filters, haystack, row, show }) {
     if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
   });
   fromHash();
+}
+
+async function main() {
+  const raw = atob(byId("samples").textContent), bytes = new Uint8Array(raw.length);
+  for (let i = 0; i < raw.length; i++) bytes[i] = raw.charCodeAt(i);
+  data = await new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).json();
+  formulas = new RegExp(data.pattern, "g");
+  browse(data.items);
   document.body.dataset.ready = "true";
 }
+main();

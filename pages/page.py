@@ -1,15 +1,16 @@
-"""What the project's HTML pages share: one file each, that needs no network, no server and no other file.
+"""The project's HTML pages: templates of this folder, filled with plain data; one file each, that needs no network.
 
-A page is a template with [[slots]]. What models wrote is data in it: compressed, and turned into text nodes by page.js,
-never into markup. A content security policy lets nothing run but the page's own script.
+Templates escape what they are given. What models wrote goes into the browser of single items instead: as compressed
+data, which page.js turns into text nodes, never into markup. A content security policy lets nothing run but page.js.
 """
 
 import base64
 import gzip
 import hashlib
-import html
 import json
 import random
+import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -21,51 +22,58 @@ HERE = Path(__file__).parent
 TEMPLATES = Environment(
     loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
 )
+TEMPLATES.filters["words"] = lambda name: name.replace("_", " ")
+TEMPLATES.filters["percent"] = lambda n, total: f"{100 * n / max(1, total):.1f}"
 TEMPLATES.filters["thousands"] = lambda cell: f"{cell:,}" if isinstance(cell, int) else cell
 
-# the list of single items, with its steps, and the place where one is shown; page.js fills them
-BROWSER = """<div class="browser"><div>
-<div class="steps"><button id="previous" title="key k">previous</button>
-<button id="next" title="key j">next</button></div>
-<p class="soft" id="count"></p><div id="list"></div>
-</div><div id="detail"></div></div>"""
 
+def render(template: str, browser: dict | None = None, **data) -> str:
+    """A page: a template of this folder with its data.
 
-def render(template: str, **data) -> str:
-    """A page without a script: a template of this folder, which escapes the data that it is given."""
-    policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
-    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    return TEMPLATES.get_template(template).render(**data, policy=policy, style=style)
-
-
-def fill(template, script, slots):
-    """The page, a str. template, script: files of this page. slots: {name: HTML}; page.css and page.js go before."""
-    here = Path(__file__).parent
-    script = (here / "page.js").read_text(encoding="utf-8") + script.read_text(encoding="utf-8")
+    browser: single items to look at: {"items": [item], "filters": {name: [value]}, "note", "search": what the search
+    field says, "answer": what stands before an item's answer, "absent": what stands for no text, "both"?: all columns
+    are shown, whatever is filtered}. A key with "?" may be left out.
+    item: {"id", "text", "answer": str or None, "why": second line in the list, "columns", its value of a filter,
+    "tone"?: a class of page.css, "chips"?: [(text, tone)], "absent"?}.
+    column: {"title": also the value of the filter "model", "note"?, "mark"?: for the list, "cards"}.
+    card, of which one at a time is shown: {"text"?: str or None, "thought"?, "label"?, "fact"?, "detail"?, "answer"?:
+    str or None for none, "status": value of a filter, or instead "tone" and "chips"}.
+    """
+    style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    slots = slots | {
-        "policy": f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
-        "style": (here / "page.css").read_text(encoding="utf-8"),
-        "script": script,
-        "browser": BROWSER,
-    }
-    head, *rest = template.read_text(encoding="utf-8").split("[[")  # once: what is filled in is not searched again
-    return head + "".join(slots[name] + text for name, text in (piece.split("]]", 1) for piece in rest))
+    return TEMPLATES.get_template(template).render(
+        **data,
+        browser=browser,
+        packed=browser and pack(browser),
+        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        style=Markup(style),
+        script=Markup(script),
+    )
 
 
-def pack(data, texts):
-    """base64 of gzip of `data` (a dict for JSON) with "maths", the formulas of `texts`: one that many share is there
-    once, and what cannot be converted is not there."""
+def pack(browser: dict) -> str:
+    """base64 of gzip of JSON: what page.js needs of `browser`, and as "maths" its formulas as MathML, each one once."""
     maths = {}
-    for text in texts:
+    for text in _texts(browser["items"]):
         for key, latex, display in formulas(text):
             if key not in maths:
                 maths[key] = mathml(latex, display)
-    data = data | {"maths": {key: value for key, value in maths.items() if value}, "pattern": MATHS.pattern}
+    data = {key: browser[key] for key in ("items", "answer", "absent")} | {"pattern": MATHS.pattern}
+    data["maths"] = {key: value for key, value in maths.items() if value}  # the others are shown as they were written
+    data["both"] = browser.get("both", False)
     return base64.b64encode(gzip.compress(json.dumps(data).encode(), mtime=0)).decode()
 
 
-def in_turn(strata, seed):
+def _texts(items: list[dict]) -> Iterator[str]:
+    """Everything in which formulas are looked for."""
+    for item in items:
+        cards = [card for column in item["columns"] for card in column["cards"]]
+        yield from filter(None, [item["text"], *(card.get(key) for card in cards for key in ("thought", "text"))])
+        answers = {item["answer"], *(card.get("answer") for card in cards)} - {None}
+        yield from (f"${answer}$" for answer in answers if re.search(r"[\\^_]", answer))  # written without dollars
+
+
+def in_turn(strata: dict[object, Iterable], seed: int) -> Iterator:
     """All items, one from each stratum in turn, so that rare kinds come early. strata: {kind: items}; seeded."""
     queues = []
     for kind in sorted(strata, key=str):
@@ -74,18 +82,3 @@ def in_turn(strata, seed):
         queues.append(items)
     while any(queues):
         yield from [queue.pop() for queue in queues if queue]
-
-
-def table(heads, rows):
-    """heads: a leading > marks a column of numbers. rows: lists of <td>."""
-    cells = "".join(f'<th class="n">{h[1:]}</th>' if h.startswith(">") else f"<th>{h}</th>" for h in heads)
-    body = "".join(f"<tr>{''.join(row)}</tr>" for row in rows)
-    return f"<table><tr>{cells}</tr>{body}</table>"
-
-
-def cell(text):
-    return f"<td>{html.escape(str(text))}</td>"
-
-
-def number(value):
-    return f'<td class="n">{f"{value:,}" if isinstance(value, int) else html.escape(str(value))}</td>'

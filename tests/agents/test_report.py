@@ -7,9 +7,8 @@ from collections import Counter
 import pytest
 from test_outputs import MADE, PLAIN, judged, rethought, trace
 
-from agents import figures
 from agents.outputs import pair_rows
-from agents.report import Tally, cost, render, sample
+from agents.report import Tally, cost, render_report, sample
 from tests.support.browser import Browser, needs_browser
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
@@ -68,8 +67,15 @@ def test_every_arrow_of_the_flow_adds_up():
         assert count.get("again", 0) == following.get("entered", 0)
 
 
+def drawn(traces):
+    """The words of the flow."""
+    tally, report = counted(traces)
+    page = render_report(report, tally.lengths, [], "")
+    return re.findall(r"<text[^>]*>([^<]*)</text>", page[page.index('<svg id="flow"') :])
+
+
 def test_the_drawing_says_the_counts():
-    said = re.findall(r"<text[^>]*>([^<]*)</text>", figures.flow(counted(TRACES)[1]))
+    said = drawn(TRACES)
     for words in (
         "2 medium", "1 as they were", "2 easy", "2 hard", "try 2: 3", "1 stopped by a guard", "2 not verified",
         "1 rated hard", "1 unchanged", "3 again", "1 given up", "4", "kept", "not kept", "1 at once",
@@ -80,8 +86,8 @@ def test_the_drawing_says_the_counts():
 def test_a_rewrite_that_nobody_could_rate_stands_on_an_arrow():
     silent = life("q1", "hard", tries=["medium"], kept=False, reason="critic_invalid")
     silent["steps"][-1]["label"] = None
-    said = figures.flow(counted([*TRACES, silent | {"outcome": "quarantined"}])[1])
-    assert ">1 no rating<" in said and "no rating" not in figures.flow(counted(TRACES)[1])
+    assert "1 no rating" in drawn([*TRACES, silent | {"outcome": "quarantined"}])
+    assert "1 no rating" not in drawn(TRACES)
 
 
 def test_cost_is_tokens_times_price():
@@ -108,7 +114,7 @@ def test_the_sample_has_something_of_everything():
 def page(tmp_path_factory):
     tally, report = counted(TRACES)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render(report, tally.lengths, TRACES, f"problems {EVIL}"), encoding="utf-8")
+    path.write_text(render_report(report, tally.lengths, TRACES, f"problems {EVIL}"), encoding="utf-8")
     return path
 
 

@@ -74,7 +74,7 @@ def unpacked(path):
 
 def test_counts_are_those_of_the_answers(pages):
     html = (pages / "samples.html").read_text()
-    said = re.findall(r'<a href="#benchmark=(\w+)&amp;model=(\w+)">(\d+/\d+)</a> <span>([\d.]+) %', html)
+    said = re.findall(r'<a href="#benchmark=(\w+)&amp;model=(\w+)">(\d+/\d+)</a> <span class="soft">([\d.]+) %', html)
     assert said == [
         ("AIME", "sft", "2/4", "50.0"), ("AIME", "cogpo", "3/4", "75.0"),
         ("MATH", "sft", "4/12", "33.3"), ("MATH", "cogpo", "10/16", "62.5"),
@@ -82,6 +82,12 @@ def test_counts_are_those_of_the_answers(pages):
         ("GPQA", "sft", "0/2", "0.0"), ("GPQA", "cogpo", "1/1", "100.0"),
     ]  # fmt: skip
     assert re.search(r"model=sft&amp;status=timeout\">1 timeout", html) and "11 problems." in html
+    parts = re.findall(r'<div class="bars "><i (.*?)</div>', html)[2]  # of MATH and sft, in the order of the legend
+    assert re.findall(r'class="(\w+)" style="flex:(\d+)"', parts) == [
+        ("correct", "4"),
+        ("wrong", "7"),
+        ("timeout", "1"),
+    ]
 
 
 def test_the_comparison_says_what_was_gained_and_lost(pages):
@@ -98,6 +104,14 @@ def test_the_comparison_says_what_was_gained_and_lost(pages):
     assert '<td class="n">0.031</td></tr>' in html and "as often" not in html.split("<script")[0]
 
 
+def test_a_third_model_is_not_counted_in_a_comparison(tmp_path):
+    items = [problem("AIME", f"t{i}", {"a": ["wrong"], "b": ["correct"], "c": ["correct"]}) for i in range(3)]
+    items.append(problem("AIME", "t3", {"a": ["correct"], "b": ["wrong"], "c": ["correct"]}))
+    write_comparison(tmp_path / "two.html", "Two", items, "b", "c")
+    assert [item["change"] for item in unpacked(tmp_path / "two.html")["items"]] == ["both right"] * 3 + ["gained"]
+    assert "as often" not in (tmp_path / "two.html").read_text().split("<script")[0]
+
+
 def test_of_a_private_problem_nothing_can_be_read(pages):
     for name in ("samples.html", "compare.html"):
         everything = (pages / name).read_text() + json.dumps(unpacked(pages / name))
@@ -105,11 +119,12 @@ def test_of_a_private_problem_nothing_can_be_read(pages):
             pieces = {text[at : at + 8] for at in range(len(text) - 8)}
             assert not [piece for piece in pieces if piece in everything]
         assert "are private: their authors ask" in everything
-    kept = {item["problem_id"]: item for item in unpacked(pages / "samples.html")["items"] if item["private"]}
-    assert kept["rec1"]["gold"] == "C" and kept["rec2"]["gold"] is None  # a letter says nothing, a text would
-    assert kept["rec1"]["runs"]["sft"][0] == {
-        "status": "wrong", "extracted": "B", "detail": "", "tokens": 12, "finish_reason": "stop"}  # fmt: skip
-    assert kept["rec2"]["runs"]["sft"][0]["extracted"] is None
+    kept = {item["id"]: item for item in unpacked(pages / "samples.html")["items"] if item["benchmark"] == "GPQA"}
+    first, second = kept["GPQA/rec1"], kept["GPQA/rec2"]
+    assert first["answer"] == "C" and second["answer"] is None  # a letter says nothing, a text would
+    (card,) = first["columns"][0]["cards"]
+    assert card == {"status": "wrong", "answer": "B", "fact": "12 tokens, finish reason: stop"}
+    assert second["columns"][0]["cards"][0]["answer"] is None
 
 
 def test_a_page_has_a_size_and_says_what_it_leaves_out(tmp_path):
@@ -120,7 +135,7 @@ def test_a_page_has_a_size_and_says_what_it_leaves_out(tmp_path):
     write_samples(tmp_path / "b.html", "A", items, megabytes=0.02)
     write_samples(tmp_path / "c.html", "A", items, megabytes=0.02, seed=1)
     a, b, c = (unpacked(tmp_path / f"{name}.html")["items"] for name in "abc")
-    there = [(item["problem_id"], "text" in s) for item in a for s in item["runs"]["sft"]]
+    there = [(item["why"], "text" in card) for item in a for card in item["columns"][0]["cards"]]
     assert len(there) == 167 and sum(has for _, has in there) == 20  # every response is listed
     assert all(has for id, has in there if id[0] == "w")  # rare outcomes first
     assert 7 <= sum(has for id, has in there if id[0] == "r") <= 9
@@ -151,11 +166,11 @@ def opened(pages, browser):
 
 
 def listed(browser):
-    return browser.run("[...document.querySelectorAll('#list button')].map(b => b.item?.problem_id)")
+    return browser.run("[...document.querySelectorAll('#list button')].map(b => b.item?.why)")
 
 
 def at(browser):
-    return browser.run("document.querySelector('#list [aria-current]')?.item.problem_id")
+    return browser.run("document.querySelector('#list [aria-current]')?.item.why")
 
 
 def texts(browser, selector):
@@ -228,7 +243,7 @@ def test_formulas_thought_and_answer(opened):
     assert texts(browser, "details[open] mark") == ["needle42"]  # found in a thought: it is open
     browser = opened("samples.html", "at=AIME/a2&model=sft")
     assert texts(browser, "details[open]") == ["thought, 17 characters, unfinishedit goes on and on"]
-    assert texts(browser, ".answer") == ["extracted nothing"]
+    assert texts(browser, ".chain .answer") == ["extracted nothing"]
 
 
 @needs_browser
@@ -236,8 +251,8 @@ def test_code_keeps_its_dollars_and_a_bare_answer_is_a_formula(opened):
     browser = opened("samples.html", "at=MATH/m2&model=cogpo")
     assert texts(browser, ".text code") == ["```python\nprint('$a$ $b$')\n```"]
     assert browser.run("document.querySelectorAll('.text math').length") == 1
-    assert browser.run("document.querySelectorAll('.answer mfrac').length") == 1
-    assert texts(browser, ".answer")[1] == "not equal: why not"
+    assert browser.run("document.querySelectorAll('.chain .answer mfrac').length") == 1
+    assert texts(browser, ".chain .answer")[1] == "not equal: why not"
 
 
 @needs_browser
@@ -264,7 +279,7 @@ def test_model_text_stays_text(opened, name):
     browser = opened(name, "benchmark=Evil")
     assert browser.run("document.body.dataset.pwned === undefined && document.querySelector('img, [onerror]') === null")
     assert browser.run("document.scripts.length") == 2 and EVIL in texts(browser, ".text")[0]
-    assert EVIL in texts(browser, ".problem")[0] and EVIL in texts(browser, ".answer")[1]
+    assert EVIL in texts(browser, ".problem")[0] and EVIL in texts(browser, ".chain .answer")[1]
     assert browser.run("document.querySelectorAll('.problem msup').length") == 1
     assert browser.run("document.querySelector('[href^=javascript]')") is None
 
