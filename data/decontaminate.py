@@ -3,15 +3,16 @@
     python -m data.decontaminate problems=problems/bespoke.jsonl out=problems/clean.jsonl \\
         against='[benchmarks/math500.jsonl, benchmarks/aime2024.jsonl]'
 
-Any shared 8-gram is no sign: stock phrases ("Find the number of ordered pairs of integers such that") are shared by
-hundreds. So every benchmark problem is graded by its best match, a problem is left out from `overlap` on, and
-OUT.overlaps.jsonl lists all such pairs, and the near misses, with their share, for a person to look at.
+One shared 8-gram proves nothing: hundreds of problems share a phrase such as "Find the number of ordered pairs of
+integers such that". So the share counts: a problem is left out if it has at least `overlap` of a benchmark problem's
+8-grams. OUT.overlaps.jsonl lists all such pairs, and the near misses, with their share, for a person to look at.
 
-The index holds the benchmarks' 8-grams, problems stream past it: time is linear in both.
+The benchmarks' 8-grams are indexed, and the problems read one by one: time is linear in both.
 """
 
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,8 +20,8 @@ from data.records import iter_jsonl, write_jsonl
 from errors import UserError
 
 N = 8
-STOCK = 10  # benchmark problems
-LISTED = 0.3  # share from which on a near miss is listed
+STOCK = 10  # an 8-gram that more benchmark problems have is a stock phrase
+LISTED = 0.3  # near misses with at least this share are listed
 TEXT_KEYS = ("problem", "question", "question_content", "prompt")
 TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s$\\{},.;:!?'\"()\[\]*`~]")
 TYPOGRAPHY = re.compile(r"\\(?:[dtc](?=frac)|(?:left|right|displaystyle|text|mathrm|mathbf|quad)(?![a-zA-Z]))")
@@ -35,10 +36,11 @@ class Config:
     out: str
     """The problems that stay; OUT.overlaps.jsonl lists what was found."""
     overlap: float = 0.6
-    """Share of a benchmark problem's 8-grams from which on a problem counts as the same."""
+    """A problem is left out if it has at least this share of a benchmark problem's 8-grams."""
 
 
-def main(cfg):
+def main(cfg: Config) -> None:
+    """Copy the problems that stay, list the overlaps, and print counts."""
     benchmarks, overlaps, total, dropped = Benchmarks(cfg.against), [], 0, Counter()
 
     def kept():
@@ -59,12 +61,16 @@ def main(cfg):
 
 
 class Benchmarks:
-    """Benchmark problems by their 8-grams (by all of their words, where there are fewer). An 8-gram that over STOCK
-    of them have says nothing, so it counts on neither side."""
+    """The problems of benchmark files by their 8-grams (by all of their words, where there are fewer).
 
-    def __init__(self, files):
+    An 8-gram that more than STOCK of them have says nothing, so it counts on neither side. Raises UserError for a row
+    without a problem.
+    """
+
+    def __init__(self, files: Iterable[str | Path]):
+        # the problems by number: where each is from, its text, its count of 8-grams; and who has an 8-gram
         self.names, self.texts, self.sizes = [], [], []
-        self.having = defaultdict(list)  # 8-gram -> benchmark problems
+        self.having = defaultdict(list)
         self.near = []
         for path in files:
             for number, row in iter_jsonl(path):
@@ -75,17 +81,23 @@ class Benchmarks:
                 self.names.append(("/".join(Path(path).parts[-2:]), row.get("id", row.get("unique_id", number))))
                 self.texts.append(text)
                 self.sizes.append(len(grams))
+
+        # stock phrases go
         for gram in [gram for gram, items in self.having.items() if len(items) > STOCK]:
             for item in self.having.pop(gram):
                 self.sizes[item] -= 1
         self.best = [0.0] * len(self.names)
 
-    def overlaps(self, id, text, threshold):
-        """What of the benchmarks this problem repeats: [{"id", "benchmark", "benchmark_id", "share", …}], from
-        `threshold` on, the largest share first. Remembers the best share of each benchmark problem, and the nearest
-        miss of each problem from LISTED on."""
+    def overlaps(self, id: str, text: str, threshold: float) -> list[dict]:
+        """Find what of the benchmarks a problem repeats, by a share of at least `threshold`.
+
+        Returns [{"id", "benchmark", "benchmark_id", "share", …}], the largest share first. Remembers the best share of
+        each benchmark problem, and the nearest miss of each problem if it is at least LISTED.
+        """
         if not self.names:
             return []
+
+        # how many 8-grams it shares with each benchmark problem, of how many
         shared = Counter(item for gram in grams_of(text) for item in self.having.get(gram, ()))
         pairs = []
         for item, count in shared.items():
@@ -95,6 +107,8 @@ class Benchmarks:
                 name, number = self.names[item]
                 pairs.append({"id": id, "benchmark": name, "benchmark_id": number, "share": round(share, 3),
                               "problem": text, "benchmark_problem": self.texts[item]})  # fmt: skip
+
+        # what counts as a repetition, and else the nearest miss
         pairs.sort(key=lambda pair: -pair["share"])
         found = [pair for pair in pairs if pair["share"] >= threshold]
         if pairs and not found:
@@ -102,23 +116,23 @@ class Benchmarks:
         return found
 
 
-def grams_of(text):
-    """The set of 8-grams of a normalised text, as hashes (an eighth of the memory); of a shorter text the one hash of
-    all its tokens, which only an equal text has."""
+def grams_of(text: str) -> set[int]:
+    """Hash the 8-grams of a normalised text (an eighth of the memory of texts); of a shorter text all its tokens
+    together, a hash that only an equal text has."""
     tokens = tokens_of(text)
     if len(tokens) < N:
         return {hash((*tokens, None))} if tokens else set()
     return {hash(tuple(tokens[i : i + N])) for i in range(len(tokens) - N + 1)}
 
 
-def tokens_of(text):
-    """Words, numbers and operators in lower case; without punctuation, spacing and LaTeX that is only typography."""
+def tokens_of(text: str) -> list[str]:
+    """Split into words, numbers and operators in lower case, without punctuation and LaTeX that is only typography."""
     return TOKEN.findall(TYPOGRAPHY.sub(" ", text).lower())
 
 
-def question_of(row, where):
-    """The problem text of a row, with its options (stems such as "Which of these is true?" are shared by many). Raises
-    UserError if there is none."""
+def question_of(row: dict, where: str) -> str:
+    """Return the problem text of a row, with its options (many share a stem such as "Which of these is true?").
+    Raises UserError if there is none; `where` names the row in the message."""
     text = next((row[key] for key in TEXT_KEYS if row.get(key)), None)
     if isinstance(text, list):  # messages
         text = text[-1].get("content")
@@ -127,8 +141,11 @@ def question_of(row, where):
     return "\n".join([text, *map(str, row.get("choices") or ())])
 
 
-def write_overlaps(out, flagged, benchmarks):
-    """OUT.overlaps.jsonl, and a line per benchmark: how many of its problems share anything, how many are repeated."""
+def write_overlaps(out: str, flagged: list[dict], benchmarks: Benchmarks) -> None:
+    """Write OUT.overlaps.jsonl, and print for each benchmark how many of its problems share anything, or are repeated.
+
+    flagged: what `Benchmarks.overlaps` returned, all problems together.
+    """
     path = Path(f"{out}.overlaps.jsonl")
     pairs = [
         pair | {"left_out": left_out} for left_out, some in ((True, flagged), (False, benchmarks.near)) for pair in some

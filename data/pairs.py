@@ -8,8 +8,15 @@ r* is the verified rewrite that the Critic re-rated medium, r the original reaso
 """
 
 
-def make_pairs(problem_id, prompt, level, original, incorrect, rewritten=None):
-    """The pair records of one problem.
+def make_pairs(
+    problem_id: str,
+    prompt: list[dict],
+    level: str,
+    original: str,
+    incorrect: str | None,
+    rewritten: str | None = None,
+) -> list[dict]:
+    """Make the pair records of one problem.
 
     prompt: messages. level: "easy", "medium" or "hard", the Critic's first verdict on r. original, incorrect,
     rewritten: assistant texts of r, r~ and r*; incorrect is None when no incorrect chain could be made (then only the

@@ -10,6 +10,7 @@ pair      {"id", "problem_id", "prompt", "chosen", "rejected", "gap", "origin"} 
 import contextlib
 import json
 import os
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from errors import UserError
@@ -26,8 +27,8 @@ REQUIRED = {
 }
 
 
-def iter_jsonl(path):
-    """Yields (line number, object). Raises UserError with file, line and reason for anything that is not an object."""
+def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
+    """Yield (line number, object). Raises UserError with file, line and reason for anything that is not an object."""
     path = Path(path)
     if not path.is_file():
         raise UserError(f"no such file: {path}")
@@ -46,13 +47,13 @@ def iter_jsonl(path):
             yield number, row
 
 
-def read_records(path, kind):
-    """Yields the records of a file, checked. kind: "problem", "sft", "pair". Raises UserError on the first bad one."""
+def read_records(path: str | Path, kind: str) -> Iterator[dict]:
+    """Yield the records of a file, checked. kind: "problem", "sft", "pair". Raises UserError on the first bad one."""
     return (row for _, row in numbered_records(path, kind))
 
 
-def numbered_records(path, kind):
-    """Yields (file:line, record), as `read_records`."""
+def numbered_records(path: str | Path, kind: str) -> Iterator[tuple[str, dict]]:
+    """Yield (file:line, record), as `read_records`. Two records with one id, or none at all, are an error too."""
     seen = {}
     for number, row in iter_jsonl(path):
         where = f"{path}:{number}"
@@ -65,8 +66,9 @@ def numbered_records(path, kind):
         raise UserError(f"{path} holds no records")
 
 
-def check_record(row, kind, where):
-    """Raises UserError if `row` is not a valid record of this kind; `where` names it in the message."""
+def check_record(row: dict, kind: str, where: str) -> None:
+    """Raise UserError if `row` is not a valid record of this kind; `where` names it in the message."""
+    # of any kind: its keys are there, no LaTeX is damaged, what must be text is text that is not empty
     missing = [key for key in REQUIRED[kind] if key not in row]
     if missing:
         raise UserError(f"{where}: a {kind} record needs the key{'s' * (len(missing) > 1)} {', '.join(missing)}")
@@ -78,6 +80,8 @@ def check_record(row, kind, where):
     for key in ("messages", "prompt", "chosen", "rejected"):
         if key in REQUIRED[kind]:
             _check_messages(row[key], f"{where}: {key}")
+
+    # of one kind: what is trained is the assistant's, and a pair says how far apart its two sides are
     if kind == "sft" and row["messages"][-1]["role"] != "assistant":
         raise UserError(f"{where}: the last message must be the assistant's")
     if kind == "pair":
@@ -88,6 +92,7 @@ def check_record(row, kind, where):
 
 
 def _check_messages(messages, where):
+    """Raise UserError unless this is a list of messages that is not empty."""
     good = isinstance(messages, list) and messages
     if not good or not all(
         isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
@@ -96,6 +101,7 @@ def _check_messages(messages, where):
 
 
 def _check_escapes(value, where):
+    """Raise UserError if a text in `value`, however deep, is no UTF-8 or has lost a backslash of its LaTeX."""
     if isinstance(value, str):
         try:
             value.encode()
@@ -116,24 +122,26 @@ def _check_escapes(value, where):
             _check_escapes(inner, where)
 
 
-def write_jsonl(path, rows):
+def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:
     """Write all rows or nothing: a reader never sees half a file."""
     with jsonl_writer(path) as write:
         for row in rows:
             write(row)
 
 
-def write_text(path, text):
-    """All of it or nothing."""
+def write_text(path: Path, text: str) -> None:
+    """Write all of a text or nothing."""
     partial = path.with_name(path.name + ".tmp")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
 @contextlib.contextmanager
-def jsonl_writer(path):
-    """with jsonl_writer(path) as write: write(row). The file is there once the block has ended without an error; after
-    one, only what was there before is."""
+def jsonl_writer(path: str | Path) -> Iterator[Callable[[dict], None]]:
+    """Open a file for `with jsonl_writer(path) as write: write(row)`.
+
+    The file appears when the block ends without an error; after an error, what was there before is left.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
@@ -141,7 +149,7 @@ def jsonl_writer(path):
         with partial.open("w", encoding="utf-8") as file:
             yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
-            os.fsync(file.fileno())
+            os.fsync(file.fileno())  # on disk before it takes the name: a power cut leaves no empty file
         partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)

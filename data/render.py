@@ -4,12 +4,18 @@ SFT, CogPO and evaluation all render through `Renderer.prompt_ids`, so the promp
 prompt that it is evaluated on, token for token.
 """
 
+from __future__ import annotations
+
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
 
 from errors import UserError
+
+if TYPE_CHECKING:  # transformers takes seconds to import, and who only writes records needs no tokenizer
+    from transformers import PreTrainedTokenizerBase
 
 STYLES = {
     # Bespoke-Stratos-17k, Sky-T1 and OpenThoughts-114k: plain-text tags
@@ -22,19 +28,20 @@ STYLES = {
 }
 
 
-def response_text(reasoning, solution, style):
-    """The assistant's text: reasoning, then what is said as the solution (None: nothing follows the reasoning)."""
+def response_text(reasoning: str, solution: str | None, style: str) -> str:
+    """Write the assistant's text in one of STYLES: reasoning, then the solution (None: nothing follows)."""
     before, after = STYLES[style]
     text = before.format(reasoning=reasoning.strip())
     return text if solution is None else text + after.format(solution=solution.strip())
 
 
-def boxed_solution(answer):
+def boxed_solution(answer: str) -> str:
+    """Write the solution that says nothing but the final answer."""
     return f"The final answer is \\boxed{{{answer}}}."
 
 
-def prompt_messages(problem, system=None, instruction="{problem}"):
-    """The messages before the response. instruction: a template around the problem, e.g. Bespoke-Stratos' prefix."""
+def prompt_messages(problem: str, system: str | None = None, instruction: str = "{problem}") -> list[dict]:
+    """Make the messages before the response. instruction: a template around the problem, e.g. Bespoke-Stratos'."""
     user = {"role": "user", "content": instruction.replace("{problem}", problem)}
     return [{"role": "system", "content": system}, user] if system else [user]
 
@@ -53,7 +60,7 @@ class Sequence:
 class Renderer:
     """Renders messages through the tokenizer's own chat template. Raises UserError if there is none."""
 
-    def __init__(self, tokenizer):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
         if not tokenizer.chat_template:
             raise UserError(
                 f"the tokenizer in {tokenizer.name_or_path} has no chat template; use an instruct model, or put a "
@@ -64,16 +71,17 @@ class Renderer:
         question = [{"role": "user", "content": "."}]
         self.opens_thought = self._template(question, add_generation_prompt=True).endswith("<think>\n")
 
-    def prompt_ids(self, messages):
-        """Token ids up to where the assistant's text starts: list[int] with at most one BOS."""
+    def prompt_ids(self, messages: list[dict]) -> list[int]:
+        """Tokenize up to where the assistant's text starts, with at most one BOS. Raises UserError where the template
+        refuses the messages."""
         return self._prompts_ids([messages])[0]
 
-    def sequence(self, messages, response):
-        """messages: the prompt, response: the assistant's text. Returns a Sequence whose last token ends the turn."""
+    def sequence(self, messages: list[dict], response: str) -> Sequence:
+        """Tokenize a prompt and the assistant's text. The last token of the Sequence ends the turn."""
         return self.sequences([(messages, response)])[0]
 
-    def sequences(self, items):
-        """The Sequence of each (messages, response), tokenized together: the tokenizer then uses all cores.
+    def sequences(self, items: list[tuple[list[dict], str]]) -> list[Sequence]:
+        """Tokenize (messages, response) pairs together: the tokenizer then uses all cores.
 
         A response is tokenized on its own: the prompt's tokens never depend on what follows, and the first token of
         the response is supervised in the very context that generation starts from. Where the prompt itself ends in
@@ -87,6 +95,7 @@ class Renderer:
         ]
 
     def _prompts_ids(self, prompts):
+        """Tokenize prompts, and refuse templates that write a second BOS."""
         found = self._encode([self._template(messages, add_generation_prompt=True) for messages in prompts])
         bos = self.tokenizer.bos_token_id
         if bos is not None and any(ids[:2] == [bos, bos] for ids in found):
@@ -97,6 +106,7 @@ class Renderer:
         return self.tokenizer(texts, add_special_tokens=False).input_ids  # the template itself writes the BOS
 
     def _template(self, messages, **kwargs):
+        """Render messages through the tokenizer's chat template."""
         try:
             # Llama 3.x writes the date into its system prompt; a fixed one (3.1's own), or tokens change overnight
             return self.tokenizer.apply_chat_template(messages, tokenize=False, date_string="26 Jul 2024", **kwargs)
@@ -107,8 +117,8 @@ class Renderer:
             ) from None
 
     def _turn_end(self):
-        """Ids that close the assistant's turn, e.g. [<|im_end|>]: what the template puts behind the assistant's text,
-        up to and including the first special token; the EOS if it puts none."""
+        """Find the ids that close the assistant's turn, e.g. [<|im_end|>]: what the template puts behind the
+        assistant's text, up to and including the first special token; the EOS if it puts none."""
         marker = "RESPONSE-GOES-HERE"
         turns = [{"role": "user", "content": "."}, {"role": "assistant", "content": marker}]
         ids = self._encode([self._template(turns).rpartition(marker)[2]])[0]
