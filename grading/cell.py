@@ -87,6 +87,7 @@ def landlock(readable: list[str], box: str) -> bool:
 # --- system calls; their numbers on x86-64 and on ARM (None: not there) ---
 
 FORBIDDEN = {
+    # other processes, the network, and parts of the kernel that no program needs
     "fork": (57, None), "vfork": (58, None), "unshare": (272, 97), "setns": (308, 268),
     "ptrace": (101, 117), "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kcmp": (312, 272),
     "pidfd_open": (434, 434), "pidfd_getfd": (438, 438), "pidfd_send_signal": (424, 424), "tkill": (200, 130),
@@ -126,6 +127,7 @@ def filter_calls(bare: bool) -> bool:
     rules = [(LOAD, 0, 0, MACHINE), (EQUAL, 1, 0, machine), refuse, (LOAD, 0, 0, NUMBER)]
     rules += [(AT_LEAST, 0, 1, 0x40000000), refuse]
 
+    # what is refused whatever its arguments are
     for numbers in (FORBIDDEN | FOLDERS if bare else FORBIDDEN).values():
         rules += [(EQUAL, 0, 1, numbers[column]), refuse] if numbers[column] is not None else []
 
@@ -133,12 +135,14 @@ def filter_calls(bare: bool) -> bool:
     rules += [(EQUAL, 0, 1, CLONE3[column]), (RETURN, 0, 0, FAIL | ENOSYS)]
     rules += [(EQUAL, 0, 4, CLONE[column]), (LOAD, 0, 0, FIRST), (ANY_BIT, 0, 1, THREAD), allow, refuse]
 
+    # what may name this process only, which is 0 for prlimit64
     for name, numbers in OWN.items():
         other_name = 0 if name == "prlimit64" else os.getpid()
         rules += [(EQUAL, 0, 5, numbers[column]), (LOAD, 0, 0, FIRST), (EQUAL, 1, 0, os.getpid())]
         rules += [(EQUAL, 0, 1, other_name), allow, refuse]
     rules.append(allow)
 
+    # into the kernel's form: 8 bytes per rule, and their number and address
     code = (ctypes.c_uint64 * len(rules))(*(a | b << 16 | c << 24 | d << 32 for a, b, c, d in rules))
     program = (ctypes.c_uint64 * 2)(len(rules), ctypes.addressof(code))
     return libc.prctl(SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), *[ctypes.c_ulong(0)] * 2) == 0
@@ -166,6 +170,7 @@ def isolate(order: dict) -> None:
     if order["bare"] and os.getuid() == 0 and not (closed and filtered):
         raise PermissionError("without Landlock and a filter of system calls it could end all of root's processes")
 
+    # last, since they count for this process too
     for name, value in order["limits"].items():
         # NPROC counts all processes of a user: there may be too many already, unless this user has no others
         if name != "RLIMIT_NPROC" or order["uid"] is not None or not filtered:
@@ -232,7 +237,7 @@ def run_program(order: dict) -> None:
             json.dump(result, file, default=plain)
 
 
-def plain(value):
+def plain(value: object) -> object:
     """Return what JSON has instead of a number or array of numpy, or of a deque."""
     if hasattr(value, "tolist"):
         return value.tolist()
@@ -255,10 +260,13 @@ def kill_left() -> None:
 
 def main(order: dict) -> None:
     """Run the program in a child; wait, kill and report here."""
+    # close this process to the program, and become the parent of what it may leave behind
     report = order["report"]
     os.umask(0o022)
     call("prctl", SUBREAPER, 1, 0, 0, 0)
-    call("prctl", DUMPABLE, 0, 0, 0, 0)  # nobody else may open this process's memory and files
+    call("prctl", DUMPABLE, 0, 0, 0, 0)
+
+    # the child; it returns at the end of the program, or raises what the program raises
     pid = os.fork()
     if pid == 0:
         try:
@@ -271,6 +279,7 @@ def main(order: dict) -> None:
         run_program(order)
         return
 
+    # the warden
     ended, _, _ = select.select([os.pidfd_open(pid)], [], [], order["wall"])
     if not ended:
         os.kill(pid, SIGKILL)

@@ -1,4 +1,4 @@
-"""Is the output of a program right? To the letter, and with a tolerance for floats; both verdicts, always.
+"""Compare the output of a program with the expected one: to the letter, and with a tolerance for floats.
 
 Everything here is text or JSON that came out of another process: no object of the program's own is ever compared.
 """
@@ -6,17 +6,21 @@ Everything here is text or JSON that came out of another process: no object of t
 import json
 import math
 from decimal import Decimal, InvalidOperation
+from typing import Any
 
 TOLERANCE = 1e-6  # relative, absolute below 1
 
 
-def as_text(value):
-    """Input or output of a program: a text, or a list of lines as some datasets have it."""
+def as_text(value: Any) -> str:
+    """Return the input or output of a program as a text; it may be a list of lines as some datasets have it."""
     return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def same_text(got, expected):
-    """(exact, tolerant) for printed output: line by line without surrounding blanks; a line of numbers by value."""
+def same_text(got: str, expected: str) -> tuple[bool, bool]:
+    """Return (exact, tolerant) for printed output: line by line without surrounding blanks; a line of numbers by value.
+
+    Whole numbers and words have no tolerance: only an expected word with a decimal point is compared as a float.
+    """
     got, expected = ([line.strip() for line in text.strip().splitlines()] for text in (got, expected))
     if len(got) != len(expected):
         return False, False
@@ -25,42 +29,46 @@ def same_text(got, expected):
     return exact, exact or all(_close_words(a.split(), b.split()) for a, b in lines)
 
 
-def _same_numbers(got, expected):
+def _same_numbers(got: list[str], expected: list[str]) -> bool:
     try:
         return list(map(Decimal, got)) == list(map(Decimal, expected))
     except InvalidOperation:  # no numbers; or a signalling NaN, which raises when it is compared
         return False
 
 
-def _close_words(got, expected):
+def _close_words(got: list[str], expected: list[str]) -> bool:
     return len(got) == len(expected) and all(
         a == b or ("." in b and _close(_number(a), _number(b))) for a, b in zip(got, expected, strict=True)
     )
 
 
-def _number(word):
+def _number(word: str) -> float:
     try:
         return float(word)
     except ValueError:
         return math.nan
 
 
-def _close(a, b):
+def _close(a: float, b: float) -> bool:
     return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
 
 
-def same_value(got, expected, wrapped):
-    """(exact, tolerant) for a function's result, which is JSON text."""
+def same_value(got: str, expected: Any, wrapped: bool) -> tuple[bool, bool]:
+    """Return (exact, tolerant) for a function's result, which is JSON text.
+
+    wrapped: `expected` may be a list that holds the value alone. Raises TypeError if it is nothing that JSON has.
+    """
     try:
         got = json.loads(got)
     except (ValueError, RecursionError):  # a program may well print ten million brackets
         return False, False
+    # both through JSON, which makes lists of tuples and texts of keys
     expected = [expected] + ([expected[0]] if wrapped and isinstance(expected, list) and len(expected) == 1 else [])
     expected = [json.loads(json.dumps(value)) for value in expected]
     return got in expected, any(_close_values(got, value) for value in expected)
 
 
-def _close_values(got, expected):
+def _close_values(got: Any, expected: Any) -> bool:
     if isinstance(got, list) and isinstance(expected, list):
         return len(got) == len(expected) and all(map(_close_values, got, expected))
     if isinstance(got, dict) and isinstance(expected, dict):

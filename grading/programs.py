@@ -4,15 +4,15 @@
     run_tests(program, {"fn_name": "add", "inputs": [[1, 2]], "outputs": [3]}).exact                 # a function
 
 Programs written by models fork, fill the memory, print without end, read what they can and compare equal to everything.
-So every test starts a fresh interpreter with an empty environment in a folder of its own, in the best of two modes:
+So every test starts a fresh interpreter with an empty environment in a folder of its own, in the better of two modes:
 
     bubblewrap    new namespaces: the program sees the interpreter, read-only, and no other file, process or network
     bare          where namespaces are forbidden: Landlock closes the file system
 
-In both, grading/cell.py sets resource limits, becomes a user of its own if this process is root, and loads a filter of
-system calls. When the time is up, everything is killed and deleted. `isolation()` says which mode is in force, what a
-program can still do in it (found by trying) and why nothing better works here. Expected outputs stay in this process,
-which compares text and JSON only. Linux.
+In both, grading/cell.py sets resource limits and loads a filter of system calls; root's programs run as a user of their
+own where that user can read the interpreter. `isolation()` says which way it is, what a program can still do (found by
+trying) and why no better way works here. When the time is up, everything is killed and deleted. Expected outputs stay
+in this process, which compares text and JSON only. Linux.
 """
 
 import builtins
@@ -59,6 +59,18 @@ MODULES = (
     "string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math", "random", "statistics", "itertools",
     "functools", "operator", "io", "sys", "json", "typing",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Way:
+    """Describe a way to isolate programs."""
+
+    bwrap: str | None  # path of bubblewrap's program, "" if there is none; None: bare, without namespaces
+    own_user: bool  # root runs each program as a user that exists for this run only
+
+    def __str__(self) -> str:
+        root = ", as a user of its own" if self.own_user else ", as root without privileges"
+        return ("bare" if self.bwrap is None else "bubblewrap") + root * (os.geteuid() == 0)
 
 
 @dataclass(frozen=True)
@@ -124,7 +136,7 @@ def run_tests(
     limits: Limits = Limits(),
     most: int | None = None,
     wrapped: bool = False,
-    way: "Way | None" = None,
+    way: Way | None = None,
 ) -> Verdict:
     """Run a program on its tests, in order, until one fails. Raises UserError for malformed tests.
 
@@ -153,7 +165,7 @@ def run_tests(
 
 
 def execute(
-    program: str, stdin: str, limits: Limits = Limits(), function: str | None = None, way: "Way | None" = None
+    program: str, stdin: str, limits: Limits = Limits(), function: str | None = None, way: Way | None = None
 ) -> Outcome:
     """Run a program's text once. function: call this one with the JSON arguments in `stdin`; stdout is its result.
 
@@ -170,7 +182,7 @@ def execute(
 
 # --- ways to isolate programs: which work here, what a program can do, and why nothing better works ---
 
-REACH = ("read files of this machine", "start processes", "use the network")
+REACH = ("read files of this machine", "start and end processes", "use the network")
 TRIAL = """
 import os, socket
 def can(action, *words):
@@ -184,18 +196,7 @@ print(can(open, "/etc/passwd"), can(fork), can(socket.create_connection, ("127.0
 """
 
 
-@dataclass(frozen=True)
-class Way:
-    """Describe a way to isolate programs."""
-
-    bwrap: str | None  # path of bubblewrap's program, "" if there is none; None: bare, without namespaces
-    own_user: bool  # root runs each program as a user that exists for this run only
-
-    def __str__(self) -> str:
-        root = ", as a user of its own" if self.own_user else ", as root without privileges"
-        return ("bare" if self.bwrap is None else "bubblewrap") + root * (os.geteuid() == 0)
-
-
+@functools.cache
 def all_ways() -> list[Way]:
     """List the ways to isolate programs, best first, whether they work here or not."""
     # the distribution's program may be allowed what others are not; the package brings one where there is none
