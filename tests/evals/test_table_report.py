@@ -10,6 +10,7 @@ import pytest
 from config import build, read_yaml
 from errors import UserError
 from evals import report
+from evals.charts import chart
 from evals.published import FIGURES, TABLES
 from evals.report import PAPERS, TableConfig, assemble, check, check_rows, levels, write
 from evals.results import Answer, Cell
@@ -119,12 +120,12 @@ def test_a_figure_has_only_what_was_measured():
     assert "The paper's text has no numbers for Figure 6" in text and "| AIME2024 | – | – | – | – |" in text
     drawn = bare("figure6", {("AIME2024", "β = 0.1"): answers("cw")})
     assert "50.0 %<br>1/2 [9.5, 90.5]" in markdown([drawn], {})
-    assert report.chart(drawn) != report.chart(empty)
+    assert chart(drawn) != chart(empty)
 
 
 @pytest.mark.parametrize(("name", "column"), [("figure6", "tailored"), ("table9", "Ours")])
 def test_charts_show_what_was_measured(name, column):
-    charts = [report.chart(bare(name, {("AIME2024", column): answers(letters)})) for letters in ("cwww", "cccw")]
+    charts = [chart(bare(name, {("AIME2024", column): answers(letters)})) for letters in ("cwww", "cccw")]
     assert charts[0] != charts[1]
 
 
