@@ -23,6 +23,7 @@ A cell reads `62.5 % (60/96) [52.5, 71.5]`: accuracy, right answers of all probl
 import asyncio
 import os
 from collections import Counter
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -34,11 +35,13 @@ from errors import UserError
 from evals import benchmarks, report
 from evals import samples as viewer
 from evals.benchmarks.common import BenchmarkConfig
-from evals.cells import measured
+from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing, outdated
-from evals.models import read_facts, resolve, write_facts
-from evals.questions import settings, show_plan, wanted
+from evals.models import Place, read_facts, resolve, write_facts
+from evals.problem import Problem
+from evals.questions import Question, questions, settings_of, show_plan
 from evals.report import TableConfig
+from evals.results import Table
 from evals.served import Ask, Known, draw
 from evals.store import Ledgers, lock
 from grading.programs import exposes_environment, isolation
@@ -126,21 +129,24 @@ FIXED = ("protocol", "system", "instruction", "max_new_tokens", "sampling", "dty
 FREE = tuple(set(Config.__dataclass_fields__) - set(FIXED))
 
 
-def main(cfg):
-    plan = check_config(cfg)
-    asked = settings(cfg)
-    shown = [model for table in plan.values() for model in table.columns.values()] + cfg.compare
+def main(cfg: Config) -> None:
+    """Generate and grade what is missing, then write the tables and pages. Raises UserError where that cannot be done,
+    or was not done altogether."""
+    # what the config asks for; nothing is loaded or written before it is known to be good
+    tables, settings = check_config(cfg), settings_of(cfg)
+    shown = [model for table in tables.values() for model in table.columns.values()] + cfg.compare
     if unused := [name for name in cfg.models if name not in shown]:
         say(f"not evaluated, because no table shows them: {', '.join(unused)}")
     if cfg.plan:
-        return print(show_plan(cfg, plan, asked))
-    problems = [] if cfg.render_only else load_problems(cfg, cfg.benchmarks)
+        return print(show_plan(cfg, tables, settings))
     generates = not (cfg.grade_only or cfg.render_only)
+    problems = [] if cfg.render_only else load_problems(cfg, cfg.benchmarks)
     if not (cfg.generate_only or cfg.render_only):
         check_keys(cfg, problems)
     places = resolve(cfg.models, cfg.runs, shown, cfg.endpoints, offline=not generates, look=not cfg.render_only)
-    once = dict.fromkeys(place for runs in places.values() for place in runs.values())
+    distinct = dict.fromkeys(place for runs in places.values() for place in runs.values())
 
+    # the output folder: of this configuration, and of this run alone
     out = Path(cfg.out)
     free = FREE if any(out.glob("generations*.jsonl")) else tuple(Config.__dataclass_fields__)
     check_output(cfg, out, free)
@@ -149,39 +155,43 @@ def main(cfg):
         raise UserError(f"{out} holds no evaluation yet; run it without --render-only, or set report to another folder")
     held = None if cfg.render_only else lock(out)
     try:
+        # every response that the tables need, and which of them are there
         generations, grades, facts = Ledgers(out, "generations"), Ledgers(out, "grades"), read_facts(out)
         if cfg.render_only:  # a benchmark without responses has no cells: neither its file nor the hub is needed
             problems = load_problems(cfg, {record["benchmark"] for record in generations})
-        rows = wanted(cfg, once, problems, asked, facts["folders"])
-        for path in dict.fromkeys(want.place.path for want in rows if want.key is None):
+        asked = questions(cfg, distinct, problems, settings, facts["folders"])
+        for path in dict.fromkeys(question.place.path for question in asked if question.key is None):
             say(f"no cells of {path}: {out}/models.json knows nothing of its weights")
         if not cfg.render_only:
             claim_output(cfg, out, free)
             write_facts(out, facts)
-        lost = generate_missing(cfg, rows, generations, facts) if generates else []
+
+        # generate, grade, show: each takes up what the one before has appended
+        unanswered = generate_missing(cfg, asked, generations, facts) if generates else []
         if not cfg.generate_only:
-            keys = grade_keys(rows)
+            keys = grade_keys(asked)
             if not cfg.render_only:
-                grade_missing(rows, generations, grades, keys)
+                grade_missing(asked, generations, grades, keys)
             elif count := outdated(keys, generations, grades):
                 say(f"{count} responses have grades of another grader, which do not count; --grade-only grades anew")
-            render(cfg, measured(cfg, plan, asked, places, problems, rows, keys, generations, grades), facts, once)
-            write_pages(cfg, viewer.collected(problems, places, rows, keys, generations, grades))
+            run = Evaluation(settings, places, problems, asked, generations, grades, keys)
+            render(cfg, measured(cfg, tables, run), facts, distinct)
+            write_pages(cfg, viewer.collected(problems, places, asked, keys, generations, grades))
     finally:
         if held is not None:
             os.close(held)
-    if lost:
+    if unanswered:
         raise UserError(
-            f"{len(lost)} of the questions got no answer (the last one: {lost[-1][1]}); every answer is kept, run the "
-            f"same command again to go on"
+            f"{len(unanswered)} of the questions got no answer (the last one: {unanswered[-1][1]}); every answer is "
+            f"kept, run the same command again to resume"
         )
 
 
 # --- what to do ---
 
 
-def check_config(cfg):
-    """{table name: TableConfig}, checked against `models`. Raises UserError for what is wrong on paper."""
+def check_config(cfg: Config) -> dict[str, TableConfig]:
+    """Return {name: TableConfig} of the tables to show. Raises UserError for what is wrong on paper."""
     check_endpoints(cfg.endpoints)
     at_least_one(cfg, "batch_size")
     check_folder(cfg.report or cfg.out)
@@ -193,15 +203,15 @@ def check_config(cfg):
     for key, template in (templates | {"instruction": cfg.instruction}).items():
         if template is not None and "{problem}" not in template:
             raise UserError(f"config key {key} must contain {{problem}}, not {template!r}")
-    plan = cfg.tables or {"table": TableConfig(cfg.title, {name: name for name in cfg.models})}
-    for name, table in plan.items():
+    tables = cfg.tables or {"table": TableConfig(cfg.title, {name: name for name in cfg.models})}
+    for name, table in tables.items():
         report.check(name, table, cfg.models)
-    report.check_rows(plan, {name: benchmarks.row_of(name, b) for name, b in cfg.benchmarks.items()})
-    return plan
+    report.check_rows(tables, {name: benchmarks.row_of(name, b) for name, b in cfg.benchmarks.items()})
+    return tables
 
 
-def check_keys(cfg, problems):
-    """Raises UserError where programs that models wrote could read an API key out of this process's environment."""
+def check_keys(cfg: Config, problems: list[Problem]) -> None:
+    """Raise UserError where programs that models wrote could read an API key out of this process's environment."""
     keys = [e.api_key_env for e in cfg.endpoints.values() if os.environ.get(e.api_key_env)]
     tested = next((p.benchmark for p in problems if benchmarks.runs_programs(p.extra["kind"])), None)
     if keys and tested and exposes_environment():
@@ -211,8 +221,9 @@ def check_keys(cfg, problems):
         )
 
 
-def load_problems(cfg, names):
-    """Their problems. With --render-only a benchmark that cannot be read has no cells; else it is an error."""
+def load_problems(cfg: Config, names: Collection[str]) -> list[Problem]:
+    """Read the problems of these benchmarks. Raises UserError for one that cannot be read; with --render-only it has no
+    cells."""
     problems = []
     for name in filter(names.__contains__, cfg.benchmarks):
         try:
@@ -227,46 +238,47 @@ def load_problems(cfg, names):
 # --- doing it ---
 
 
-def generate_missing(cfg, rows, generations, facts):
-    """Generate and append every response that is not there yet. Returns what endpoints failed to answer."""
-    missing = {}  # place -> {key: Wanted}
-    for want in rows:
-        if want.key not in generations:
-            missing.setdefault(want.place, {}).setdefault(want.key, want)
+def generate_missing(cfg: Config, asked: list[Question], generations: Ledgers, facts: dict) -> list:
+    """Generate and append every response that is not there yet. Returns [(question, why)] of what nobody answered."""
+    missing = {}  # place -> {key: Question}
+    for question in asked:
+        if question.key not in generations:
+            missing.setdefault(question.place, {}).setdefault(question.key, question)
 
-    def keep(want, made):
-        problem = want.problem
+    def keep(question, made):
+        problem = question.problem
         record = {
-            "key": want.key,
-            "model": want.place.path,
+            "key": question.key,
+            "model": question.place.path,
             "benchmark": problem.benchmark,
             "problem_id": problem.id,
-            "sample": want.sample,
+            "sample": question.sample,
         }
         generations.append(record | made | problem.extra.get("record", {}), problem.private)
 
-    served = [want for place, wants in missing.items() if place.endpoint for want in wants.values()]
-    lost = ask_endpoints(cfg, served, generations, keep) if served else []
-    for place, wants in missing.items():
+    # servers first: they are all asked at a time, the folders' models follow one by one
+    served = [question for place, batch in missing.items() if place.endpoint for question in batch.values()]
+    unanswered = ask_endpoints(cfg, served, generations, keep) if served else []
+    for place, batch in missing.items():
         if not place.endpoint:
-            wants = {key: want for key, want in wants.items() if key not in generations}  # two folders, one content
-            if wants:
-                tokens, seconds = generate_here(cfg, place.folder, wants, keep)
+            batch = {key: question for key, question in batch.items() if key not in generations}  # a copied folder
+            if batch:
+                tokens, seconds = generate_here(cfg, place.folder, batch, keep)
                 speed = facts["speed"].setdefault(place.path, [0, 0.0])
                 speed[0], speed[1] = speed[0] + tokens, speed[1] + seconds
                 write_facts(cfg.out, facts)
-    return lost
+    return unanswered
 
 
-def generate_here(cfg, folder, wants, keep):
-    """Generate the responses to `wants` in this process. Returns (tokens, seconds)."""
+def generate_here(cfg: Config, folder: str, batch: dict[str, Question], keep: Callable) -> tuple[int, float]:
+    """Generate the responses to {key: Question} in this process. Returns (tokens, seconds)."""
     from model.generate import Sampling, respond  # torch and transformers: seconds that nothing else here needs
 
     asked = {
-        key: (want.messages, Sampling(**want.settings.sampling, max_new_tokens=want.settings.max_new_tokens))
-        for key, want in wants.items()
+        key: (q.messages, Sampling(**q.settings.sampling, max_new_tokens=q.settings.max_new_tokens))
+        for key, q in batch.items()
     }
-    return respond(folder, asked, lambda key, made: keep(wants[key], made), cfg.batch_size, cfg.dtype)
+    return respond(folder, asked, lambda key, made: keep(batch[key], made), cfg.batch_size, cfg.dtype)
 
 
 def ask_endpoints(cfg, missing, generations, keep):
@@ -297,17 +309,17 @@ def ask_endpoints(cfg, missing, generations, keep):
 # --- showing it ---
 
 
-def render(cfg, shown, facts, places):
+def render(cfg: Config, tables: list[Table], facts: dict, places: Iterable[Place]) -> None:
     """Write the tables and charts; print the tables."""
     made = {place.path: facts["speed"][place.path] for place in places if place.path in facts["speed"]}
     speeds = {path: f"{tokens / seconds:.0f} tokens/s" for path, (tokens, seconds) in made.items()}
     folder = cfg.report or cfg.out
-    print(report.write(folder, cfg.title, shown, speeds))
+    print(report.write(folder, cfg.title, tables, speeds))
     say(f"written: {folder}/table.md, table.html, table.tex, table.png; generations and grades: {cfg.out}")
 
 
-def write_pages(cfg, items):
-    """The responses themselves: samples.html, and compare.html of two models. items: of evals/samples.py."""
+def write_pages(cfg: Config, items: list[dict]) -> None:
+    """Write the responses themselves: samples.html, and compare.html of two models. items: of evals/samples.py."""
     if items:
         folder = Path(cfg.report or cfg.out)
         viewer.write_samples(folder / "samples.html", cfg.title, items)

@@ -1,55 +1,77 @@
-"""From graded responses to the cells of the tables: which rows there are, and which of them are complete."""
+"""From graded responses to the cells of the tables: which rows there are, and which of their cells are complete."""
+
+from collections import defaultdict
+from dataclasses import dataclass
 
 from evals import benchmarks
-from evals.report import assemble
-from evals.results import Answer, Cell
+from evals.models import Place
+from evals.problem import Problem
+from evals.questions import Question, Settings
+from evals.report import TableConfig, assemble
+from evals.results import Answer, Cell, Table
+from evals.store import Ledgers
 
 
-def measured(cfg, plan, asked, places, problems, wanted, keys, generations, grades):
-    """[Table] for every table of `plan`. A cell with a response that is missing or not graded is left out.
+@dataclass(frozen=True)
+class Evaluation:
+    """What was asked, answered and graded. settings: {benchmark: how it is asked}. places: {model: {run: Place}}.
+    grade_keys: {(generation's key, problem): its grade's key} (evals/grade.py)."""
 
-    asked: {benchmark: Settings}. places: {model: {run: Place}}. wanted, keys: of evals.questions and evals.grade.
-    """
-    samples = {}  # (place, problem) -> keys of its generations, one a sample
-    for want in wanted:
-        samples.setdefault((want.place, want.problem), []).append(want.key)
-    rows, read = lines(cfg, problems), {}
+    settings: dict[str, Settings]
+    places: dict[str, dict[str, Place]]
+    problems: list[Problem]
+    questions: list[Question]
+    generations: Ledgers
+    grades: Ledgers
+    grade_keys: dict
+
+
+def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table]:
+    """Return the Table of every TableConfig. A cell with a response that is missing or not graded is left out."""
+    samples = defaultdict(list)  # (place, problem) -> keys of its generations, one a sample
+    for question in run.questions:
+        samples[question.place, question.problem].append(question.key)
+    rows = rows_of(cfg, run.problems)
     papers = {name: row for name, b in cfg.benchmarks.items() if (row := benchmarks.row_of(name, b))}
-    dtypes, isolations = {}, {}  # {generation's key: its compute dtype}; {benchmark: {what its programs ran in}}
+    # every answer is read once, however many tables and rows show it; notes need what it was computed and run in
+    answers, dtypes, isolations = {}, {}, defaultdict(set)
 
     def answer(key, problem):
+        """The Answer of one response, None if it is missing or not graded."""
         place = key, problem
-        if place not in read and key in generations and keys[place] in grades:
-            made, grade = generations[key], grades[keys[place]]
+        if place not in answers and key in run.generations and run.grade_keys[place] in run.grades:
+            made, grade = run.generations[key], run.grades[run.grade_keys[place]]
             vote = None if benchmarks.runs_programs(problem.extra["kind"]) else grade["extracted"]
-            read[place] = Answer(grade["status"], made["tokens"], vote)
+            answers[place] = Answer(grade["status"], made["tokens"], vote)
             dtypes[key] = made.get("dtype")
-            isolations.setdefault(problem.benchmark, set()).add(grade.get("isolation"))
-        return read.get(place)
+            isolations[problem.benchmark].add(grade.get("isolation"))
+        return answers.get(place)
 
     def cell(model, row):
+        """The Cell of one model and row, None unless every response is there."""
         runs = {
-            run: {problem.id: [answer(key, problem) for key in samples[place, problem]] for problem in rows[row]}
-            for run, place in places[model].items()
+            name: {problem.id: [answer(key, problem) for key in samples[place, problem]] for problem in rows[row]}
+            for name, place in run.places[model].items()
         }
-        whole = all(None not in answers for run in runs.values() for answers in run.values())
-        return Cell(runs) if whole and rows[row] else None
+        complete = all(None not in found for by_problem in runs.values() for found in by_problem.values())
+        return Cell(runs) if complete and rows[row] else None
 
-    tables = []
-    for name, table in plan.items():
+    shown = []
+    for name, table in tables.items():
         cells = {(row, column): cell(model, row) for row in rows for column, model in table.columns.items()}
         cells = {place: value for place, value in cells.items() if value is not None}
-        below = notes(cfg, asked, problems, cells, isolations)
-        used = {
-            column: {dtypes.get(key) for place in places[model].values() for p in problems for key in samples[place, p]}
+        below = notes(cfg, run, cells, isolations)
+        computed = {
+            column: {dtypes.get(key) for place in run.places[model].values() for p in run.problems
+                     for key in samples[place, p]}
             for column, model in table.columns.items()
-        }
-        tables.append(assemble(name, table, list(rows), cells, below + mixed(used), papers))
-    return tables
+        }  # fmt: skip
+        shown.append(assemble(name, table, list(rows), cells, below + dtype_note(computed), papers))
+    return shown
 
 
-def lines(cfg, problems):
-    """{row of the tables: its problems}: one for every benchmark, and one for each group where it is split."""
+def rows_of(cfg, problems: list[Problem]) -> dict[str, list[Problem]]:
+    """Return {row of the tables: its problems}: a row for every benchmark, and one for each group where it is split."""
     rows = {}
     for name, benchmark in cfg.benchmarks.items():
         rows[name] = [problem for problem in problems if problem.benchmark == name]
@@ -59,42 +81,41 @@ def lines(cfg, problems):
     return rows
 
 
-def mixed(used):
-    """A line if responses were not all computed in one dtype, which alone can turn some of them. used: {column:
-    dtypes, None where a server or nothing answered}."""
-    used = {column: sorted(dtypes - {None}) for column, dtypes in used.items()}
-    if len(set().union(*used.values())) < 2:
+def dtype_note(computed: dict[str, set]) -> list[str]:
+    """Return a line if responses were not all computed in one dtype, which alone can turn some of them. computed:
+    {column: dtypes, None where a server or nothing answered}."""
+    computed = {column: sorted(dtypes - {None}) for column, dtypes in computed.items()}
+    if len(set().union(*computed.values())) < 2:
         return []
-    return ["Computed in " + ", ".join(f"{' and '.join(d)} ({column})" for column, d in used.items() if d) + "."]
+    return ["Computed in " + ", ".join(f"{' and '.join(d)} ({column})" for column, d in computed.items() if d) + "."]
 
 
-def notes(cfg, asked, problems, cells, isolations):
-    """The config's notes, what is special about a benchmark, how the responses were drawn, what the intervals are."""
-    own = {name: [problem for problem in problems if problem.benchmark == name] for name in cfg.benchmarks}
-    special = [
-        line
-        for name, b in cfg.benchmarks.items()
-        if own[name]
-        for line in benchmarks.notes(name, b, own[name], sorted(isolations.get(name, set()) - {None}))
-    ]
-    ways = {}
-    for name, how in asked.items():
-        ways.setdefault(how_drawn(how), []).append(name)
-    text = " ".join(f"{way}." if len(ways) == 1 else f"{', '.join(names)}: {way}." for way, names in ways.items())
+def notes(cfg, run: Evaluation, cells: dict, isolations: dict[str, set]) -> list[str]:
+    """Return the config's notes, what is special about a benchmark, how the responses were drawn, what the intervals
+    are. isolations: {benchmark: what its programs ran in}."""
+    lines = list(cfg.notes)
+    for name, benchmark in cfg.benchmarks.items():
+        if own := [problem for problem in run.problems if problem.benchmark == name]:
+            lines += benchmarks.notes(name, benchmark, own, sorted(isolations.get(name, set()) - {None}))
+    # benchmarks that are asked in the same way share a sentence
+    asked = defaultdict(list)
+    for name, settings in run.settings.items():
+        asked[how_drawn(settings)].append(name)
+    text = " ".join(f"{way}." if len(asked) == 1 else f"{', '.join(names)}: {way}." for way, names in asked.items())
     text += " Brackets: 95 % Wilson interval"
-    if any(how.samples > 1 for how in asked.values()):
+    if any(settings.samples > 1 for settings in run.settings.values()):
         text += ", with several responses a problem a bootstrap over problems"
     several = any(len(cell.runs) > 1 for cell in cells.values())
     text += "; several seeds: the mean over them, each seed below, a bootstrap over problems." if several else "."
-    return [*cfg.notes, *special, text]
+    return [*lines, text]
 
 
-def how_drawn(how):
-    """One response a problem, greedy, at most 256 tokens"""
-    sampling = how.sampling
-    count = "One response" if how.samples == 1 else f"{how.samples} responses"
+def how_drawn(settings: Settings) -> str:
+    """Say how a benchmark is asked: "One response a problem, greedy, at most 256 tokens"."""
+    sampling = settings.sampling
+    count = "One response" if settings.samples == 1 else f"{settings.samples} responses"
     way = "greedy"
     if sampling["temperature"]:
         way = f"temperature {sampling['temperature']:g}, top_p {sampling['top_p']:g}"
         way += f", top_k {sampling['top_k']}" if sampling["top_k"] else ""
-    return f"{count} a problem, {way}, at most {how.max_new_tokens} tokens"
+    return f"{count} a problem, {way}, at most {settings.max_new_tokens} tokens"

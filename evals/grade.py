@@ -15,7 +15,9 @@ from pathlib import Path
 
 import grading
 from evals.benchmarks import family, runs_programs
-from evals.store import key_of
+from evals.problem import Problem
+from evals.questions import Question
+from evals.store import Ledgers, key_of
 from grading import Grade
 from grading.programs import isolation
 from progress import Progress
@@ -23,23 +25,21 @@ from progress import Progress
 UNANSWERED = ("refused", "filtered")  # finish_reason of a question that the server would not answer
 
 
-def grade_keys(wanted):
-    """{(generation's key, problem): its grade's key}, which covers the response, the right answer and the grader.
+def grade_keys(questions: list[Question]) -> dict[tuple[str, Problem], str]:
+    """Return {(generation's key, problem): its grade's key}: a hash of the response, the right answer and the grader.
 
     Two problems with one prompt share the response; each has its own grade.
     """
     rules = {}  # problem -> what its grade depends on beside the response
-    for want in wanted:
-        if want.problem not in rules:
-            # options, tolerance, the content of tests; not where the tests lie
-            extra = {key: value for key, value in want.problem.extra.items() if key != "tests"}
-            extra = json.dumps(extra, sort_keys=True).encode()
-            rules[want.problem] = {
-                "answer": want.problem.gold,
-                "extra": hashlib.sha256(extra).hexdigest()[:32],
-                "grader": grader_id(want.problem.extra["kind"]),
-            }
-    return {(want.key, want.problem): key_of(generation=want.key, **rules[want.problem]) for want in wanted if want.key}
+    for problem in dict.fromkeys(question.problem for question in questions):
+        # options, tolerance, the content of tests; not where the tests lie
+        extra = {key: value for key, value in problem.extra.items() if key != "tests"}
+        rules[problem] = {
+            "answer": problem.gold,
+            "extra": hashlib.sha256(json.dumps(extra, sort_keys=True).encode()).hexdigest()[:32],
+            "grader": grader_id(problem.extra["kind"]),
+        }
+    return {(q.key, q.problem): key_of(generation=q.key, **rules[q.problem]) for q in questions if q.key}
 
 
 @functools.cache
@@ -79,28 +79,28 @@ def _imported(node: ast.AST) -> list[str]:
     return []
 
 
-def outdated(keys: dict, generations, grades) -> int:
+def outdated(keys: dict, generations: Ledgers, grades: Ledgers) -> int:
     """Return how many responses have a grade, and none by the grader as it is now."""
     missing = {key for (key, problem), graded in keys.items() if key in generations and graded not in grades}
     return len(missing & {grade["generation"] for grade in grades})
 
 
-def grade_missing(wanted, generations, grades, keys):
+def grade_missing(questions: list[Question], generations: Ledgers, grades: Ledgers, keys: dict) -> None:
     """Grade and append what has no grade yet, each as soon as it is known. keys: of `grade_keys`."""
-    there = [want for want in wanted if want.key in generations]
-    todo = {key: want for want in there if (key := keys[want.key, want.problem]) not in grades}
-
-    def grade(want):
-        made = generations[want.key]
-        if made["finish_reason"] in UNANSWERED:
-            return Grade("no_answer", None, made["detail"])
-        return family(want.problem.extra["kind"]).grade(want.problem, made["text"], made["finish_reason"] == "stop")
-
+    answered = [question for question in questions if question.key in generations]
+    todo = {key: q for q in answered if (key := keys[q.key, q.problem]) not in grades}
     if not todo:
         return
+
+    def grade(question):
+        made, problem = generations[question.key], question.problem
+        if made["finish_reason"] in UNANSWERED:
+            return Grade("no_answer", None, made["detail"])
+        return family(problem.extra["kind"]).grade(problem, made["text"], made["finish_reason"] == "stop")
+
     # threads only wait: comparing and running programs is done in processes of their own
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(len(todo), "grade", unit="answers") as bar:
-        running = {pool.submit(grade, want): key for key, want in todo.items()}
+        running = {pool.submit(grade, question): key for key, question in todo.items()}
         try:
             for future in as_completed(running):
                 key, verdict = running[future], future.result()
@@ -120,6 +120,6 @@ def grade_missing(wanted, generations, grades, keys):
                     record["isolation"] = isolation()
                 grades.append(record, problem.private)
                 bar.update(1)
-        except BaseException:
+        except BaseException:  # what is not begun is not waited for, after Ctrl-C above all
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -1,11 +1,12 @@
 """What is to be generated: every model, problem and sample with its prompt, its sampling and the key of its content."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from data.render import prompt_messages
 from errors import UserError
 from evals.benchmarks import TITLES, family, kind_of
-from evals.models import identity
+from evals.models import Place, identity
 from evals.problem import Problem
 from evals.protocols import PROTOCOLS, Protocol
 from evals.published import SIZES
@@ -30,25 +31,28 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """One response. key: of the generation, None if nothing is known of the model. place: evals.models.Place."""
+class Question:
+    """One response that is asked for. key: of the generation, None if nothing is known of the model."""
 
     key: str | None
-    place: object
+    place: Place
     problem: Problem
     sample: int
     messages: list
     settings: Settings
 
 
-def protocol_of(cfg):
+def protocol_of(cfg) -> Protocol:
     return PROTOCOLS[cfg.protocol] if cfg.protocol else PLAIN
 
 
-def settings(cfg):
-    """{benchmark: Settings}: the protocol's numbers where the config says nothing else."""
+def settings_of(cfg) -> dict[str, Settings]:
+    """Return {benchmark: Settings}, with the protocol's numbers where the config says nothing else.
+
+    Raises UserError for numbers that cannot be meant."""
     found = {}
     for name, benchmark in cfg.benchmarks.items():
+        # a benchmark's own value before the config's, and that before the protocol's
         protocol, kind = protocol_of(cfg), kind_of(name, benchmark)
         own = {key: value for key, value in vars(cfg.sampling).items() if value is not None}
         sampling = {key: getattr(protocol, key, default) for key, default in GREEDY.items()} | own
@@ -78,41 +82,43 @@ def _first(*values):
     return next((value for value in values if value is not None), None)
 
 
-def wanted(cfg, places, problems, asked, cache):
-    """[Wanted] of every place (each once), problem and sample. problems: of all benchmarks. asked: {benchmark:
-    Settings}. cache: of model contents, updated."""
-    prompts = {problem: _messages(problem, asked[problem.benchmark], cfg.protocol) for problem in problems}
-    rows = []
+def questions(
+    cfg, places: Iterable[Place], problems: list[Problem], settings: dict[str, Settings], contents: dict
+) -> list[Question]:
+    """Return a Question for every place (each once), problem and sample. problems: of all benchmarks. contents: cache
+    of what model folders hold (evals.models.model_content), updated."""
+    prompts = {problem: _messages(problem, settings[problem.benchmark], cfg.protocol) for problem in problems}
+    found = []
     for place in places:
-        model = identity(place, cfg.endpoints, cache)
+        model = identity(place, cfg.endpoints, contents)
         for problem, messages in prompts.items():
-            how = asked[problem.benchmark]
-            for sample in range(how.samples):
-                key = generation_key(place, model, messages, how, cfg.dtype, sample) if model else None
-                rows.append(Wanted(key, place, problem, sample, messages, how))
-    return rows
+            asked = settings[problem.benchmark]
+            for sample in range(asked.samples):
+                key = generation_key(place, model, messages, asked, cfg.dtype, sample) if model else None
+                found.append(Question(key, place, problem, sample, messages, asked))
+    return found
 
 
-def _messages(problem, how, protocol):
-    template = how.template or family(problem.extra["kind"]).instruction(problem, protocol)
-    return prompt_messages(problem.question, how.system, template)
+def _messages(problem, settings, protocol):
+    template = settings.template or family(problem.extra["kind"]).instruction(problem, protocol)
+    return prompt_messages(problem.question, settings.system, template)
 
 
-def generation_key(place, model, messages, how, dtype, sample):
-    """Hash of all that a response depends on. A server's dtype is its own affair."""
+def generation_key(place: Place, model: str | dict, messages: list, settings: Settings, dtype: str, sample: int) -> str:
+    """Return a hash of all that a response depends on. A server's dtype is its own affair."""
     mine = {} if place.endpoint else {"dtype": dtype}
     return key_of(
         model=model,
         messages=messages,
-        sampling=how.sampling,
-        max_new_tokens=how.max_new_tokens,
+        sampling=settings.sampling,
+        max_new_tokens=settings.max_new_tokens,
         sample=sample,
         **mine,
     )
 
 
-def show_plan(cfg, tables, asked):
-    """The text that --plan prints: responses and tokens for the models of `tables`. asked: {benchmark: Settings}."""
+def show_plan(cfg, tables: dict, settings: dict[str, Settings]) -> str:
+    """Return the text that --plan prints: responses and tokens for the models of `tables`."""
     counts = {}
     for name, benchmark in cfg.benchmarks.items():
         size = SIZES.get(TITLES.get(kind_of(name, benchmark)))
@@ -121,7 +127,7 @@ def show_plan(cfg, tables, asked):
             raise UserError(
                 f"--plan knows the sizes of Table 7; say how many problems {name} has: benchmarks.{name}.limit"
             )
-        counts[name] = size * asked[name].samples
+        counts[name] = size * settings[name].samples
     models = {model for table in tables.values() for model in table.columns.values()}
     places = sum(len(cfg.runs) if "{run}" in cfg.models[model] else 1 for model in models)
     responses = places * sum(counts.values())

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from evals import benchmarks
 from evals import samples as viewer
 from evals.benchmarks.common import BenchmarkConfig
-from evals.cells import measured
+from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing
 from evals.models import Place
-from evals.questions import settings, wanted
+from evals.questions import questions, settings_of
 from evals.report import TableConfig
 from evals.store import Ledgers
 from evals.tables import markdown
@@ -44,8 +44,8 @@ def showed(out, cfg, respond, dtypes=("float32",), table=None):
     """(the only Table, the viewer's items, {problem id: grade record}) of one model. respond: problem, sample -> text;
     dtypes: of its responses, in turn."""
     problems = [p for name, b in cfg.benchmarks.items() for p in benchmarks.load(name, b, "", True)]
-    asked, place = settings(cfg), Place("folder")
-    rows = wanted(cfg, [place], problems, asked, {"folder": [[], "hash"]})
+    settings, place = settings_of(cfg), Place("folder")
+    rows = questions(cfg, [place], problems, settings, {"folder": [[], "hash"]})
     generations, grades = Ledgers(out, "generations"), Ledgers(out, "grades")
     for number, want in enumerate(rows):
         if want.key not in generations:
@@ -55,7 +55,7 @@ def showed(out, cfg, respond, dtypes=("float32",), table=None):
     keys = grade_keys(rows)
     grade_missing(rows, generations, grades, keys)
     places, plan = {"m": {"": place}}, {"t": table or TableConfig("T", {"m": "m"})}
-    (table,) = measured(cfg, plan, asked, places, problems, rows, keys, generations, grades)
+    (table,) = measured(cfg, plan, Evaluation(settings, places, problems, rows, generations, grades, keys))
     items = viewer.collected(problems, places, rows, keys, generations, grades)
     return table, items, {record["problem_id"]: record for record in grades}
 

@@ -8,7 +8,7 @@ from errors import UserError
 from evals.benchmarks.common import BenchmarkConfig
 from evals.models import Place, resolve
 from evals.problem import Problem
-from evals.questions import settings, wanted
+from evals.questions import questions, settings_of
 from evals.store import key_of
 
 
@@ -47,18 +47,18 @@ CONTENT = {"folder": [[], "hash"]}  # as evals.models.model_content remembers a 
 
 
 def keys(cfg, place=HERE):
-    return [row.key for row in wanted(cfg, [place], [PROBLEM], settings(cfg), CONTENT)]
+    return [row.key for row in questions(cfg, [place], [PROBLEM], settings_of(cfg), CONTENT)]
 
 
 def test_protocols_and_what_overrides_them():
     cfg = Cfg("r1", benchmarks={"AIME2024": BenchmarkConfig(), "MATH-500": BenchmarkConfig(samples=2)})
-    found = settings(cfg)
+    found = settings_of(cfg)
     assert (found["AIME2024"].samples, found["MATH-500"].samples) == (64, 2)
     assert found["AIME2024"].sampling == {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "seed": 0}
     assert found["AIME2024"].max_new_tokens == 32768 and found["AIME2024"].template is None
     cfg.samples, cfg.sampling.top_k, cfg.max_new_tokens, cfg.instruction = 3, 20, 100, "Q: {problem}"
     cfg.benchmarks["MATH-500"].max_new_tokens, cfg.benchmarks["MATH-500"].instruction = 50, "M: {problem}"
-    found = settings(cfg)
+    found = settings_of(cfg)
     assert [(s.samples, s.max_new_tokens, s.template) for s in found.values()] == [
         (3, 100, "Q: {problem}"),
         (2, 50, "M: {problem}"),
@@ -66,13 +66,13 @@ def test_protocols_and_what_overrides_them():
     assert found["AIME2024"].sampling == {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "seed": 0}
     cfg.sampling.temperature = 0.0
     with pytest.raises(UserError, match="3 samples of AIME2024 at temperature 0"):
-        settings(cfg)
+        settings_of(cfg)
 
 
 @pytest.mark.parametrize(("key", "value"), [("temperature", -1.0), ("top_p", 0.0), ("top_p", 1.5), ("top_k", -1)])
 def test_impossible_sampling_is_refused(key, value):
     with pytest.raises(UserError, match="sampling"):
-        settings(Cfg(sampling=Sampling(**({"temperature": 1.0} | {key: value}))))
+        settings_of(Cfg(sampling=Sampling(**({"temperature": 1.0} | {key: value}))))
 
 
 def test_a_greedy_response_keeps_its_key_whatever_does_not_matter_to_it():
