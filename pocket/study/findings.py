@@ -9,17 +9,25 @@ difference of each (mixture, seed), which asks whether another training would di
 import json
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-
 from data.records import iter_jsonl
 from errors import UserError
-from evals.charts import COLOURS
 from evals.models import read_facts
 from evals.stats import holm, sign_flip
 from evals.tables import markdown_rows
+from pocket.study.design import (
+    AS_MANY,
+    LOSSES,
+    METHODS,
+    ORDERS,
+    SETS,
+    Replicate,
+    StudyConfig,
+    chosen_file,
+    count_records,
+    evaluation_folder,
+)
+
+Answers = dict[tuple[str, int], dict[str, bool]]  # of a method: {(mixture, seed): {problem id: is it right?}}
 
 QUESTIONS = [  # what is asked, a run, the run it is compared with
     ("CRV+SFT beats SFT", "crv_sft", "sft"),
@@ -37,13 +45,15 @@ QUESTIONS = [  # what is asked, a run, the run it is compared with
     ("CogPO beats β-DPO", "cogpo", "beta_dpo"),
     ("CogPO beats SimPO", "cogpo", "simpo"),
 ]
-GAPS = {"s": "small", "m": "medium", "l": "large"}
 
 
-def read_answers(folder):
-    """{model folder: {problem id: right}} of an evaluate.py output folder, which holds the responses of equal models
-    once. Raises UserError where a model has several responses to a problem, so that it is not clear which one counts,
-    and where one has no grade."""
+def read_answers(folder: str | Path) -> dict[str, dict[str, bool]]:
+    """Read {model folder: {problem id: is it right?}} from an evaluate.py output folder, which holds the responses of
+    equal models once.
+
+    Raises UserError where a model has several responses to a problem, so that it is not clear which one counts, and
+    where one has no grade.
+    """
     status = {row["generation"]: row["status"] for _, row in iter_jsonl(Path(folder) / "grades.jsonl")}
     answers = {}
     for _, row in iter_jsonl(Path(folder) / "generations.jsonl"):
@@ -58,18 +68,19 @@ def read_answers(folder):
                 f"folder and evaluate again"
             )
         answers[model][problem] = status[row["key"]] == "correct"
+
+    # a model whose weights are those of another one has that one's responses
     content = {model: hash for model, (_, hash) in read_facts(folder)["folders"].items()}
     by_content = {content[model]: right for model, right in answers.items() if model in content}
     return answers | {model: by_content[hash] for model, hash in content.items() if hash in by_content}
 
 
-def num_records(file):
-    return sum(1 for _ in iter_jsonl(file))
+def compare(ours: Answers, theirs: Answers) -> dict:
+    """Compare two methods.
 
-
-def compare(ours, theirs):
-    """ours, theirs: {(mixture, seed): {problem id: right}} of two runs. {"points": {mixture: difference in percentage
-    points}, "p": {mixture: p over problems}, "runs": [difference of each run], "p_runs": p over runs}."""
+    Returns {"points": {mixture: difference in percentage points}, "p": {mixture: p over problems}, "runs": [difference
+    of each run], "p_runs": p over runs}.
+    """
     found = {"points": {}, "p": {}, "runs": [], "p_runs": 1.0}
     gains = []
     for mixture in dict.fromkeys(mixture for mixture, _ in ours):
@@ -93,31 +104,27 @@ settings. The teacher is a script and the student tiny: docs/pocket-study.md say
 """
 
 
-def write_report(cfg, methods, sets):
-    """Write answers.md and answers.png into the study's folder.
-
-    cfg: a StudyConfig. methods: names of the runs. sets: {run of the SFT stage: a file with as many records as it has}.
-    """
-    graded = {mixture: read_answers(f"{cfg.out}/{mixture}/study") for mixture in cfg.mixtures}
-    folder = "{out}/{mixture}/seed{seed}/{name}/model"
-    runs = {  # {method: {(mixture, seed): {problem id: right}}}
-        name: {
-            (mixture, seed): graded[mixture][folder.format(out=cfg.out, mixture=mixture, seed=seed, name=name)]
+def write_report(cfg: StudyConfig) -> None:
+    """Write answers.md and answers.png into the study's folder."""
+    # what every method answered, in every mixture and seed
+    graded = {mixture: read_answers(evaluation_folder(cfg, mixture, "study")) for mixture in cfg.mixtures}
+    answers = {"base": {(mixture, 0): graded[mixture][cfg.student] for mixture in cfg.mixtures}}
+    for name in METHODS:
+        answers[name] = {
+            (mixture, seed): graded[mixture][Replicate(cfg, mixture, seed).model(name)]
             for mixture in cfg.mixtures
             for seed in cfg.seeds
         }
-        for name in methods
-    }
-    orders = [(f"s/m/l beats {'/'.join(name[-3:])}", "cogpo", name) for name in methods if name.startswith("cogpo_")]
+
+    # the questions, and those about the orders of β
+    orders = [(f"s/m/l beats {'/'.join(order)}", "cogpo", f"cogpo_{order}") for order in ORDERS]
     questions = [*QUESTIONS, *orders]
-    found = [compare(runs[ours], runs[theirs]) for _, ours, theirs in questions]
+    found = [compare(answers[ours], answers[theirs]) for _, ours, theirs in questions]
     corrected = holm([answer["p_runs"] for answer in found])
-    out = Path(cfg.out)
-    base = {(mixture, 0): graded[mixture][cfg.student] for mixture in cfg.mixtures}
     text = [
         "## Accuracy",
         "",
-        *_accuracies({"base": base} | runs, cfg.mixtures),
+        *_accuracies(answers, cfg.mixtures),
         "",
         "Percent of the test problems, greedy: the mean over the seeds, then each seed.",
         "",
@@ -128,20 +135,20 @@ def write_report(cfg, methods, sets):
         LEGEND.format(number=len(questions)),
         "## Training sets: examples, fewest to most of a seed",
         "",
-        *_sizes(cfg, sets),
+        *_sizes(cfg),
         "",
         "## Settings: mean validation accuracy of each trial, the chosen one bold",
         "",
         *_settings(cfg),
     ]
-    (out / "answers.md").write_text("\n".join(text) + "\n")
-    _plot(questions, found, list(cfg.mixtures), len(cfg.seeds), out / "answers.png")
+    (Path(cfg.out) / "answers.md").write_text("\n".join(text) + "\n")
+    _plot(questions, found, list(cfg.mixtures), len(cfg.seeds), Path(cfg.out) / "answers.png")
 
 
-def _accuracies(runs, mixtures):
-    """Accuracy of every run: the mean over the seeds, then each of them."""
+def _accuracies(answers, mixtures):
+    """Make a line a method: the mean accuracy over the seeds, then each of them."""
     rows = [["", *mixtures]]
-    for name, places in runs.items():
+    for name, places in answers.items():
         cells = []
         for mixture in mixtures:
             seeds = [100 * sum(right.values()) / len(right) for (m, _), right in places.items() if m == mixture]
@@ -152,7 +159,7 @@ def _accuracies(runs, mixtures):
 
 
 def _questions(questions, found, corrected, mixtures):
-    """A line a question: points and p over problems for each mixture, in how many runs it holds, p over the runs."""
+    """Make a line a question: points and p over problems for each mixture, in how many runs it holds, p over runs."""
     rows = [["question", *mixtures, "runs: better, equal, worse", "p over runs", "Holm"]]
     for (question, _, _), answer, p_holm in zip(questions, found, corrected, strict=True):
         cells = [f"{round(answer['points'][m], 1) + 0.0:+.1f} (p {_p(answer['p'][m])})" for m in mixtures]  # no -0.0
@@ -162,29 +169,29 @@ def _questions(questions, found, corrected, mixtures):
     return markdown_rows(rows)
 
 
-def _sizes(cfg, sets):
+def _sizes(cfg):
+    """Make a line a training set of the SFT stage: how many examples it has."""
     rows = [["", *cfg.mixtures]]
-    for name, file in sets.items():
+    for name, file in (SETS | AS_MANY).items():
         cells = []
         for mixture in cfg.mixtures:
-            files = [f"{cfg.out}/{mixture}/seed{seed}/crv/{file}.jsonl" for seed in cfg.seeds]
-            counts = [num_records(file) for file in files]
+            counts = [count_records(Replicate(cfg, mixture, seed).records(file)) for seed in cfg.seeds]
             cells.append(f"{min(counts)}–{max(counts)}")
         rows.append([name, *cells])
     return markdown_rows(rows)
 
 
 def _settings(cfg):
-    """A line a method of the choice that study.choose left in chosen-*.json."""
+    """Make a line a method: its trials and their accuracies, from what study.choose wrote."""
     rows = [["", "trials", *cfg.mixtures]]
-    for stage in ("sft", "prefer"):
-        found = {m: json.loads(Path(cfg.out, m, f"chosen-{stage}.json").read_text()) for m in cfg.mixtures}
-        for name in found[next(iter(found))]:
+    for stage, methods in (("sft", SETS), ("prefer", LOSSES)):
+        found = {mixture: json.loads(Path(chosen_file(cfg, mixture, stage)).read_text()) for mixture in cfg.mixtures}
+        for name in methods:
             cells = []
             for mixture in cfg.mixtures:
-                of_it = found[mixture][name]
-                best = of_it["trials"].index(of_it["chosen"])
-                scores = [f"{100 * score:.1f}" for score in of_it["validation"]]
+                choice = found[mixture][name]
+                best = choice["trials"].index(choice["chosen"])
+                scores = [f"{100 * score:.1f}" for score in choice["validation"]]
                 cells.append(" · ".join(f"**{x}**" if n == best else x for n, x in enumerate(scores)))
             trials = found[mixture][name]["trials"]
             shown = "; ".join(" ".join(f"{key}={json.dumps(value)}" for key, value in t.items()) for t in trials)
@@ -197,8 +204,13 @@ def _p(p):
 
 
 def _plot(questions, found, mixtures, seeds, file):
-    """Difference in points: a dot for every seed of a mixture, a line for their mean. The SFT stage and the preference
-    stage each on a scale of their own."""
+    """Draw the differences in points: a dot for every seed of a mixture, a line for their mean. The SFT stage and the
+    preference stage have a scale each."""
+    import matplotlib.pyplot as plt  # here: known.py and --help need no plots
+
+    from evals.charts import COLOURS
+
+    # one panel a stage, as high as it has questions
     first = next(n for n, (_, ours, _) in enumerate(questions) if not (ours == "crv_sft" or ours.startswith("sft")))
     parts = [range(first), range(first, len(questions))]
     heights = [len(part) + 1.2 for part in parts]
@@ -206,6 +218,7 @@ def _plot(questions, found, mixtures, seeds, file):
         2, 1, figsize=(8, 0.34 * sum(heights) + 0.9), layout="constrained", height_ratios=heights
     )
     for axes, part in zip(panels, parts, strict=True):
+        # a line a question, the mixtures a little apart on it
         for y, question in enumerate(part):
             for place, mixture in enumerate(mixtures):
                 gains = found[question]["runs"][place * seeds : (place + 1) * seeds]
@@ -213,6 +226,8 @@ def _plot(questions, found, mixtures, seeds, file):
                 label = mixture if y == 0 else None
                 axes.plot(gains, [at] * seeds, "o", color=colour, markersize=4, alpha=0.55, label=label)
                 axes.plot(sum(gains) / seeds, at, "|", color=colour, markersize=11, markeredgewidth=2.5)
+
+        # zero is no difference; the questions are the labels
         axes.axvline(0, color="#1d2329", linewidth=0.8)
         axes.set_yticks(range(len(part)), [questions[question][0] for question in part])
         axes.set_ylim(len(part) - 0.4, -0.6)

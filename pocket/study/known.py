@@ -2,8 +2,8 @@
 
     python -m pocket.study.known --config configs/pocket/study/micro.yaml
 
-From the reference log-probs that the study's CogPO runs left. easy, med and hard are original chains by the Critic's
-first verdict, easy* and hard* their verified rewrites, ~easy, ~med and ~hard the incorrect ones.
+This reads the reference log-probs that the study's CogPO runs left. easy, med and hard are original chains by the
+Critic's first verdict, easy* and hard* their verified rewrites, ~easy, ~med and ~hard the incorrect ones.
 """
 
 import statistics
@@ -15,33 +15,36 @@ from data.records import read_records
 from data.render import Renderer
 from errors import UserError
 from evals.tables import markdown_rows
-from model.export import FOLDER
-from model.load import load_tokenizer
-from model.reference import read_cache, sequence_hash
-from pocket.study.study import Place, StudyConfig
+from pocket.study.design import Replicate, StudyConfig
 
 KINDS = ("easy*", "hard*", "med", "easy", "hard", "~med", "~easy", "~hard")
 
 
-def main(cfg):
+def main(cfg: StudyConfig) -> None:
+    """Print a line a kind of chain: the median, and of how many chains. Raises UserError if a run has not ended."""
+    from model.load import load_tokenizer  # here, so that --help answers at once
+    from model.reference import read_cache, sequence_hash
+
     renderer, logps = Renderer(load_tokenizer(cfg.student)), defaultdict(list)
     for mixture in cfg.mixtures:
         for seed in cfg.seeds:
-            place = Place(cfg, mixture, seed)
-            if not Path(place.out("cogpo"), FOLDER).exists():  # a run that ended has every reference log-prob
-                raise UserError(f"{place.out('cogpo')} has not ended; run pocket.study.study with this config first")
-            known = {}
-            for folder in Path(place.out("reference")).iterdir():
+            replicate, known = Replicate(cfg, mixture, seed), {}
+            if not Path(replicate.model("cogpo")).exists():  # a run that ended has every reference log-prob
+                where = replicate.output("cogpo")
+                raise UserError(f"{where} has not ended; run pocket.study.study with this config first")
+            for folder in Path(replicate.output("reference")).iterdir():
                 known |= read_cache(folder)
-            chains = chains_of(f"{place.folder}/crv/pairs.jsonl")
+
+            # a response's log-prob is found by a hash of its tokens
+            chains = chains_of(replicate.records("pairs"))
             for (_, kind), sequence in zip(chains, renderer.sequences(list(chains.values())), strict=True):
                 logps[mixture, kind].append(known[sequence_hash(sequence)])
     rows = [[kind, *(_shown(logps[mixture, kind]) for mixture in cfg.mixtures)] for kind in KINDS]
     print("\n".join(markdown_rows([["", *cfg.mixtures], *rows])))
 
 
-def chains_of(pairs):
-    """{(problem id, kind): (prompt, response)} of a pairs file, each response once."""
+def chains_of(pairs: str) -> dict[tuple[str, str], tuple[list[dict], str]]:
+    """Read {(problem id, kind): (prompt, response)} from a pairs file, each response once."""
     chains = {}
     for row in read_records(pairs, "pair"):
         for kind, side in zip(row["origin"].split(">"), ("chosen", "rejected"), strict=True):

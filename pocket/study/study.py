@@ -3,8 +3,8 @@
     python -m pocket.study.study --config configs/pocket/study/micro.yaml       a micro student: 80 minutes on two cores
     python -m pocket.study.study --config configs/pocket/study/smollm2.yaml     SmolLM2-135M: for who has a GPU, or days
 
-Every unit of it is one of the project's own commands with a folder of its own and can be repeated by hand: its words
-are in `out`/units/NAME.done, what it said is in NAME.log. Killed at any moment, the same command goes on.
+Every job of it is one of the project's own commands with a folder of its own and can be repeated by hand: its arguments
+are in `out`/jobs/NAME.done, what it printed is in NAME.log. Killed at any point, run the same command to resume.
 
 1. The student (`prepare`); for every mixture and seed its problems, and the CRV pass over them.
 2. Tuning, on seeds and problems that the study does not see: every training set of the SFT stage and every preference
@@ -15,75 +15,44 @@ are in `out`/units/NAME.done, what it said is in NAME.log. Killed at any moment,
 """
 
 import contextlib
-import itertools
 import json
 import signal
 import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
 from config import at_least_one, claim_output, run_cli
 from errors import UserError
-from pocket.study.findings import num_records, read_answers, write_report
-from pocket.study.units import Unit, run_units
+from pocket.study.design import (
+    AS_MANY,
+    LOSSES,
+    METHODS,
+    ORDERS,
+    SETS,
+    Replicate,
+    StudyConfig,
+    chosen_file,
+    count_records,
+    evaluation_folder,
+)
+from pocket.study.findings import read_answers, write_report
+from pocket.study.jobs import Job, run_jobs
 from progress import say
 
-SETS = {  # training sets of the SFT stage: names of build_crv.py's files
-    "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
-    "sft_easy": "sft_easy", "sft_medium": "sft_medium", "sft_hard": "sft_hard",
-}  # fmt: skip
-AS_MANY = {"sft_few": "sft_c"}  # only so many examples as that file has: what choosing at random is worth
-LOSSES = ("cogpo", "dpo", "beta_dpo", "simpo")
-# which of CogPO's β (small, medium, large) the small, medium and large gap get: all but CogPO's own "sml"
-ORDERS = [*map("".join, itertools.permutations("sml")), "sss", "mmm", "lll"][1:]
-ADDRESS = "TEACHER-ADDRESS"  # of the scripted teacher, known only when a unit starts
+ADDRESS = "TEACHER-ADDRESS"  # of the scripted teacher, known only when a job starts
+FREE = ("workers", "threads")  # keys that may change when a study is resumed
+
+Settings = dict[str, float | list[float]]  # key=value of a training, e.g. {"optim.lr": 1e-3}
 
 
-@dataclass
-class StudyConfig:
-    out: str
-    """folder of everything"""
-    prepare: list[str]
-    """commands that make the student, in this order, without `python`"""
-    student: str
-    """model folder that they leave"""
-    mixtures: dict[str, str]
-    """name: config of pocket.problems"""
-    trials: dict[str, list[dict[str, float | list[float]]]]
-    """sft, cogpo, dpo, beta_dpo, simpo: the settings to choose from"""
-    train_problems: int
-    """training problems of a seed"""
-    test_problems: int
-    """test problems of a mixture"""
-    sft: str
-    """config of train_sft.py"""
-    prefer: str
-    """config of train_cogpo.py"""
-    evaluate: str
-    """config of evaluate.py: how to generate"""
-    validation_problems: int = 300
-    """problems on which settings are chosen"""
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
-    """of the study"""
-    tuning_seeds: list[int] = field(default_factory=lambda: [11, 12])
-    """of the choice of settings"""
-    test_seed: int = 1000
-    """of the test problems; the validation problems come from the next one"""
-    workers: int = 2
-    """units at a time"""
-    threads: int = 1
-    """threads of each"""
-
-
-FREE = ("workers", "threads")
-
-
-def main(cfg):
+def main(cfg: StudyConfig) -> None:
+    """Run the whole study, or what is left of it. Raises UserError for a config that would not be a fair comparison."""
     at_least_one(cfg, "workers", "threads", "train_problems", "test_problems", "validation_problems")
     counts = {len(cfg.trials.get(loss, ())) for loss in LOSSES}
     if not cfg.trials.get("sft") or len(counts) > 1 or 0 in counts:
@@ -92,35 +61,43 @@ def main(cfg):
         raise UserError("seeds and tuning_seeds have one in common; settings must be chosen on other seeds")
     cfg = replace(cfg, out=str(Path(cfg.out)), student=str(Path(cfg.student)))  # as evaluate.py spells them
     claim_output(cfg, cfg.out, FREE)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the units at work are waited for
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the jobs at work are waited for
     with teacher() as address:
 
-        def run(title, units):
-            run_units(units, f"{cfg.out}/units", cfg.workers, cfg.threads, title, lambda w: w.replace(ADDRESS, address))
+        def run(title, jobs):
+            def with_address(argument):
+                return argument.replace(ADDRESS, address)
 
-        run("student", student_units(cfg))
-        tuning = [Place(cfg, mixture, seed, "tune/") for mixture in cfg.mixtures for seed in cfg.tuning_seeds]
-        places = [Place(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
-        run("problems and CRV", [unit for place in places + tuning for unit in data_units(cfg, place)])
+            run_jobs(list(jobs), f"{cfg.out}/jobs", cfg.workers, cfg.threads, title, with_address)
+
+        # the student, and the data of every replicate, those of the tuning too
+        run("student", student_jobs(cfg))
+        tuning = [Replicate(cfg, mixture, seed, tuning=True) for mixture in cfg.mixtures for seed in cfg.tuning_seeds]
+        study = [Replicate(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
+        run("problems and CRV", [job for replicate in study + tuning for job in data_jobs(cfg, replicate)])
+
+        # tuning: the SFT stage first, because the preference stage starts from its best checkpoint
         chosen = {mixture: {} for mixture in cfg.mixtures}  # {mixture: {method: settings}}
         for stage, methods in (("sft", SETS), ("prefer", LOSSES)):
-            run(f"tuning, {stage}", [unit for p in tuning for unit in tuning_units(cfg, p, stage, chosen[p.mixture])])
+            run(f"tuning, {stage}", [job for r in tuning for job in tuning_jobs(cfg, r, stage, chosen[r.mixture])])
             run(f"tuning, {stage}, validation", [tuning_evaluation(cfg, m, stage, methods) for m in cfg.mixtures])
             for mixture in cfg.mixtures:
-                choose(cfg, mixture, stage, methods, chosen[mixture])
-        run("study", [unit for place in places for unit in study_units(cfg, place, chosen[place.mixture])])
+                chosen[mixture] |= choose(cfg, mixture, stage, methods)
+
+        # the study itself, and its answers
+        run("study", [job for replicate in study for job in study_jobs(cfg, replicate, chosen[replicate.mixture])])
         run("evaluation", [study_evaluation(cfg, mixture, chosen[mixture]) for mixture in cfg.mixtures])
-    sizes = SETS | AS_MANY  # names of the files that have as many records
-    write_report(cfg, [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)], sizes)
+    write_report(cfg)
     say(f"written: {cfg.out}/answers.md, answers.png; the tables: {cfg.out}/MIXTURE/report-study/table.md")
 
 
 @contextlib.contextmanager
-def teacher():
-    """The scripted teacher as a process of its own; yields its address."""
+def teacher() -> Iterator[str]:
+    """Start the scripted teacher as a process of its own. Yields its address; the process ends with the block."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    process = subprocess.Popen([sys.executable, "-m", "pocket.teacher", "--port", str(port)], stdout=-3)
+    command = [sys.executable, "-m", "pocket.teacher", "--port", str(port)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         while not listens(port):
             if process.poll() is not None:
@@ -132,174 +109,186 @@ def teacher():
         process.wait()
 
 
-def listens(port):
+def listens(port: int) -> bool:
+    """Tell whether a server listens on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
-# --- the units ---
+# --- the jobs ---
 
 
-@dataclass(frozen=True)
-class Place:
-    """A mixture under a seed. sub: tune/ for the trials."""
-
-    cfg: StudyConfig
-    mixture: str
-    seed: int
-    sub: str = ""
-
-    @property
-    def folder(self):
-        return f"{self.cfg.out}/{self.mixture}/seed{self.seed}"
-
-    def name(self, method):
-        return f"{self.mixture}/seed{self.seed}/{self.sub}{method}"
-
-    def out(self, method):
-        return f"{self.folder}/{self.sub}{method}"
-
-
-def student_units(cfg):
+def student_jobs(cfg: StudyConfig) -> list[Job]:
+    """List the commands of `prepare`, one after the other."""
     names = [f"student/{number}" for number in range(len(cfg.prepare))]
     return [
-        Unit(name, tuple(words.split()), tuple(names[:number]))
-        for number, (name, words) in enumerate(zip(names, cfg.prepare, strict=True))
+        Job(name, tuple(command.split()), tuple(names[:number]))
+        for number, (name, command) in enumerate(zip(names, cfg.prepare, strict=True))
     ]
 
 
-def data_units(cfg, place):
-    """Its problems (a tuning seed's test problems are the validation problems: no test problem of the study is among
-    its problems), and CRV."""
-    folder, trial = place.folder, bool(place.sub)
-    study = Place(cfg, place.mixture, cfg.seeds[0])
-    words = [
-        "-m", "pocket.problems", "--config", cfg.mixtures[place.mixture], f"out={folder}/data", f"seed={place.seed}",
-        f"test_seed={cfg.test_seed + trial}", f"train_problems={cfg.train_problems}",
-        f"test_problems={cfg.validation_problems if trial else cfg.test_problems}",
+def data_jobs(cfg: StudyConfig, replicate: Replicate) -> list[Job]:
+    """List what makes the data of a replicate: its problems, and CRV.
+
+    The test problems of a tuning seed are the validation problems; it avoids every test problem of the study.
+    """
+    folder, study = replicate.folder, Replicate(cfg, replicate.mixture, cfg.seeds[0])
+    arguments = [
+        "-m", "pocket.problems", "--config", cfg.mixtures[replicate.mixture], f"out={folder}/data",
+        f"seed={replicate.seed}", f"test_seed={cfg.test_seed + replicate.tuning}",
+        f"train_problems={cfg.train_problems}",
+        f"test_problems={cfg.validation_problems if replicate.tuning else cfg.test_problems}",
     ]  # fmt: skip
-    if trial:
-        words.append(f"avoid=[{study.folder}/data/test.jsonl]")
-    problems = Unit(place.name("data"), tuple(words), (study.name("data"),) if trial else ())
+    needs = ()
+    if replicate.tuning:
+        arguments, needs = [*arguments, f"avoid=[{study.test_file}]"], (study.job("data"),)
+    problems = Job(replicate.job("data"), tuple(arguments), needs)
     crv = (
         "build_crv.py", "--config", "configs/pocket/study/crv.yaml", f"problems={folder}/data/problems.jsonl",
-        f"out={folder}/crv", f"endpoints.teacher.base_url={ADDRESS}", f"seed={place.seed}",
+        f"out={folder}/crv", f"endpoints.teacher.base_url={ADDRESS}", f"seed={replicate.seed}",
     )  # fmt: skip
-    return [problems, Unit(place.name("crv"), crv, (problems.name,))]
+    return [problems, Job(replicate.job("crv"), crv, (problems.name,))]
 
 
-def sft_unit(cfg, place, name, dataset, settings):
-    words = [
-        "train_sft.py", "--config", cfg.sft, f"model.path={cfg.student}", f"out={place.out(name)}",
-        f"data.file={place.folder}/crv/{SETS[dataset]}.jsonl", f"seed={place.seed}", *words_of(settings),
+def sft_job(cfg: StudyConfig, replicate: Replicate, name: str, dataset: str, settings: Settings) -> Job:
+    """Return a run of train_sft.py. name: of the run. dataset: one of SETS."""
+    arguments = [
+        "train_sft.py", "--config", cfg.sft, f"model.path={cfg.student}", f"out={replicate.output(name)}",
+        f"data.file={replicate.records(SETS[dataset])}", f"seed={replicate.seed}", *key_values(settings),
     ]  # fmt: skip
     if dataset in AS_MANY:
-        words.append(f"data.limit={num_records(f'{place.folder}/crv/{AS_MANY[dataset]}.jsonl')}")
-    return Unit(place.name(name), tuple(words))
+        arguments.append(f"data.limit={count_records(replicate.records(AS_MANY[dataset]))}")
+    return Job(replicate.job(name), tuple(arguments))
 
 
-def preference_unit(cfg, place, name, loss, settings, start, needs=()):
-    """start: name of the run whose checkpoint it starts from. Runs from one checkpoint share the reference's
-    log-probs; the one that `needs` names computes them."""
-    words = (
-        "train_cogpo.py", "--config", cfg.prefer, f"model.path={place.out(start)}/model", f"out={place.out(name)}",
-        f"data.file={place.folder}/crv/pairs.jsonl", f"reference_cache={place.out('reference')}", f"loss.name={loss}",
-        f"seed={place.seed}", *words_of(settings),
+def preference_job(
+    cfg: StudyConfig,
+    replicate: Replicate,
+    name: str,
+    loss: str,
+    settings: Settings,
+    start: str,
+    needs: Iterable[str] = (),
+) -> Job:
+    """Return a run of train_cogpo.py. start: name of the run whose checkpoint it starts from.
+
+    Runs from one checkpoint share the reference's log-probs; the one that `needs` names computes them.
+    """
+    arguments = (
+        "train_cogpo.py", "--config", cfg.prefer, f"model.path={replicate.model(start)}",
+        f"out={replicate.output(name)}", f"data.file={replicate.records('pairs')}",
+        f"reference_cache={replicate.output('reference')}", f"loss.name={loss}", f"seed={replicate.seed}",
+        *key_values(settings),
     )  # fmt: skip
-    return Unit(place.name(name), words, tuple(place.name(need) for need in needs))
+    return Job(replicate.job(name), arguments, tuple(replicate.job(need) for need in needs))
 
 
-def words_of(settings):
-    return tuple(f"{key}={json.dumps(value)}" for key, value in settings.items())
+def key_values(settings: Settings) -> list[str]:
+    """Write settings as arguments of a script."""
+    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
 
 
-def trial_names(cfg, method):
-    return [f"{method}-{number}" for number in range(len(cfg.trials["sft" if method in SETS else method]))]
+def trials_of(cfg: StudyConfig, method: str) -> dict[str, Settings]:
+    """Return {name of the run: its settings} of every trial of a method: a name of SETS or LOSSES."""
+    trials = cfg.trials["sft" if method in SETS else method]
+    return {f"{method}-{number}": settings for number, settings in enumerate(trials)}
 
 
-def tuning_units(cfg, place, stage, chosen):
-    """The trials of a stage. chosen: the settings of the stage before."""
+def tuning_jobs(cfg: StudyConfig, replicate: Replicate, stage: str, chosen: dict[str, Settings]) -> list[Job]:
+    """List the trials of a stage, "sft" or "prefer". chosen: the settings of the stage before."""
     if stage == "sft":
         return [
-            sft_unit(cfg, place, name, dataset, settings)
+            sft_job(cfg, replicate, name, dataset, settings)
             for dataset in SETS
-            for name, settings in zip(trial_names(cfg, dataset), cfg.trials["sft"], strict=True)
+            for name, settings in trials_of(cfg, dataset).items()
         ]
-    start = trial_names(cfg, "crv_sft")[cfg.trials["sft"].index(chosen["crv_sft"])]
-    runs = [(loss, *trial) for loss in LOSSES for trial in zip(trial_names(cfg, loss), cfg.trials[loss], strict=True)]
-    first = runs[0][1]
-    return [
-        preference_unit(cfg, place, name, loss, settings, start, () if name == first else (first,))
-        for loss, name, settings in runs
-    ]
+
+    # all start from the best trial of CRV+SFT; the first one computes the reference's log-probs
+    start = next(n for n, settings in trials_of(cfg, "crv_sft").items() if settings == chosen["crv_sft"])
+    runs = [(name, loss, settings) for loss in LOSSES for name, settings in trials_of(cfg, loss).items()]
+    first = runs[0][0]
+    return [preference_job(cfg, replicate, *run, start, () if run[0] == first else (first,)) for run in runs]
 
 
-def study_units(cfg, place, chosen):
+def study_jobs(cfg: StudyConfig, replicate: Replicate, chosen: dict[str, Settings]) -> list[Job]:
+    """List all trainings of a replicate of the study."""
+    jobs = [sft_job(cfg, replicate, dataset, dataset, chosen[dataset]) for dataset in SETS]
+
+    # CogPO first: it computes the reference's log-probs for the others, and its β are those of the orders
+    runs = {name: (name, chosen[name]) for name in LOSSES}
     betas = dict(zip("sml", chosen["cogpo"]["loss.betas"], strict=True))
-    units = [sft_unit(cfg, place, dataset, dataset, chosen[dataset]) for dataset in SETS]
-    units += [preference_unit(cfg, place, "cogpo", "cogpo", chosen["cogpo"], "crv_sft", ("crv_sft",))]
-    units += [preference_unit(cfg, place, n, n, chosen[n], "crv_sft", ("cogpo",)) for n in LOSSES if n != "cogpo"]
     for order in ORDERS:
-        settings = chosen["cogpo"] | {"loss.betas": [betas[letter] for letter in order]}
-        units += [preference_unit(cfg, place, f"cogpo_{order}", "cogpo", settings, "crv_sft", ("cogpo",))]
-    return units
+        runs[f"cogpo_{order}"] = "cogpo", chosen["cogpo"] | {"loss.betas": [betas[letter] for letter in order]}
+    for name, (loss, settings) in runs.items():
+        needs = ("crv_sft",) if name == "cogpo" else ("cogpo",)
+        jobs.append(preference_job(cfg, replicate, name, loss, settings, "crv_sft", needs))
+    return jobs
 
 
 # --- tuning and evaluation ---
 
 
-def evaluation(cfg, mixture, name, places, models, tables, title):
-    """The unit that evaluates `models` ({name: path, {run} in it for a seed's folder}) of these places."""
-    folder = Path(cfg.out) / mixture
-    folder.mkdir(parents=True, exist_ok=True)
-    test = {"file": f"{places[0].folder}/data/test.jsonl", "split": "task"}
+def evaluation(
+    cfg: StudyConfig, name: str, replicates: list[Replicate], models: dict[str, str], tables: dict, title: str
+) -> Job:
+    """Write the config of one evaluation of a mixture, and return the job.
+
+    models: {name: path, with {run} in the place of a replicate's folder}.
+    """
+    mixture = replicates[0].mixture
+    out = Path(evaluation_folder(cfg, mixture, name))
+    out.parent.mkdir(parents=True, exist_ok=True)
     config = {
         "extends": str(Path(cfg.evaluate).resolve()),
         "title": title,
-        "out": f"{folder}/{name}",
-        "report": f"{folder}/report-{name}",
-        "runs": {f"seed {place.seed}": place.folder for place in places},
+        "out": str(out),
+        "report": str(out.with_name(f"report-{name}")),
+        "runs": {f"seed {replicate.seed}": replicate.folder for replicate in replicates},
         "models": models,
         "tables": tables,
-        "benchmarks": {mixture: test},
+        "benchmarks": {mixture: {"file": replicates[0].test_file, "split": "task"}},
     }
-    file = folder / f"{name}.yaml"
+    file = out.with_name(f"{name}.yaml")
     file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
-    return Unit(f"{mixture}/{name}", ("evaluate.py", "--config", str(file)))
+    return Job(f"{mixture}/{name}", ("evaluate.py", "--config", str(file)))
 
 
-def tuning_evaluation(cfg, mixture, stage, methods):
-    names = [name for method in methods for name in trial_names(cfg, method)]
-    places = [Place(cfg, mixture, seed, "tune/") for seed in cfg.tuning_seeds]
-    models = {name: f"{{run}}/tune/{name}/model" for name in names}
-    return evaluation(cfg, mixture, f"tuning-{stage}", places, models, {}, f"Tuning on {mixture}: {stage}")
+def tuning_evaluation(cfg: StudyConfig, mixture: str, stage: str, methods: Iterable[str]) -> Job:
+    """Return the job that evaluates all trials of a stage on the validation problems."""
+    replicates = [Replicate(cfg, mixture, seed, tuning=True) for seed in cfg.tuning_seeds]
+    names = [name for method in methods for name in trials_of(cfg, method)]
+    models = {name: f"{{run}}/{replicates[0].inside(name)}/model" for name in names}
+    return evaluation(cfg, f"tuning-{stage}", replicates, models, {}, f"Tuning on {mixture}: {stage}")
 
 
-def choose(cfg, mixture, stage, methods, chosen):
-    """Put the settings of each method's best trial into `chosen`, all trials into a file beside the runs."""
-    answers = read_answers(f"{cfg.out}/{mixture}/tuning-{stage}")
-    seen = {}
+def choose(cfg: StudyConfig, mixture: str, stage: str, methods: Iterable[str]) -> dict[str, Settings]:
+    """Choose each method's best trial by its mean validation accuracy over the tuning seeds; of equals the first.
+
+    Returns {method: settings}, and writes all trials with their accuracies into a file beside the runs.
+    """
+    answers = read_answers(evaluation_folder(cfg, mixture, f"tuning-{stage}"))
+    replicates = [Replicate(cfg, mixture, seed, tuning=True) for seed in cfg.tuning_seeds]
+    found = {}
     for method in methods:
-        trials = cfg.trials["sft" if method in SETS else method]
-        scores = []
-        for name in trial_names(cfg, method):
-            places = [Place(cfg, mixture, seed, "tune/") for seed in cfg.tuning_seeds]
-            right = [right for p in places for right in answers[f"{p.out(name)}/model"].values()]
+        trials, scores = trials_of(cfg, method), []
+        for name in trials:
+            right = [is_right for r in replicates for is_right in answers[r.model(name)].values()]
             scores.append(sum(right) / len(right))
-        chosen[method] = trials[scores.index(max(scores))]  # of equals the first
-        seen[method] = {"chosen": chosen[method], "trials": trials, "validation": scores}
-    Path(cfg.out, mixture, f"chosen-{stage}.json").write_text(json.dumps(seen, indent=1))
+        settings = list(trials.values())
+        best = settings[scores.index(max(scores))]
+        found[method] = {"chosen": best, "trials": settings, "validation": scores}
+    Path(chosen_file(cfg, mixture, stage)).write_text(json.dumps(found, indent=1))
+    return {method: choice["chosen"] for method, choice in found.items()}
 
 
-def study_evaluation(cfg, mixture, chosen):
-    places = [Place(cfg, mixture, seed) for seed in cfg.seeds]
+def study_evaluation(cfg: StudyConfig, mixture: str, chosen: dict[str, Settings]) -> Job:
+    """Return the job that evaluates the study on the test problems, with a table for each table of the paper."""
     betas = dict(zip("sml", chosen["cogpo"]["loss.betas"], strict=True))
 
     def shown(order):
         return "/".join(f"{betas[letter]:g}" for letter in order)
 
-    names = [*SETS, *LOSSES, *(f"cogpo_{order}" for order in ORDERS)]
-    models = {"base": cfg.student} | {name: f"{{run}}/{name}/model" for name in names}
+    models = {"base": cfg.student} | {name: f"{{run}}/{name}/model" for name in METHODS}
     tables = {
         "table2": {
             "title": "Training methods (the layout of the paper's Table 2)",
@@ -326,7 +315,8 @@ def study_evaluation(cfg, mixture, chosen):
             "against": {shown(order): shown("sml") for order in ORDERS},
         },
     }  # fmt: skip
-    return evaluation(cfg, mixture, "study", places, models, tables, f"The pocket study, {mixture}")
+    replicates = [Replicate(cfg, mixture, seed) for seed in cfg.seeds]
+    return evaluation(cfg, "study", replicates, models, tables, f"The pocket study, {mixture}")
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ from data.render import Renderer
 from errors import UserError
 from model.load import load_tokenizer
 from model.reference import sequence_hash
-from pocket.study import known, study
+from pocket.study import known
+from pocket.study.design import StudyConfig
 from pocket.tiny import make_model
 
 
 def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
     student = make_model(tmp_path / "student")
-    base = load(study.StudyConfig, ["--config", "configs/pocket/study/micro.yaml"])
+    base = load(StudyConfig, ["--config", "configs/pocket/study/micro.yaml"])
     cfg = replace(base, out=str(tmp_path), student=student, mixtures={"a": ""}, seeds=[1])
     values = {"r1*": -1.0, "r1": -10.0, "w1": -100.0, "r2*": -2.0, "r2": -20.0, "w2": -200.0, "r3": -3.0, "w3": -30.0}
     prompt = [{"role": "user", "content": "x"}]

@@ -1,4 +1,4 @@
-"""The study: every unit is a command that its script takes, settings are chosen on validation problems alone, and the
+"""The study: every job is a command that its script takes, settings are chosen on validation problems alone, and the
 answers say what the grades say."""
 
 import json
@@ -17,8 +17,7 @@ from errors import UserError
 from evals.models import write_facts
 from evals.stats import sign_flip
 from pocket.problems import PocketConfig
-from pocket.study import findings as answers
-from pocket.study import study
+from pocket.study import design, findings, study
 
 SCHEMAS = {
     "train_sft.py": train_sft.Config,
@@ -30,61 +29,64 @@ CONFIGS = sorted(Path("configs/pocket/study").glob("*.yaml"))
 STUDIES = [file for file in CONFIGS if "mixtures:" in file.read_text()]
 
 
-def read(unit):
-    """The config that a unit's command gives its script."""
-    if unit.words[0] == "-m":
-        assert unit.words[1] == "pocket.problems"
-        return load(PocketConfig, unit.words[2:])
-    return load(SCHEMAS[unit.words[0]], unit.words[1:])
+def read(job):
+    """The config that a job's command gives its script."""
+    if job.arguments[0] == "-m":
+        assert job.arguments[1] == "pocket.problems"
+        return load(PocketConfig, job.arguments[2:])
+    return load(SCHEMAS[job.arguments[0]], job.arguments[1:])
 
 
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
-def test_every_unit_is_a_command(file, tmp_path):
-    cfg = load(study.StudyConfig, ["--config", str(file), f"out={tmp_path}"])
-    chosen = dict.fromkeys(study.SETS, cfg.trials["sft"][0]) | {n: cfg.trials[n][1] for n in study.LOSSES}
+def test_every_job_is_a_command(file, tmp_path):
+    cfg = load(design.StudyConfig, ["--config", str(file), f"out={tmp_path}"])
+    chosen = dict.fromkeys(design.SETS, cfg.trials["sft"][0]) | {n: cfg.trials[n][1] for n in design.LOSSES}
     for mixture in cfg.mixtures:
-        trial, place = study.Place(cfg, mixture, cfg.tuning_seeds[0], "tune/"), study.Place(cfg, mixture, cfg.seeds[0])
-        for one in (trial, place):
-            write_jsonl(f"{one.folder}/crv/sft_c.jsonl", [{"id": str(x)} for x in range(7)])
-        units = [*study.data_units(cfg, trial), *study.data_units(cfg, place)]
-        units += study.tuning_units(cfg, trial, "sft", {}) + study.tuning_units(cfg, trial, "prefer", chosen)
-        units += study.study_units(cfg, place, chosen)
-        units += [
-            study.tuning_evaluation(cfg, mixture, "sft", study.SETS),
+        tuning, replicate = (
+            design.Replicate(cfg, mixture, cfg.tuning_seeds[0], True),
+            design.Replicate(cfg, mixture, cfg.seeds[0]),
+        )
+        for one in (tuning, replicate):
+            write_jsonl(one.records("sft_c"), [{"id": str(x)} for x in range(7)])
+        jobs = [*study.data_jobs(cfg, tuning), *study.data_jobs(cfg, replicate)]
+        jobs += study.tuning_jobs(cfg, tuning, "sft", {}) + study.tuning_jobs(cfg, tuning, "prefer", chosen)
+        jobs += study.study_jobs(cfg, replicate, chosen)
+        jobs += [
+            study.tuning_evaluation(cfg, mixture, "sft", design.SETS),
             study.study_evaluation(cfg, mixture, chosen),
         ]
-        assert len({unit.name for unit in units}) == len(units)
-        outs = [read(unit).out for unit in units]
+        assert len({job.name for job in jobs}) == len(jobs)
+        outs = [read(job).out for job in jobs]
         assert len(set(outs)) == len(outs)
         shown = study.study_evaluation(cfg, mixture, chosen)
         models = set(read(shown).models)
-        assert models == {"base", *(u.name.rpartition("/")[2] for u in study.study_units(cfg, place, chosen))}
+        assert models == {"base", *(job.name.rpartition("/")[2] for job in study.study_jobs(cfg, replicate, chosen))}
         for table in read(shown).tables.values():
             assert set(table.columns.values()) <= models
 
-        by_name = {unit.name.rpartition("/")[2]: read(unit) for unit in study.study_units(cfg, place, chosen)}
+        by_name = {job.name.rpartition("/")[2]: read(job) for job in study.study_jobs(cfg, replicate, chosen)}
         few = by_name["sft_few"].data
         assert few.limit == 7 and few.file == by_name["sft"].data.file and by_name["sft"].data.limit is None
         small, medium, large = chosen["cogpo"]["loss.betas"]
         assert by_name["cogpo"].loss.betas == (small, medium, large)
         assert by_name["cogpo_lsm"].loss.betas == (large, small, medium)
         assert by_name["cogpo_sss"].loss.betas == (small, small, small)
-        assert len(study.ORDERS) == 8 and "sml" not in study.ORDERS
+        assert len(design.ORDERS) == 8 and "sml" not in design.ORDERS
         starts = {c.model.path for name, c in by_name.items() if name.startswith(("cogpo", "dpo", "beta", "simpo"))}
-        assert starts == {f"{place.folder}/crv_sft/model"}
+        assert starts == {f"{replicate.folder}/crv_sft/model"}
 
 
 def test_validation_and_test_problems_are_others():
-    cfg = load(study.StudyConfig, ["--config", str(STUDIES[0])])
-    trial, place = study.Place(cfg, "words", 11, "tune/"), study.Place(cfg, "words", 1)
-    tuning, real = read(study.data_units(cfg, trial)[0]), read(study.data_units(cfg, place)[0])
-    assert tuning.test_seed != real.test_seed and tuning.seed != real.seed
-    assert tuning.avoid == [f"{real.out}/test.jsonl"]
-    assert study.data_units(cfg, trial)[0].needs == (study.data_units(cfg, place)[0].name,)
+    cfg = load(design.StudyConfig, ["--config", str(STUDIES[0])])
+    tuning, replicate = design.Replicate(cfg, "words", 11, True), design.Replicate(cfg, "words", 1)
+    trial, real = read(study.data_jobs(cfg, tuning)[0]), read(study.data_jobs(cfg, replicate)[0])
+    assert trial.test_seed != real.test_seed and trial.seed != real.seed
+    assert trial.avoid == [f"{real.out}/test.jsonl"]
+    assert study.data_jobs(cfg, tuning)[0].needs == (study.data_jobs(cfg, replicate)[0].name,)
 
 
 def test_bad_studies_are_refused(tmp_path):
-    cfg = load(study.StudyConfig, ["--config", str(STUDIES[0]), f"out={tmp_path}"])
+    cfg = load(design.StudyConfig, ["--config", str(STUDIES[0]), f"out={tmp_path}"])
     with pytest.raises(UserError, match="equal number"):
         study.main(replace(cfg, trials=cfg.trials | {"dpo": cfg.trials["dpo"][:1]}))
     with pytest.raises(UserError, match="other seeds"):
@@ -113,7 +115,7 @@ def ledgers(folder, right):
 
 
 def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path):
-    base = load(study.StudyConfig, ["--config", str(STUDIES[0])])
+    base = load(design.StudyConfig, ["--config", str(STUDIES[0])])
     trials = base.trials | {"sft": [{"optim.lr": 1.0}, {"optim.lr": 2.0}, {"optim.lr": 3.0}]}
     cfg = replace(base, out=str(tmp_path), trials=trials, tuning_seeds=[11, 12])
     score = {(11, 0): 4, (12, 0): 0, (11, 1): 1, (12, 1): 5, (11, 2): 3, (12, 2): 3}  # right of 6: 4, 6, 6
@@ -122,33 +124,30 @@ def test_the_best_mean_over_the_tuning_seeds_is_chosen(tmp_path):
         for (seed, trial), count in score.items()
     }
     ledgers(tmp_path / "words" / "tuning-sft", right)
-    chosen = {}
-    study.choose(cfg, "words", "sft", ["sft"], chosen)
-    assert chosen == {"sft": {"optim.lr": 2.0}}
+    assert study.choose(cfg, "words", "sft", ["sft"]) == {"sft": {"optim.lr": 2.0}}
 
 
 def test_a_report_says_what_the_grades_say(tmp_path):
-    base = load(study.StudyConfig, ["--config", str(STUDIES[0])])
+    base = load(design.StudyConfig, ["--config", str(STUDIES[0])])
     cfg = replace(base, out=str(tmp_path), seeds=[1, 2, 3], mixtures={"a": "", "b": ""})
-    methods = [*study.SETS, *study.LOSSES, *(f"cogpo_{order}" for order in study.ORDERS)]
     for mixture in cfg.mixtures:
         right = {cfg.student: {str(x): False for x in range(20)}}
         for seed in cfg.seeds:
-            for name in methods:
+            for name in design.METHODS:
                 share = {"crv_sft": 16, "sft": 6 + seed}.get(name, 10)  # of 20
                 folder = f"{tmp_path}/{mixture}/seed{seed}/{name}/model"
                 right[folder] = {str(x): x < share for x in range(20)}
         ledgers(tmp_path / mixture / "study", right)
         for seed in cfg.seeds:
-            for file in study.SETS.values():
+            for file in design.SETS.values():
                 write_jsonl(
                     tmp_path / mixture / f"seed{seed}/crv/{file}.jsonl", [{"id": str(x)} for x in range(9 + seed)]
                 )
-        for stage, names in (("sft", study.SETS), ("prefer", study.LOSSES)):
+        for stage, names in (("sft", design.SETS), ("prefer", design.LOSSES)):
             trials = [{"optim.lr": 1e-3}, {"optim.lr": 3e-3}]
             seen = {name: {"chosen": trials[1], "trials": trials, "validation": [0.25, 0.5]} for name in names}
             (tmp_path / mixture / f"chosen-{stage}.json").write_text(json.dumps(seen))
-    answers.write_report(cfg, methods, study.SETS | study.AS_MANY)
+    findings.write_report(cfg)
     text = (tmp_path / "answers.md").read_text()
     assert "| base | 0.0 % | 0.0 % |" in text
     assert "| sft | 40.0 % (35.0 40.0 45.0) | 40.0 % (35.0 40.0 45.0) |" in text
@@ -163,6 +162,6 @@ def test_a_report_says_what_the_grades_say(tmp_path):
 def test_compare():
     ours = {("m", 1): {"x": True, "y": True}, ("m", 2): {"x": True, "y": False}}
     theirs = {("m", 1): {"x": False, "y": False}, ("m", 2): {"x": False, "y": True}}
-    found = answers.compare(ours, theirs)
+    found = findings.compare(ours, theirs)
     assert found["points"] == {"m": 50.0} and found["runs"] == [100.0, 0.0]
     assert found["p"]["m"] == sign_flip([2, 0]) and found["p_runs"] == sign_flip([2, 0])
