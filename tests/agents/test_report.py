@@ -90,6 +90,13 @@ def test_a_rewrite_that_nobody_could_rate_stands_on_an_arrow():
     assert "1 no rating" not in drawn(TRACES)
 
 
+def test_a_run_that_kept_nothing_is_drawn_too():
+    steps = [judged("critic", 0, None)]
+    said = drawn([trace(f"x{i}", None, "quarantined", f"reason_{i}", steps=steps) for i in range(7)])
+    assert said[-3:] == ["1 reason 0, 1 reason 1, 1 reason 2", "1 reason 3, 1 reason 4, 1 reason 5, …", "7 at once"]
+    assert "Rethinker" not in said and "Verifier" not in said
+
+
 def test_cost_is_tokens_times_price():
     report = counted(TRACES)[1]
     count = report["calls"]["rethinker"]
