@@ -2,19 +2,21 @@
 
     python -m pocket.tiny qwen2=out/smoke/Qwen/Qwen2.5-7B-Instruct …        also llama, mistral, r1
 
-What they answer is noise. They are for smoke runs (`bash runs/table2.sh --smoke`) and tests, where the path counts.
+Their answers are noise. They are for smoke runs (`bash runs/table2.sh --smoke`) and tests, where only the path counts.
 """
+
+from __future__ import annotations
 
 import argparse
 import os
 import shutil
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, NamedTuple
 
-import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoModelForCausalLM, LlamaConfig, MistralConfig, PreTrainedTokenizerFast, Qwen2Config
-from transformers.utils import logging as transformers_logging
+if TYPE_CHECKING:  # imported where it is needed, so that --help answers at once
+    from transformers import PreTrainedTokenizerFast
 
-# The shape of each family's template: turn markers, BOS, what closes a turn.
+# each family's template: turn markers, BOS, what closes a turn
 CHATML = (
     "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
@@ -35,17 +37,25 @@ R1 = (  # the prompt ends inside the thought
     "{% elif m['role'] == 'assistant' %}<|Assistant|>{{ m['content'] }}{{ eos_token }}"
     "{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
 )
+
+
+class Family(NamedTuple):
+    """model_type: transformers' name. special: special tokens, bos and eos among them."""
+
+    model_type: str
+    template: str
+    bos: str | None
+    eos: str
+    special: list[str]
+
+
+LLAMA_TOKENS = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
+R1_TOKENS = ["<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>"]
 FAMILIES = {
-    "qwen2": (Qwen2Config, CHATML, None, "<|im_end|>", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
-    "llama": (
-        LlamaConfig,
-        LLAMA3,
-        "<|begin_of_text|>",
-        "<|eot_id|>",
-        ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"],
-    ),
-    "mistral": (MistralConfig, MISTRAL, "<s>", "</s>", ["<s>", "</s>", "[INST]", "[/INST]"]),
-    "r1": (Qwen2Config, R1, "<|begin|>", "<|end|>", ["<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>"]),
+    "qwen2": Family("qwen2", CHATML, None, "<|im_end|>", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
+    "llama": Family("llama", LLAMA3, "<|begin_of_text|>", "<|eot_id|>", LLAMA_TOKENS),
+    "mistral": Family("mistral", MISTRAL, "<s>", "</s>", ["<s>", "</s>", "[INST]", "[/INST]"]),
+    "r1": Family("qwen2", R1, "<|begin|>", "<|end|>", R1_TOKENS),
 }
 CORPUS = [
     "How many legs do 3 dogs and 2 birds have? Give the final answer in \\boxed{}.",
@@ -54,41 +64,84 @@ CORPUS = [
 ]
 
 
-def make_tokenizer(family):
-    """A byte-level BPE tokenizer (about 300 tokens) with the family's special tokens and template."""
+def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
+    """Build a tokenizer of about 300 tokens with the special tokens and the template of a family."""
     _, template, bos, eos, special = FAMILIES[family]
+    return train_tokenizer(CORPUS, 320, special, template, bos=bos, eos=eos, pad=eos)
+
+
+def train_tokenizer(
+    texts: Iterable[str],
+    vocabulary: int,
+    special: list[str],
+    template: str,
+    *,
+    bos: str | None,
+    eos: str,
+    pad: str,
+    pieces: str | None = None,
+) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE tokenizer on texts.
+
+    vocabulary: tokens at most, the 256 bytes and the special ones among them. template: Jinja. pieces: a regular
+    expression for what no token may be larger than; None: GPT-2's.
+    """
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    # texts fall into pieces, and those into bytes
     raw = Tokenizer(models.BPE())
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=pieces is None)
+    if pieces:
+        split = pre_tokenizers.Split(Regex(pieces), "isolated")
+        raw.pre_tokenizer = pre_tokenizers.Sequence([split, raw.pre_tokenizer])
     raw.decoder = decoders.ByteLevel()
+
+    # merges are learnt; every byte has a token, whether or not it occurs
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    raw.train_from_iterator(
-        CORPUS, trainers.BpeTrainer(vocab_size=320, special_tokens=special, initial_alphabet=alphabet)
-    )
+    trainer = trainers.BpeTrainer(vocab_size=vocabulary, special_tokens=special, initial_alphabet=alphabet)
+    raw.train_from_iterator(texts, trainer)
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, bos_token=bos, eos_token=eos, pad_token=eos, extra_special_tokens=special
+        tokenizer_object=raw, bos_token=bos, eos_token=eos, pad_token=pad, extra_special_tokens=special
     )
     tokenizer.chat_template = template
     return tokenizer
 
 
-def make_model(folder, family="qwen2", seed=0, tie=False, layers=2):
-    """Save a model of a few thousand weights and its tokenizer into `folder`. Returns the folder as str."""
+def make_model(folder: str | os.PathLike, family: str = "qwen2", seed: int = 0, tie=False, layers: int = 2) -> str:
+    """Save a model of a few thousand weights and its tokenizer into `folder`. tie: input and output embeddings are
+    one. Returns the folder as str."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     tokenizer = make_tokenizer(family)
     torch.manual_seed(seed)
-    config = FAMILIES[family][0](
-        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48, num_hidden_layers=layers,
-        num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048, tie_word_embeddings=tie,
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, initializer_range=0.2,
-        sliding_window=None,
+    config = AutoConfig.for_model(
+        FAMILIES[family].model_type, vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48,
+        num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
+        tie_word_embeddings=tie, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.2, sliding_window=None,
     )  # fmt: skip
-    lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    lm.save_pretrained(folder)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return str(folder)
 
 
-def named(word):
-    """FAMILY=FOLDER -> (family, folder)"""
+def main(models: list[tuple[str, str]]) -> None:
+    """Make the models, (family, folder) each, that are not there yet."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    for number, (family, folder) in enumerate(models):
+        if not os.path.isdir(folder):  # all of it or nothing, if it is killed
+            shutil.rmtree(f"{folder}.partial", ignore_errors=True)
+            make_model(f"{folder}.partial", family, seed=number)
+            os.rename(f"{folder}.partial", folder)
+
+
+def named(word: str) -> tuple[str, str]:
+    """Split FAMILY=FOLDER. Raises ArgumentTypeError."""
     family, _, folder = word.partition("=")
     if family not in FAMILIES or not folder:
         raise argparse.ArgumentTypeError(f"{word} is not FAMILY=FOLDER with one of {', '.join(FAMILIES)}")
@@ -97,12 +150,6 @@ def named(word):
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "models", nargs="+", type=named, metavar="FAMILY=FOLDER", help=f"families: {', '.join(FAMILIES)}"
-    )
-    transformers_logging.disable_progress_bar()
-    for number, (family, folder) in enumerate(parser.parse_args().models):
-        if not os.path.isdir(folder):  # all of it or nothing, if it is killed
-            shutil.rmtree(f"{folder}.partial", ignore_errors=True)
-            make_model(f"{folder}.partial", family, seed=number)
-            os.rename(f"{folder}.partial", folder)
+    families = f"families: {', '.join(FAMILIES)}"
+    parser.add_argument("models", nargs="+", type=named, metavar="FAMILY=FOLDER", help=families)
+    main(parser.parse_args().models)

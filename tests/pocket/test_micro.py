@@ -5,7 +5,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from data.records import write_jsonl
 from data.render import Renderer
-from pocket.study.micro import ScratchConfig, main
+from pocket.study.micro import MicroConfig, main
 from tests.support.tiny import sft_rows
 
 
@@ -13,7 +13,7 @@ def test_student(tmp_path):
     write_jsonl(tmp_path / "text.jsonl", sft_rows(30))
     write_jsonl(tmp_path / "more.jsonl", [{"problem": "How many aardvarks?", "reasoning": "17 aardvarks"}] * 9)
     files = [str(tmp_path / "text.jsonl"), str(tmp_path / "more.jsonl")]
-    cfg = ScratchConfig(str(tmp_path / "student"), files, vocabulary=300, hidden=32, layers=1, heads=2, intermediate=48)
+    cfg = MicroConfig(str(tmp_path / "student"), files, vocabulary=300, hidden=32, layers=1, heads=2, intermediate=48)
     main(cfg)
     folder = tmp_path / "student"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["more.jsonl", "student", "text.jsonl"]
