@@ -42,7 +42,7 @@ from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
 from evals.report import TableConfig
 from evals.results import Table
-from evals.served import Ask, Known, draw
+from evals.served import Earlier, Sample, draw
 from evals.store import Ledgers, lock
 from grading.programs import exposes_environment, isolation
 from progress import say
@@ -282,28 +282,29 @@ def generate_here(cfg: Config, folder: str, batch: dict[str, Question], keep: Ca
 
 
 def ask_endpoints(cfg, missing, generations, keep):
-    """Draw the missing responses of served models. Returns [(Ask, why)] of those that nobody answered."""
-    known = Known()
+    """Draw the missing responses of served models. Returns [(Sample, why)] of those that nobody answered."""
+    earlier = Earlier()
     for record in generations:
         if (name := record.get("endpoint")) and record["tokens"]:
-            calls, asked, spent = known.tokens.get(name, (0, 0, 0))
-            known.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["tokens"]
-            known.models |= {record["served"]} if record["finish_reason"] in ("stop", "length") else set()
+            calls, asked, spent = earlier.tokens.get(name, (0, 0, 0))
+            earlier.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["tokens"]
+            earlier.models |= {record["served"]} if record["finish_reason"] in ("stop", "length") else set()
     by_key = {want.key: want for want in missing}
-    asks = []
+    samples = []
     for key, want in by_key.items():
         fields = {name: want.settings.sampling[name] for name in ("temperature", "top_p", "top_k")}
         if not fields["top_k"]:  # the hosts that do not know it refuse it
             del fields["top_k"]
-        asks.append(Ask(key, want.place.endpoint, want.messages, fields, want.settings.max_new_tokens))
-    counts = Counter(ask.endpoint for ask in asks)
+        samples.append(Sample(key, want.place.endpoint, want.messages, fields, want.settings.max_new_tokens))
+    counts = Counter(sample.endpoint for sample in samples)
     say("responses to sample: " + ", ".join(f"{count} from {name}" for name, count in counts.items()))
     prober = Prober(Path(cfg.out) / "probe.json", long=False) if cfg.probe else None
 
-    def arrived(ask, drawn):
-        keep(by_key[ask.key], vars(drawn) | {"endpoint": ask.endpoint, "served": cfg.endpoints[ask.endpoint].model})
+    def arrived(sample, response):
+        served = cfg.endpoints[sample.endpoint].model
+        keep(by_key[sample.key], vars(response) | {"endpoint": sample.endpoint, "served": served})
 
-    return asyncio.run(draw(asks, cfg.endpoints, arrived, known, prober, cfg.max_cost))
+    return asyncio.run(draw(samples, cfg.endpoints, arrived, earlier, prober, cfg.max_cost))
 
 
 # --- showing it ---

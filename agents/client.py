@@ -16,15 +16,13 @@ transport    this question failed `retries` times while the endpoint answered ot
 
 import asyncio
 import contextlib
-import math
 import os
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
-from email.utils import parsedate_to_datetime
 
-from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit
+from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit, retry_after
 from errors import UserError
 
 ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
@@ -88,36 +86,25 @@ class Reply:
 
 
 class CallError(Exception):
-    """A call without a chat completion; the text holds neither key nor question."""
+    """A call without an answer that can be used; its words hold neither key nor question.
 
+    status: HTTP's; 0 if nothing was reached, 200 if what came was no chat completion. code: the server's own. wait:
+    seconds that it asks to wait. late: the deadline was missed. fatal: no question to this server will fare better.
+    """
 
-class Refused(CallError):
-    """An HTTP status of 400 or more. words: the server's own, in one line. wait: seconds that it asks to wait."""
-
-    def __init__(self, status: int, words: str, code: str | None, wait: float | None):
+    def __init__(
+        self, words: str, status=0, code: str | None = None, wait: float | None = None, late=False, fatal=False
+    ):
         super().__init__(words)
-        self.status, self.words, self.code, self.wait = status, words, code, wait
+        self.status, self.code, self.wait, self.late, self.fatal = status, code, wait, late, fatal
+
+    @property
+    def congested(self) -> bool:
+        return self.status in CONGESTED
 
     @property
     def too_long(self) -> bool:
-        return self.status == 413 or any(sign in f"{self.words} {self.code}".lower() for sign in TOO_LONG)
-
-
-class Unreachable(CallError):
-    """No connection, or one that broke."""
-
-
-class Malformed(CallError):
-    """HTTP 200, but no chat completion."""
-
-
-class Failed(Exception):
-    """A try that brought no answer. wait: seconds that the server asks to wait. late: it missed its deadline. fatal: no
-    question to this server will fare better."""
-
-    def __init__(self, why: str, wait: float | None = None, congested=False, late=False, fatal=False):
-        super().__init__(why)
-        self.why, self.wait, self.congested, self.late, self.fatal = why, wait, congested, late, fatal
+        return self.status == 413 or any(sign in f"{self} {self.code}".lower() for sign in TOO_LONG)
 
 
 class Endpoint:
@@ -156,29 +143,25 @@ class Endpoint:
     async def ask(self, body: dict, doublings: int = 0) -> Reply:
         """Send a question once. doublings: how often its deadline is doubled. The caller holds a place in `limit`.
 
-        Returns a Reply for whatever the server decided about this question; raises Failed for everything else.
+        Returns a Reply for whatever the server decided about this question; raises CallError for everything else.
         """
         cuts = self.limit.cuts
         try:
             await self._probe_once(body)
             return await self._answer(body, doublings)
         except TimeoutError:
-            self.limit.congested(cuts)
-            failure = Failed(f"no answer within {self.deadline(body, doublings):g} s", late=True)
-        except Refused as error:
-            congested = error.status in CONGESTED
-            if congested:
-                self.limit.congested(cuts)
-            elif error.status < 500 and error.status != 408:
+            failure = CallError(f"no answer within {self.deadline(body, doublings):g} s", late=True)
+        except CallError as error:
+            if 400 <= error.status < 500 and error.status not in (408, 429):
                 return self._refused(error)
-            failure = Failed(error.words, error.wait, congested)
-        except (Unreachable, Malformed) as error:
-            failure = Failed(str(error))
+            failure = error
+        if failure.late or failure.congested:
+            self.limit.congested(cuts)
         self.retried, self.failures_in_row = self.retried + 1, self.failures_in_row + (not failure.congested)
         raise failure
 
     async def post(self, body: dict, seconds: float, read: Callable[[dict], object]) -> object:
-        """Returns read(completion), the JSON of the answer. Raises Refused, Unreachable, Malformed, TimeoutError."""
+        """Returns read(completion), the JSON of the answer. Raises CallError, TimeoutError."""
         import httpx2
         from openai import AsyncStream
 
@@ -203,10 +186,8 @@ class Endpoint:
 
     @contextlib.contextmanager
     def _our_errors(self) -> Iterator[None]:
-        """Turn what openai raises, and what an answer of another shape leads to, into Refused, Unreachable, Malformed.
-
-        Never chained to the original, which may hold the key.
-        """
+        """Turn what openai raises, and what an answer of another shape leads to, into CallError: never chained to the
+        original, which may hold the key."""
         import openai
 
         try:
@@ -214,14 +195,14 @@ class Endpoint:
         except openai.APIStatusError as error:
             words, code, wait = complaint(error.body), error.code, retry_after(error.response.headers)
             words = f"HTTP {error.status_code}: {words[:300]}" if words else f"HTTP {error.status_code}"
-            raise Refused(error.status_code, self._keyless(words), code and self._keyless(code), wait) from None
+            raise CallError(self._keyless(words), error.status_code, code and self._keyless(code), wait) from None
         except openai.APIConnectionError as error:
-            raise Unreachable(self._keyless(_innermost(error))) from None
+            raise CallError(self._keyless(_innermost(error))) from None
         except openai.APIError as error:  # in the middle of a stream
-            raise Malformed(self._keyless(f"the server broke off: {error.message}")[:300]) from None
+            raise CallError(self._keyless(f"the server broke off: {error.message}")[:300], 200) from None
         except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
             words = f"the answer is no chat completion ({type(error).__name__}: {error})"
-            raise Malformed(self._keyless(words)) from None
+            raise CallError(self._keyless(words), 200) from None
 
     def _keyless(self, words: str) -> str:
         return words.replace(self.key, "***") if self.key else words
@@ -235,10 +216,10 @@ class Endpoint:
         """Whether anything speaks HTTP at the address."""
         try:
             await self.models()
-        except (Unreachable, TimeoutError):
+        except TimeoutError:
             return False
-        except CallError:
-            pass
+        except CallError as error:
+            return error.status > 0
         return True
 
     async def close(self) -> None:
@@ -282,10 +263,10 @@ class Endpoint:
 
         try:
             reply = await self.post(body, seconds, read)
-        except Refused as error:
+        except CallError as error:
             # the prompt may fit where prompt and answer together do not: then the answer may be shorter
             key = next((key for key in TOKEN_KEYS if key in body), None)
-            room = room_left(error.words) if key and error.too_long else None
+            room = room_left(str(error)) if key and error.too_long else None
             if room is None or room < min(LEAST_ROOM, body[key]) or room >= body[key]:
                 raise
             reply = await self.post(body | {key: room}, seconds, read)
@@ -301,19 +282,19 @@ class Endpoint:
             return replace(reply, status="too_long", text="", detail=words)
         return reply
 
-    def _refused(self, error: Refused) -> Reply:
-        """The Reply for a 4xx; raises Failed where the next question would be refused as well."""
+    def _refused(self, error: CallError) -> Reply:
+        """The Reply for a 4xx; raises CallError where the next question would be refused as well."""
         if error.status in FATAL or (error.status == 403 and not self.has_answered):
             key = f" (key from ${self.cfg.api_key_env})" if self.cfg.api_key_env else " (no api_key_env is set)"
-            raise Failed(f"says {error.words}{key if error.status in (401, 403) else ''}", fatal=True)
+            raise CallError(f"says {error}{key if error.status in (401, 403) else ''}", fatal=True)
         if error.code == "content_filter":
-            return Reply("filtered", detail=error.words)
+            return Reply("filtered", detail=str(error))
         if error.too_long:
-            return Reply("too_long", detail=error.words)
+            return Reply("too_long", detail=str(error))
         self.refusals += 1
         if self.refusals >= MAX_REFUSALS and not self.has_answered:
-            raise Failed(f"refused its first {MAX_REFUSALS} requests; the last time it said {error.words}", fatal=True)
-        return Reply("refused", detail=error.words)
+            raise CallError(f"refused its first {MAX_REFUSALS} requests; the last time it said {error}", fatal=True)
+        return Reply("refused", detail=str(error))
 
 
 def _api_key(name: str, cfg: EndpointConfig) -> str:
@@ -351,6 +332,7 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
     message, finish = choice["message"], choice.get("finish_reason")
     if finish in BROKE_OFF:
         raise ValueError(f"the server broke off ({finish})")
+
     # the answer is what follows the last thought; a thought that never ends leaves none
     content = _whole(message.get("content") or "")
     thought, closed, text = content.rpartition("</think>")
@@ -358,6 +340,8 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
     if "<think>" in text or (prefilled and text and not closed):
         thinks, text = True, ""
     text = text.strip()
+
+    # how it ended decides before what was said
     if finish == "length":
         status, text = "truncated", ""
     elif finish == "content_filter" or message.get("refusal"):
@@ -366,6 +350,7 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
         status = "ok"
     else:
         status = "misrouted" if thinks else "empty"
+
     usage = completion.get("usage") or {}
     asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     whole, model = _with_thought(message, content, prefilled, finish), str(completion.get("model") or "")
@@ -423,13 +408,3 @@ def complaint(body: object) -> str:
     if isinstance(message, list) and all(isinstance(item, dict) for item in message):
         message = "; ".join(f"{'.'.join(map(str, item.get('loc') or ()))}: {item.get('msg')}" for item in message)
     return ECHO.sub("…", _whole(" ".join(str(message).split())))
-
-
-def retry_after(headers: dict) -> float | None:
-    """Returns the seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
-    value = headers.get("retry-after") or ""
-    for read in (float, lambda text: parsedate_to_datetime(text).timestamp() - time.time()):
-        with contextlib.suppress(ValueError):
-            seconds = read(value)
-            return max(0.0, seconds) if math.isfinite(seconds) else None
-    return None

@@ -110,6 +110,7 @@ def fault(chain: str, source: str, mode: str, guards: Guards) -> str | None:
         said = sum(len(pattern.findall(text)) for pattern in patterns)
         return said > 0 and said > sum(len(pattern.findall(before)) for pattern in patterns)
 
+    # talk: what a rewriter says about its task, in excess of the source
     if guards.refusal and REFUSAL.match(text) and not REFUSAL.match(before):
         return "refusal"
     if guards.scaffold and exceeds(SCAFFOLD):
@@ -118,6 +119,7 @@ def fault(chain: str, source: str, mode: str, guards: Guards) -> str | None:
         return "meta"
     if guards.giveaway and mode == "incorrect" and exceeds(GIVEAWAY):
         return "giveaway"
+    # degenerate texts; an incorrect chain may be as close to its source as it likes
     if guards.loop and loops(chain):
         return "loop"
     if guards.language is not None and drifts(chain, source, guards.language):

@@ -16,23 +16,23 @@ from agents.client import ANSWERED
 from errors import UserError
 
 
-def call_key(question, *place):
-    """Name of a call: hash of what is asked (JSON-able: model, messages, sampling, seed) and of where it is asked
-    (problem id, prompt, round, vote, attempt). Never a position in a file, so that nothing shifts when problems are
-    added, and two equal problems with different ids stay two."""
+def call_key(question: object, *place: object) -> str:
+    """Returns the name of a call: hash of what is asked (JSON-able: model, messages, sampling, seed) and of where it is
+    asked (problem id, prompt, round, vote, attempt). Never a position in a file, so that nothing shifts when problems
+    are added, and two equal problems with different ids stay two."""
     text = json.dumps([question, *place], sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def call_seed(key):
-    """The seed that a call sends: a function of the call alone, so the order in which calls finish changes nothing."""
+def call_seed(key: str) -> int:
+    """Returns the seed that a call sends: a function of the call alone, so the order of the calls changes nothing."""
     return int(key[:7], 16)
 
 
 class Journal:
     """Opens or creates the file, repairs a torn last line, and locks it against a second run."""
 
-    def __init__(self, path):
+    def __init__(self, path: str | Path):
         self.path = Path(path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
@@ -63,7 +63,7 @@ class Journal:
                     entry = json.loads(line)
                     self._index(entry, offset)
                 except (ValueError, KeyError, TypeError):
-                    raise UserError(f"{self.path}:{number} is damaged; delete that line to go on") from None
+                    raise UserError(f"{self.path}:{number} is damaged; delete that line to resume") from None
                 offset += len(line)
         return offset
 
@@ -76,11 +76,11 @@ class Journal:
             calls, asked, spent = self.tokens.get(name, (0, 0, 0))
             self.tokens[name] = calls + 1, asked + entry["prompt_tokens"], spent + entry["completion_tokens"]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.at)
 
-    def get(self, key):
-        """The entry under `key`, or None."""
+    def get(self, key: str) -> dict | None:
+        """Returns the entry under `key`, or None."""
         offset = self.at.get(hash(key))
         if offset is None:
             return None
@@ -88,7 +88,7 @@ class Journal:
         entry = json.loads(self.reader.readline())
         return entry if entry["key"] == key else None  # two keys of one hash: the older is paid for again
 
-    async def append(self, entry):
+    async def append(self, entry: dict) -> None:
         """Returns when the entry is on the disk. Entries that are no answers are kept for the record only."""
         line = (
             json.dumps(entry, ensure_ascii=False).encode() + b"\n"
@@ -126,12 +126,12 @@ class Journal:
             view = view[os.write(self.fd, view) :]
         os.fsync(self.fd)
 
-    async def drain(self):
+    async def drain(self) -> None:
         """Returns when nothing waits to be written any more."""
         if self.writer is not None:
             await self.writer
 
-    def close(self):
+    def close(self) -> None:
         """Gives the lock back; after `drain`."""
         self.thread.shutdown()
         self.reader.close()

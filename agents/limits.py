@@ -2,8 +2,11 @@
 and how much money."""
 
 import asyncio
+import contextlib
+import math
 import time
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 
 from errors import UserError
 
@@ -167,3 +170,13 @@ class Budget:
 
     def _mean(self) -> float:
         return self.spent / self.calls if self.calls else 0.0
+
+
+def retry_after(headers: dict) -> float | None:
+    """Returns the seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
+    value = headers.get("retry-after") or ""
+    for read in (float, lambda text: parsedate_to_datetime(text).timestamp() - time.time()):
+        with contextlib.suppress(ValueError):
+            seconds = read(value)
+            return max(0.0, seconds) if math.isfinite(seconds) else None
+    return None

@@ -319,6 +319,7 @@ def write_parquet(path: Path, rows: Iterable[dict]) -> None:
 
 def card(report: dict) -> str:
     """Returns the README.md of a dataset repository: front matter that names the files, and what they are made of."""
+    # front matter: the files that exist, and the hub's class of sizes
     problems, pairs, made = report["problems"], report["pairs"], report["made_with"]
     size = problems["kept"]
     category = next(name for most, name in SIZES if size < most)
@@ -328,6 +329,7 @@ def card(report: dict) -> str:
         for name, count in files.items()
         if count
     )
+    # lines of the text
     ratios = "\n".join(
         f"| {gap} | {pairs[gap]} | {report['length_ratio'][gap].get('chosen_over_rejected', '–')} |" for gap in GAPS
     )

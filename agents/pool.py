@@ -9,7 +9,7 @@ import random
 import time
 from collections.abc import Callable
 
-from agents.client import Endpoint, Failed, Reply
+from agents.client import CallError, Endpoint, Reply
 from agents.limits import Budget, EndpointConfig, any_place
 from errors import UserError
 from progress import say
@@ -35,6 +35,7 @@ def open_endpoints(
     """
     by_name, pools, budget = {}, {}, Budget(max_cost)
     for agent, names in bindings.items():
+        # one model an agent
         kinds = {(configs[name].model, str(configs[name].extra_body)) for name in names}
         if len(kinds) > 1:
             raise UserError(
@@ -101,7 +102,7 @@ class Pool:
             endpoint = await self._place(first_to_refuse)
             try:
                 reply = await endpoint.ask(body, late)
-            except Failed as error:
+            except CallError as error:
                 failure = error
             else:
                 self.given_up = 0
@@ -110,7 +111,7 @@ class Pool:
                     self._note_recovery(endpoint)
                     if first_to_refuse is not None and endpoint is not first_to_refuse:
                         first_to_refuse.failures_in_row += 1
-                        self._note_failure(first_to_refuse, Failed(f"refuses what others answer: {words}"))
+                        self._note_failure(first_to_refuse, CallError(f"refuses what others answer: {words}"))
                 elif first_to_refuse is None and len(self._alive()) > 1:
                     first_to_refuse, words = endpoint, reply.detail
                     continue
@@ -124,7 +125,7 @@ class Pool:
             if failures > self.cfg.retries:
                 await self._give_up(failure, failures, since)
                 if not failure.congested:
-                    return None, Reply("transport", detail=failure.why)
+                    return None, Reply("transport", detail=str(failure))
                 failures, since = 0, time.monotonic()
             await asyncio.sleep(self._pause(failure, failures, endpoint))
 
@@ -157,26 +158,27 @@ class Pool:
         well = endpoint.failures_in_row < SET_ASIDE_AFTER
         return well or (endpoint.limit.in_flight == 0 and time.monotonic() >= endpoint.away_until)
 
-    def _note_failure(self, endpoint: Endpoint, failure: Failed) -> None:
+    def _note_failure(self, endpoint: Endpoint, failure: CallError) -> None:
         """Set an endpoint aside, for a while or for good, if that is what a failure says. Raises UserError if none is
         left."""
         if failure.fatal and not endpoint.broken:
-            endpoint.broken = failure.why
+            endpoint.broken = str(failure)
             endpoint.limit.wake(everyone=True)
             self._alive()
-            say(f"{endpoint.where} {failure.why}; the others go on without it")
+            say(f"{endpoint.where} {failure}; the others continue without it")
         if endpoint.failures_in_row >= SET_ASIDE_AFTER and not endpoint.broken and len(self.endpoints) > 1:
             if not endpoint.away_until:
-                say(f"{endpoint.where} is set aside, and tried again later: {failure.why}")
+                say(f"{endpoint.where} is set aside, and tried again later: {failure}")
             doubled = FIRST_PAUSE * 2 ** min(endpoint.failures_in_row, 16)
             endpoint.away_until = time.monotonic() + min(LONGEST_PAUSE, doubled)
 
     def _note_recovery(self, endpoint: Endpoint) -> None:
-        if endpoint.away_until:
+        # an answer to a question from before it was set aside says nothing: the trial question comes after `away_until`
+        if 0 < endpoint.away_until <= time.monotonic():
             endpoint.away_until = 0.0
             say(f"{endpoint.where} answers again")
 
-    def _pause(self, failure: Failed, failures: int, endpoint: Endpoint) -> float:
+    def _pause(self, failure: CallError, failures: int, endpoint: Endpoint) -> float:
         """Returns the seconds before the next try: what the server asks for, none if another one is well, else a
         growing pause."""
         if failure.wait is not None:
@@ -188,7 +190,7 @@ class Pool:
             return 0.0
         return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(failures - 1, 0)) * random.uniform(0.5, 1.0)
 
-    async def _give_up(self, failure: Failed, tries: int, since: float) -> None:
+    async def _give_up(self, failure: CallError, tries: int, since: float) -> None:
         """Returns if the failure is this question's own; raises UserError if it is the endpoints'."""
         alive = self._alive()
         if any(endpoint.last_answer > since for endpoint in alive):
@@ -199,6 +201,6 @@ class Pool:
             return
         where = "; ".join(endpoint.where for endpoint in alive)
         raise UserError(
-            f"{where} does not answer: {failure.why} ({tries} tries in {time.monotonic() - since:.0f} s); every answer "
+            f"{where} does not answer: {failure} ({tries} tries in {time.monotonic() - since:.0f} s); every answer "
             f"so far is kept, run the same command to resume"
         )

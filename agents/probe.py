@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.client import TOKEN_KEYS, CallError, Endpoint, Refused, RequestQuirks, room_left
+from agents.client import TOKEN_KEYS, CallError, Endpoint, RequestQuirks, room_left
 from data.records import write_text
 from errors import UserError
 from progress import say
@@ -134,10 +134,10 @@ async def _try(ask, question, read):
     """(read(completion), ""), or (None, the words of the refusal)."""
     try:
         return await ask(question, read), ""
-    except Refused as error:
-        if error.status >= 500 or error.status in (401, 408, 429):
+    except CallError as error:
+        if not 400 <= error.status < 500 or error.status in (401, 408, 429):
             raise
-        return None, error.words
+        return None, str(error)
 
 
 async def _top_k(ask, body):

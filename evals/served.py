@@ -1,6 +1,6 @@
 """Many samples from endpoints, for the evaluation: each one a request of its own, with its own seed.
 
-    lost = asyncio.run(draw(asks, configs, keep, known))
+    lost = asyncio.run(draw(samples, configs, keep, earlier))
 
 Every answer goes to `keep` before its worker sends the next question; what is kept is not asked again. Refusals wait in
 memory until a server of the endpoint has answered once: until then it may be the request that is wrong. A server that
@@ -11,11 +11,13 @@ import asyncio
 import re
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agents.client import ANSWERED, TOKEN_KEYS, CallError
+from agents.client import ANSWERED, TOKEN_KEYS, CallError, Endpoint, Reply
 from agents.journal import call_seed
-from agents.pool import open_endpoints
+from agents.limits import EndpointConfig
+from agents.pool import Pool, open_endpoints
 from errors import UserError
 from progress import Progress
 
@@ -23,9 +25,9 @@ REASONS = {"truncated": "length", "filtered": "filtered", "too_long": "refused",
 
 
 @dataclass(frozen=True)
-class Ask:
-    """One sample to draw. key: unique; the seed that is sent is a function of it. endpoint: its name in the config.
-    sampling: fields of the request, e.g. {"temperature": 0.6, "top_p": 0.95}."""
+class Sample:
+    """One response to ask for. key: unique; the seed that is sent is a function of it. endpoint: its name in the
+    config. sampling: fields of the request, e.g. {"temperature": 0.6, "top_p": 0.95}."""
 
     key: str
     endpoint: str
@@ -35,7 +37,7 @@ class Ask:
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Response:
     """text: thought and answer as they came, the thought in <think> tags. tokens, prompt_tokens: as the server counts.
     finish_reason: stop, length, refused (the server will not take this question; detail says why) or filtered."""
 
@@ -48,7 +50,7 @@ class Drawn:
 
 
 @dataclass
-class Known:
+class Earlier:
     """What earlier runs leave behind. models: served names that have answered. tokens: {endpoint: (calls, prompt
     tokens, completion tokens)}, for the budget."""
 
@@ -56,102 +58,90 @@ class Known:
     tokens: dict = field(default_factory=dict)
 
 
-async def draw(asks, configs, keep, known, prober=None, max_cost=None):
-    """Ask for all samples, several endpoints at a time; keep(ask, Drawn) is called as each arrives.
+async def draw(
+    samples: list[Sample],
+    configs: dict[str, EndpointConfig],
+    keep: Callable[[Sample, Response], None],
+    earlier: Earlier,
+    prober: Callable | None = None,
+    max_cost: float | None = None,
+) -> list[tuple[Sample, str]]:
+    """Ask for all samples, several endpoints at a time; keep(sample, Response) is called as each arrives.
 
-    configs: {name: EndpointConfig}. prober, max_cost: as in build_crv. Returns [(ask, why)] of those that failed again
-    and again while others were answered: they are to be asked in another run. Raises UserError when an endpoint is
-    broken, serves another model or costs too much; the others then finish what they have begun.
+    configs: {name: EndpointConfig}. prober, max_cost: as in build_crv. Returns [(sample, why)] of those that failed
+    again and again while others were answered: they are to be asked in another run. Raises UserError when an endpoint
+    is broken, serves another model or costs too much; the others then finish what they have begun.
     """
-    waiting = {}
-    for ask in asks:
-        waiting.setdefault(ask.endpoint, deque()).append(ask)
-    endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, known, prober, max_cost)
+    by_endpoint = {}
+    for sample in samples:
+        by_endpoint.setdefault(sample.endpoint, deque()).append(sample)
+    endpoints, pools = open_endpoints(configs, {name: [name] for name in by_endpoint}, earlier, prober, max_cost)
     try:
-        with Progress(len(asks), "sample", unit="responses") as bar:
-            speed = Speed(bar)
-            parts = [_Part(pools[name], queue, keep, speed) for name, queue in waiting.items()]
-            ends = await asyncio.gather(*[part.run(parts) for part in parts], return_exceptions=True)
+        with Progress(len(samples), "sample", unit="responses") as bar:
+            begin, tokens = time.monotonic(), 0
+
+            def count(reply: Reply) -> None:
+                nonlocal tokens
+                tokens += reply.completion_tokens
+                bar.update(1, tokens_per_s=tokens / max(time.monotonic() - begin, 1e-9))
+
+            queues = [_Queue(pools[name], waiting, keep, count) for name, waiting in by_endpoint.items()]
+            ends = await asyncio.gather(*[queue.run(queues) for queue in queues], return_exceptions=True)
     finally:
         for endpoint in endpoints:
             await endpoint.close()
     for error in ends:
         if error is not None:
             raise error
-    return [loss for part in parts for loss in part.lost]
+    return [loss for queue in queues for loss in queue.lost]
 
 
-class Speed:
-    """Counts tokens for the bar."""
+class _Queue:
+    """All samples of one endpoint (which may be several servers). lost: those that nobody answered, and why.
+    unconfirmed: what was said before the first answer; until then a refusal may mean that the request is wrong."""
 
-    def __init__(self, bar):
-        self.bar, self.start, self.tokens = bar, time.monotonic(), 0
+    def __init__(self, pool: Pool, waiting: deque, keep: Callable, count: Callable[[Reply], None]):
+        self.pool, self.waiting, self.keep, self.count = pool, waiting, keep, count
+        self.lost, self.unconfirmed = [], []
 
-    def add(self, tokens):
-        self.tokens += tokens
-        self.bar.update(1, tokens_per_s=self.tokens / max(time.monotonic() - self.start, 1e-9))
-
-
-class _Part:
-    """All questions to one endpoint (which may be several servers)."""
-
-    def __init__(self, pool, queue, keep, speed):
-        self.pool, self.queue, self.keep, self.speed = pool, queue, keep, speed
-        self.lost, self.doubtful = [], []
-
-    async def run(self, parts):
-        """Raises the first error of its workers, after telling the other parts to begin nothing more."""
+    async def run(self, queues: list["_Queue"]) -> None:
+        """Raises the first error of its workers, after telling the other queues to begin nothing more."""
         try:
             for endpoint in self.pool.endpoints:
                 await check_listed(endpoint)
             async with asyncio.TaskGroup() as group:
-                for _ in range(min(len(self.queue), sum(e.cfg.concurrency for e in self.pool.endpoints))):
+                for _ in range(min(len(self.waiting), sum(e.cfg.concurrency for e in self.pool.endpoints))):
                     group.create_task(self._work())
-            if self.doubtful:
-                raise UserError(
-                    f"{self.pool.where} refused every request; the last time it said {self.doubtful[-1][1].detail}"
-                )
+            if self.unconfirmed:
+                said = self.unconfirmed[-1][1].detail
+                raise UserError(f"{self.pool.where} refused every request; the last time it said {said}")
         except BaseException as error:
-            for part in parts:
-                part.queue.clear()
+            for queue in queues:
+                queue.waiting.clear()
             raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
 
-    async def _work(self):
-        while self.queue:
-            ask = self.queue.popleft()
-            reply = await self.pool.chat(request(self.pool.cfg.model, ask))
+    async def _work(self) -> None:
+        """Ask for one sample after the other, and keep each answer before the next question."""
+        while self.waiting:
+            sample = self.waiting.popleft()
+            body = {"model": self.pool.cfg.model, "messages": sample.messages, **sample.sampling,
+                    TOKEN_KEYS[0]: sample.max_tokens, "seed": call_seed(sample.key)}  # fmt: skip
+            reply = await self.pool.chat(body)
+            self.count(reply)
             if reply.status == "transport":
-                self.lost.append((ask, reply.detail))
-            else:
-                check_answered_as(self.pool.cfg.model, reply, self.pool)
-                self._take(ask, reply)
-            self.speed.add(reply.completion_tokens)
-
-    def _take(self, ask, reply):
-        """Keep an answer. A refusal waits for the first answer: until then it may be the request that is wrong."""
-        text = reply.whole if reply.status in ANSWERED else ""
-        reason = REASONS.get(reply.status, "stop")
-        self.doubtful.append(
-            (ask, Drawn(text, reply.completion_tokens, reply.prompt_tokens, reason, reply.detail, reply.seconds))
-        )
-        if self.pool.has_answered:
-            for item in self.doubtful:
-                self.keep(*item)
-            self.doubtful = []
+                self.lost.append((sample, reply.detail))
+                continue
+            check_answered_as(self.pool.cfg.model, reply, self.pool)
+            text, reason = reply.whole if reply.status in ANSWERED else "", REASONS.get(reply.status, "stop")
+            tokens = reply.completion_tokens, reply.prompt_tokens
+            self.unconfirmed.append((sample, Response(text, *tokens, reason, reply.detail, reply.seconds)))
+            if self.pool.has_answered:
+                for confirmed in self.unconfirmed:
+                    self.keep(*confirmed)
+                self.unconfirmed = []
 
 
-def request(model, ask):
-    """The body of one request."""
-    return {
-        "model": model,
-        "messages": ask.messages,
-        **ask.sampling,
-        TOKEN_KEYS[0]: ask.max_tokens,
-        "seed": call_seed(ask.key),
-    }
-
-
-async def check_listed(endpoint):
+async def check_listed(endpoint: Endpoint) -> None:
     """Raises UserError if GET /models lists models, and not the one that is asked for. Servers that do not tell pass:
     their answers are looked at (check_answered_as)."""
     try:
@@ -167,7 +157,8 @@ async def check_listed(endpoint):
         )
 
 
-def check_answered_as(model, reply, pool):
+def check_answered_as(model: str, reply: Reply, pool: Pool) -> None:
+    """Raises UserError for an answer of another model than was asked for."""
     if reply.model and not same_model(reply.model, model):
         raise UserError(
             f"{pool.where} answers as {reply.model}, but {model} was asked for; "
@@ -175,7 +166,7 @@ def check_answered_as(model, reply, pool):
         )
 
 
-def same_model(a, b):
+def same_model(a: str, b: str) -> bool:
     """Whether two names are of one model: hosts add dates, tags (:latest), revisions (@main) and owners (Qwen/)."""
     a, b = (re.sub(r"[@:][^/]*$", "", name.lower().rstrip("/")) for name in (a, b))
     if ("/" in a) != ("/" in b):

@@ -8,7 +8,7 @@ import traceback
 import pytest
 from aiohttp import web
 
-from agents.client import MAX_REFUSALS, Endpoint, Malformed, RequestQuirks, read_reply, room_left
+from agents.client import MAX_REFUSALS, CallError, Endpoint, RequestQuirks, read_reply, room_left
 from agents.limits import EndpointConfig
 from agents.pool import Pool
 from agents.prompts import load_prompts, question
@@ -408,11 +408,11 @@ def test_a_streamed_answer_is_put_together():
     assert (got.status, got.text, got.prompt_tokens, got.completion_tokens) == ("ok", "easy", 3, 4)
     assert got.whole == "<think>hm</think>easy"
     assert streamed(stream_of({"content": "ea"}, finish="length")).status == "truncated"
-    with pytest.raises(Malformed, match="breaks off"):
+    with pytest.raises(CallError, match="breaks off"):
         streamed("\n".join(text.splitlines()[:6]))
-    with pytest.raises(Malformed, match="breaks off"):
+    with pytest.raises(CallError, match="breaks off"):
         streamed(stream_of({"content": "ea"}, finish=None))
-    with pytest.raises(Malformed, match=r"broke off: .*engine died"):
+    with pytest.raises(CallError, match=r"broke off: .*engine died"):
         streamed('data: {"error": {"message": "engine died"}}\n\n' + text)
     assert streamed(text.replace("sy", "\u2028sy")).text == "ea\u2028sy"
 

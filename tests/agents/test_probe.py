@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 import build_crv
-from agents.client import Endpoint, Refused
+from agents.client import CallError, Endpoint
 from agents.limits import EndpointConfig
 from agents.probe import LONG, Prober, summary
 from config import load
@@ -161,7 +161,7 @@ def test_models_at_one_address_are_told_apart(tmp_path):
 def test_a_refused_test_question_is_not_fatal_but_a_wrong_key_is(tmp_path):
     found, quirks, _ = probe(tmp_path, lambda asked: error(400, "I only do mathematics"))
     assert found["thought"] == "unknown" and not quirks.stream and "test question refused" in summary(found)
-    with pytest.raises(Refused):
+    with pytest.raises(CallError, match="HTTP 401"):
         probe(tmp_path, lambda asked: error(401, "who are you?"))
 
 
