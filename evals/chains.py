@@ -40,10 +40,12 @@ class Config:
     """as there"""
 
 
-def main(cfg):
+def main(cfg: Config) -> None:
+    """Write the chains. Raises UserError where there are none, and for a benchmark that must not be written."""
     problems = {p.id: p for p in benchmarks.load(cfg.benchmark, cfg.source, cfg.benchmarks_dir, cfg.allow_size)}
     if any(problem.private for problem in problems.values()):
         raise UserError(f"{cfg.benchmark} must not appear in plain text; no file of its problems is written")
+    # the first sample of every problem; two of one problem would be of two models
     found, keys = {}, {}
     for record in Ledgers(Path(cfg.eval), "generations"):
         if (record["model"], record["benchmark"], record["sample"]) == (cfg.model, cfg.benchmark, 0):
@@ -64,8 +66,8 @@ def main(cfg):
     say(f"wrote {cfg.out}: {len(rows)} chains for {len(problems)} problems")
 
 
-def thought(text):
-    """The thought of a response without its tags; all of a response that has none."""
+def thought(text: str) -> str:
+    """Return the thought of a response without its tags; all of a response that has none."""
     thought, said = split_thought(text)
     return thought or (said or "").strip()
 

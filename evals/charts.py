@@ -7,14 +7,16 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 
+from evals.results import Table
+
 # Okabe and Ito's colours: told apart with any colour vision, and in print
 COLOURS = ["#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#000000"]
 INK, OURS, THEIRS = "#333333", "#0072B2", "#D55E00"
 PER_LINE = 4
 
 
-def chart(table):
-    """PNG bytes."""
+def chart(table: Table) -> bytes:
+    """Draw a table as a PNG."""
     figure = _points(table) if table.published and table.published.cells() else _bars(table)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})

@@ -8,6 +8,7 @@ other weights are served under the same name.
 
 import hashlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +31,10 @@ class Place:
     folder: str = ""
 
 
-def resolve(models, runs, names, endpoints, offline, look=True):
-    """{model: {run: Place}} of the models in `names`.
+def resolve(
+    models: dict, runs: dict, names: Iterable[str], endpoints: dict, offline: bool, look: bool = True
+) -> dict[str, dict[str, Place]]:
+    """Return {model: {run: Place}} of the models in `names`.
 
     models, runs, endpoints: as in evaluate.py's config. offline: nothing is downloaded and nothing need be there. look:
     for folders; if not, a model is what it was when it was evaluated. Raises UserError naming everything that is
@@ -42,6 +45,7 @@ def resolve(models, runs, names, endpoints, offline, look=True):
         path = models[name]
         if "{run}" in path and not runs:
             raise UserError(f"models.{name} is {path!r}, but runs names no folder for {{run}}")
+        # one place a run; a served model must be distinguishable, a folder must be there
         for run, stands_for in (runs if "{run}" in path else {"": ""}).items():
             spelled = path.replace("{run}", stands_for)
             if spelled.startswith(SERVED):
@@ -90,18 +94,18 @@ def local_folder(path, offline=False):
         raise UserError(f"no model folder {path}, and none from the hub ({reason}); give a local folder") from None
 
 
-def identity(place, endpoints, cache):
-    """What stands for the model in a generation's key; None for a folder that is not there and never was."""
+def identity(place: Place, endpoints: dict, cache: dict) -> str | dict | None:
+    """Return what stands for the model in a generation's key; None for a folder that is not there and never was."""
     if place.endpoint:
         cfg = endpoints[place.endpoint]
         return {"served": cfg.model, "label": place.label, "extra_body": cfg.extra_body}
     return model_content(place.folder, cache, place.path)
 
 
-def model_content(folder, cache, name=""):
-    """Content hash of a model folder. cache: dict {name, or else the folder: [stamp, hash]}, updated in place, so that
-    an unchanged folder is not read again; an absent folder has the hash that it had when it was evaluated (None if it
-    never was)."""
+def model_content(folder: str, cache: dict, name: str = "") -> str | None:
+    """Return a content hash of a model folder. cache: dict {name, or else the folder: [stamp, hash]}, updated in place,
+    so that an unchanged folder is not read again; an absent folder has the hash that it had when it was evaluated (None
+    if it never was)."""
     name = str(Path(name or folder))
     if not folder or not (folder := Path(folder)).is_dir():
         return cache.get(name, [None, None])[1]
@@ -119,9 +123,9 @@ def model_content(folder, cache, name=""):
     return cache[name][1]
 
 
-def read_facts(out):
-    """What is known of the models: {"folders": as `model_content` keeps them, "speed": {place: [tokens, seconds]}}.
-    Raises UserError if the file is damaged."""
+def read_facts(out: str | Path) -> dict:
+    """Return what is known of the models: {"folders": as `model_content` keeps them, "speed": {place: [tokens,
+    seconds]}}. Raises UserError if the file is damaged."""
     file = Path(out) / "models.json"
     if not file.exists():
         return {"folders": {}, "speed": {}}
@@ -132,5 +136,5 @@ def read_facts(out):
         raise UserError(f"{file} is damaged; delete it to go on: folders that are there are hashed again") from None
 
 
-def write_facts(out, facts):
+def write_facts(out: str | Path, facts: dict) -> None:
     write_text(Path(out) / "models.json", json.dumps(facts, indent=1))

@@ -26,7 +26,7 @@ class Protocol:
     samples: dict = field(default_factory=dict)
     system: str = ""
 
-    def samples_of(self, kind):
+    def samples_of(self, kind: str) -> int:
         return self.samples.get(kind, 1)
 
 

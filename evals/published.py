@@ -37,24 +37,24 @@ class Printed:
     note: str = ""
 
     @property
-    def ks(self):
-        """All numbers of right answers that are printed so, a range; a count (Table 1) is itself one."""
+    def ks(self) -> range:
+        """Return all numbers of right answers that are printed so, a range; a count (Table 1) is itself one."""
         if isinstance(self.value, int):
             return range(self.value, self.value + 1)
         return k_of_n(self.value, self.n)
 
     @property
-    def k(self):
-        """The one in the middle, or None."""
+    def k(self) -> int | None:
+        """Return the one in the middle, or None."""
         return self.ks[len(self.ks) // 2] if self.ks else None
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         return self.value / (self.n if isinstance(self.value, int) else 100)
 
     @property
-    def interval(self):
-        """95 % Wilson at one response a problem, or None."""
+    def interval(self) -> tuple[float, float] | None:
+        """Return the 95 % Wilson at one response a problem, or None."""
         return wilson(self.k, self.n) if self.ks else None
 
 
@@ -76,27 +76,27 @@ class Published:
     """Table 4 prints models as rows and benchmarks as columns"""
 
     @property
-    def benchmarks(self):
-        """{name in SIZES (Table 1: level): as printed}, in order."""
+    def benchmarks(self) -> dict[str, str]:
+        """Return {name in SIZES (Table 1: level): as printed}, in order."""
         return {ALIASES.get(label, label): label for label in (self.columns if self.transposed else self.rows)}
 
     @property
-    def models(self):
+    def models(self) -> list[str]:
         return list(self.rows if self.transposed else self.columns)
 
     @property
-    def counts(self):
+    def counts(self) -> bool:
         return self.number == "Table 1"
 
-    def cells(self):
-        """{(benchmark, model): value} with the names of SIZES."""
+    def cells(self) -> dict[tuple[str, str], float]:
+        """Return {(benchmark, model): value} with the names of SIZES."""
         cells = {(row, self.columns[i]): value for row, values in self.rows.items() for i, value in enumerate(values)}
         if self.transposed:
             cells = {(column, row): value for (row, column), value in cells.items()}
         return {(ALIASES.get(benchmark, benchmark), model): value for (benchmark, model), value in cells.items()}
 
-    def printed(self):
-        """{(benchmark, model): Printed}"""
+    def printed(self) -> dict[tuple[str, str], Printed]:
+        """Return {(benchmark, model): Printed}"""
         name = self.number.lower().replace(" ", "")
         return {
             place: Printed(value, SIZES["MATH-500" if self.counts else place[0]], NOT_K_OF_N.get((name, *place), ""))

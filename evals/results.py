@@ -28,40 +28,40 @@ class Cell:
     runs: dict
 
     @cached_property
-    def answers(self):
+    def answers(self) -> list[Answer]:
         return [answer for run in self.runs.values() for samples in run.values() for answer in samples]
 
     @cached_property
-    def problems(self):
-        """{problem id: [Answer of every run and sample]}"""
+    def problems(self) -> dict[str, list[Answer]]:
+        """Return {problem id: [Answer of every run and sample]}"""
         return {id: [a for run in self.runs.values() for a in run[id]] for id in next(iter(self.runs.values()))}
 
     @cached_property
-    def right(self):
-        """{problem id: how many of its responses, over all runs, are right}"""
+    def right(self) -> dict[str, int]:
+        """Return {problem id: how many of its responses, over all runs, are right}"""
         return {id: sum(a.status == "correct" for a in answers) for id, answers in self.problems.items()}
 
     @property
-    def samples(self):
-        """Responses a problem within one run: n of avg@n."""
+    def samples(self) -> int:
+        """Count the responses a problem within one run: n of avg@n."""
         return len(next(iter(next(iter(self.runs.values())).values())))
 
     @property
-    def n(self):
+    def n(self) -> int:
         return len(self.answers)
 
     @property
-    def k(self):
+    def k(self) -> int:
         return sum(self.right.values())
 
     @property
-    def accuracy(self):
-        """Right answers of all; with several samples, avg@n."""
+    def accuracy(self) -> float:
+        """Return the share of right answers of all; with several samples, avg@n."""
         return self.k / self.n
 
     @cached_property
-    def interval(self):
-        """95 %: Wilson for one response a problem, else a bootstrap over problems."""
+    def interval(self) -> tuple[float, float]:
+        """Return the 95 % interval: Wilson for one response a problem, else a bootstrap over problems."""
         if self.n == len(self.right):
             return wilson(self.k, self.n)
         scores = [count / len(self.problems[id]) for id, count in self.right.items()]
@@ -70,12 +70,13 @@ class Cell:
         return bootstrap(scores)
 
     @property
-    def per_run(self):
-        """Accuracy of each run, in order."""
+    def per_run(self) -> list[float]:
+        """Return the accuracy of each run, in order."""
         return [Cell({name: run}).accuracy for name, run in self.runs.items()]
 
-    def pass_at(self, k):
-        """Unbiased chance that at least one of k responses is right; the mean over problems and runs."""
+    def pass_at(self, k: int) -> float:
+        """Estimate, without bias, the chance that at least one of k responses is right; the mean over problems and
+        runs."""
         chances = [
             pass_at_k(len(samples), sum(a.status == "correct" for a in samples), k)
             for run in self.runs.values()
@@ -84,23 +85,23 @@ class Cell:
         return sum(chances) / len(chances)
 
     @cached_property
-    def majority(self):
-        """maj@n: how often the most frequent answer is right; the mean over problems and runs. None if no answer can be
-        voted on. Right answers are one candidate, however written; wrong ones are counted by `normalise`. Of tied
-        candidates each is as likely to win, so a tie counts for one over their number."""
+    def majority(self) -> float | None:
+        """Return maj@n: how often the most frequent answer is right; the mean over problems and runs. None if no answer
+        can be voted on. Right answers are one candidate, however written; wrong ones are counted by `normalise`. Of
+        tied candidates each is as likely to win, so a tie counts for one over their number."""
         if not any(answer.extracted for answer in self.answers):
             return None
         wins = [_majority(samples) for run in self.runs.values() for samples in run.values()]
         return sum(wins) / len(wins)
 
     @property
-    def statuses(self):
-        """{status: count}, those that occur, in the order of STATUSES."""
+    def statuses(self) -> dict[str, int]:
+        """Return {status: count}, those that occur, in the order of STATUSES."""
         counts = Counter(answer.status for answer in self.answers)
         return {status: counts[status] for status in STATUSES if counts[status]}
 
     @property
-    def mean_tokens(self):
+    def mean_tokens(self) -> float:
         return sum(answer.tokens for answer in self.answers) / self.n
 
 
@@ -123,11 +124,11 @@ class Count:
     n: int
 
     @property
-    def accuracy(self):
+    def accuracy(self) -> float:
         return self.k / self.n
 
     @property
-    def interval(self):
+    def interval(self) -> tuple[float, float]:
         return wilson(self.k, self.n)
 
 
@@ -161,14 +162,15 @@ class Table:
     notes: list
     published: object = None
 
-    def reference(self, column):
-        """The column that `column` is compared with: the one before it unless `against` says otherwise, or None."""
+    def reference(self, column: str) -> str | None:
+        """Return the column that `column` is compared with: the one before it unless `against` says otherwise, or
+        None."""
         previous = dict(zip(self.columns[1:], self.columns, strict=False)) | self.against
         return previous.get(column) or None
 
     @cached_property
-    def pairs(self):
-        """{(row, column, reference): Comparison} of every pair of columns of a row, the later column first."""
+    def pairs(self) -> dict[tuple[str, str, str], Comparison]:
+        """Return {(row, column, reference): Comparison} of every pair of columns of a row, the later column first."""
         found = [
             compare(row, later, earlier, self.cells[row, later], self.cells[row, earlier])
             for row in self.rows
@@ -178,8 +180,8 @@ class Table:
         corrected = holm([c.p for c in found])
         return {(c.row, c.column, c.reference): replace(c, holm=p) for c, p in zip(found, corrected, strict=True)}
 
-    def comparison(self, row, column):
-        """The paired test of a cell against its reference column, or None."""
+    def comparison(self, row: str, column: str) -> Comparison | None:
+        """Return the paired test of a cell against its reference column, or None."""
         reference = self.reference(column)
         c = self.pairs.get((row, reference, column))
         if c is None:
@@ -187,23 +189,25 @@ class Table:
         turned = {"column": column, "reference": reference, "difference": -c.difference}  # it stands to the right
         return replace(c, **turned, gained=c.lost, lost=c.gained)
 
-    def comparisons(self):
-        """The paired tests of every row, each column against its reference."""
+    def comparisons(self) -> list[Comparison]:
+        """Return the paired tests of every row, each column against its reference."""
         return [c for row in self.rows for column in self.columns if (c := self.comparison(row, column))]
 
-    def ranks(self, row):
-        """{column: 1 for the row's best accuracy, 2 for its second}, ties included; the paper's bold and underlined."""
+    def ranks(self, row: str) -> dict[str, int]:
+        """Return {column: 1 for the row's best accuracy, 2 for its second}, ties included; the paper's bold and
+        underlined."""
         return ranks({c: self.cells[row, c].accuracy for c in self.columns if (row, c) in self.cells})
 
 
-def ranks(scores):
-    """{name: 1 for the highest score, 2 for the second}, ties included; nothing where all are equal."""
+def ranks(scores: dict[str, float]) -> dict[str, int]:
+    """Return {name: 1 for the highest score, 2 for the second}, ties included; nothing where all are equal."""
     best = sorted(set(scores.values()), reverse=True)[:2]
     return {name: best.index(score) + 1 for name, score in scores.items() if score in best and len(best) > 1}
 
 
-def compare(row, column, reference, cell, base):
-    """Exact: McNemar's test for one response each, else the sign-flip test over problems (evals/stats.py)."""
+def compare(row: str, column: str, reference: str, cell: Cell, base: Cell) -> Comparison:
+    """Test two cells exactly: McNemar's test for one response each, else the sign-flip test over problems
+    (evals/stats.py)."""
     ours, theirs = (len(next(iter(c.problems.values()))) for c in (cell, base))
     differences = [cell.right[id] * theirs - base.right[id] * ours for id in cell.right]
     return Comparison(

@@ -6,6 +6,7 @@ intervals come from a bootstrap over problems, and the paired test flips the sig
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,16 +16,17 @@ EXACT_WORK = 2_000_000_000  # additions of an exact sign-flip test, some seconds
 FLIPS = 100_000
 
 
-def wilson(k, n, z=Z95):
-    """95 % Wilson score interval of k successes in n trials, as (low, high) in [0, 1]."""
+def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
+    """Return the 95 % Wilson score interval of k successes in n trials, as (low, high) in [0, 1]."""
     p, zz = k / n, z * z
     middle, half = p + zz / (2 * n), z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
     return max(0.0, (middle - half) / (1 + zz / n)), min(1.0, (middle + half) / (1 + zz / n))
 
 
-def bootstrap(scores, seed=0):
-    """95 % percentile interval of the mean of `scores` [problems] (each the mean over its responses), resampling
-    problems. Drawn as counts of each distinct score: the same distribution, whatever the number of problems."""
+def bootstrap(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """Return the 95 % percentile interval of the mean of `scores` [problems] (each the mean over its responses),
+    resampling problems. Drawn as counts of each distinct score: the same distribution, whatever the number of
+    problems."""
     values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
     total = int(counts.sum())
     draws = np.random.default_rng(seed).multinomial(total, counts / total, size=RESAMPLES)
@@ -32,23 +34,26 @@ def bootstrap(scores, seed=0):
     return float(low), float(high)
 
 
-def sign_flip(differences, seed=0, work=EXACT_WORK):
-    """Two-sided p-value of a sum of integer differences, one a problem, if each sign were a fair coin.
+def sign_flip(differences: Sequence[int], seed: int = 0, work: int = EXACT_WORK) -> float:
+    """Return the two-sided p-value of a sum of integer differences, one a problem, if each sign were a fair coin.
 
     For differences of -1, 0, 1 this is the exact McNemar test: twice the binomial tail. Exact up to rounding as long as
     it costs at most `work` additions; else the share of FLIPS seeded random sign patterns, the observed one counted in.
     """
+    # in units of the greatest common divisor; what is 0 has no sign
     sizes = np.abs(np.asarray(differences, dtype=np.int64))
     sizes = np.sort(sizes[sizes > 0])
     if not len(sizes):
         return 1.0
     observed, scale = abs(int(sum(differences))), int(np.gcd.reduce(sizes))
     sizes, observed = sizes // scale, observed // scale
+    # too many for the exact distribution: draw patterns
     if len(sizes) * int(sizes.sum()) > work:
         rng = np.random.default_rng(seed)
         values, counts = np.unique(sizes, return_counts=True)
         sums = (2 * rng.binomial(counts, 0.5, size=(FLIPS, len(counts))) - counts) @ values
         return float((1 + np.sum(np.abs(sums) >= observed)) / (1 + FLIPS))
+    # the exact distribution, one problem after the other
     chances = np.ones(1)  # of each number of units with a plus: the sum is twice that, less all units
     for size in sizes:
         longer = np.zeros(len(chances) + size)
@@ -59,9 +64,9 @@ def sign_flip(differences, seed=0, work=EXACT_WORK):
     return min(1.0, float(chances[np.abs(sums) >= observed].sum()))
 
 
-def holm(ps):
-    """p-values corrected for their number (Holm, 1979), in the order given: below 0.05 anywhere with a chance of at
-    most 5 % if no difference is real."""
+def holm(ps: list[float]) -> list[float]:
+    """Return the p-values corrected for their number (Holm, 1979), in the order given: below 0.05 anywhere with a
+    chance of at most 5 % if no difference is real."""
     corrected, highest = [0.0] * len(ps), 0.0
     for rank, place in enumerate(sorted(range(len(ps)), key=ps.__getitem__)):
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[place]))
@@ -69,14 +74,14 @@ def holm(ps):
     return corrected
 
 
-def pass_at_k(n, c, k):
-    """Unbiased estimate of the chance that one of k responses is right, from n of which c are: 1 - C(n-c, k) / C(n, k)
-    (arXiv 2107.03374, Eq. 1)."""
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Estimate, without bias, the chance that one of k responses is right, from n of which c are:
+    1 - C(n-c, k) / C(n, k) (arXiv 2107.03374, Eq. 1)."""
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def k_of_n(percent, n, digits=1):
-    """All k whose k/n in percent rounds to a published figure; none: it is no k/n (the GRIM test)."""
+def k_of_n(percent: float, n: int, digits: int = 1) -> range:
+    """Return all k whose k/n in percent rounds to a published figure; none: it is no k/n (the GRIM test)."""
     half = 0.5 * 10**-digits + 1e-9
     low, high = math.ceil((percent - half) * n / 100), math.floor((percent + half) * n / 100)
     return range(max(0, low), min(n, high) + 1)

@@ -17,17 +17,18 @@ import fcntl
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from errors import UserError
 
 
-def key_of(**parts):
-    """A hash of JSON-serialisable parts."""
+def key_of(**parts) -> str:
+    """Return a hash of JSON-serialisable parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
 
 
-def lock(folder):
+def lock(folder: str | Path) -> int:
     """Make the folder and keep a second run out of it until the file descriptor that is returned is closed, here and in
     the processes that inherit it. Raises UserError if one is in it."""
     Path(folder).mkdir(parents=True, exist_ok=True)
@@ -50,8 +51,8 @@ class Ledger:
     holds positions, not texts. Reading is safe from any thread, appending from one.
     """
 
-    def __init__(self, path, private=False):
-        """Raises UserError naming the line that is damaged."""
+    def __init__(self, path: str | Path, private: bool = False):
+        """Index what is there. Raises UserError naming the line that is damaged."""
         self.path, self.private = Path(path), private
         self.at, self.end, self.descriptor = {}, 0, None  # at: key -> (position, bytes); end: of the last whole line
         if self.path.exists():
@@ -71,21 +72,22 @@ class Ledger:
                 f"{self.path}:{number} is damaged, it is no record of evaluate.py; delete that line to go on"
             ) from None
 
-    def __contains__(self, key):
+    def __contains__(self, key: str) -> bool:
         return key in self.at
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> dict:
         position, size = self.at[key]
         return json.loads(os.pread(self.descriptor, size, position))
 
-    def __iter__(self):
-        """The records, in order."""
+    def __iter__(self) -> Iterator[dict]:
+        """Yield the records, in order."""
         return (self[key] for key in self.at)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.at)
 
-    def append(self, record):
+    def append(self, record: dict) -> None:
+        """Write one record. Raises OSError, and then leaves the file as it was."""
         if not self.writing:
             self._open()
         line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
@@ -111,19 +113,19 @@ class Ledger:
 class Ledgers:
     """A file for what anyone may see and one, readable by its owner alone, for private benchmarks, as one mapping."""
 
-    def __init__(self, folder, name):
+    def __init__(self, folder: str | Path, name: str):
         self.open = Ledger(Path(folder) / f"{name}.jsonl")
         self.private = Ledger(Path(folder) / f"{name}-private.jsonl", private=True)
 
-    def __contains__(self, key):
+    def __contains__(self, key: str) -> bool:
         return key in self.open or key in self.private
 
-    def __getitem__(self, key):
+    def __getitem__(self, key: str) -> dict:
         return self.open[key] if key in self.open else self.private[key]
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[dict]:
         yield from self.open
         yield from self.private
 
-    def append(self, record, private):
+    def append(self, record: dict, private: bool) -> None:
         (self.private if private else self.open).append(record)

@@ -28,7 +28,7 @@ OUT_OF_MEMORY = 3  # exit status of grading/symbolic.py
 WHOLE = re.compile(r"####|\banswer is\b")  # a gold answer that is a whole solution, as GSM8K's
 
 
-def grade(text, gold, finished=True, tolerance=None):
+def grade(text: str, gold: str, finished: bool = True, tolerance: float | list[float] | None = None) -> Grade:
     """Grade a response. finished: False when generation hit its length limit.
 
     correct | wrong    the answer was compared
@@ -58,14 +58,14 @@ def grade(text, gold, finished=True, tolerance=None):
 # --- comparing two answers ---
 
 
-def is_equal(pred, gold, tolerance=None):
-    """Whether two answers are mathematically the same. False if that cannot be told in time; see `compare`."""
+def is_equal(pred: str, gold: str, tolerance: float | list[float] | None = None) -> bool:
+    """Tell whether two answers are mathematically the same. False if that cannot be told in time; see `compare`."""
     return compare(pred, gold, tolerance) == "equal"
 
 
-def compare(pred, gold, tolerance=None):
-    """ "equal", "different", or one of UNDECIDED. tolerance: absolute, for benchmarks that state one (a list: one per
-    value).
+def compare(pred: str, gold: str, tolerance: float | list[float] | None = None) -> str:
+    """Return "equal", "different", or one of UNDECIDED. tolerance: absolute, for benchmarks that state one (a list: one
+    per value).
 
     Integers first (leading zeros, thousands separators), then equal text, then math-verify: strict, both sides boxed.
     """
@@ -89,13 +89,13 @@ def _unboxed(answer):
 class Undecided(Exception):
     """Two answers could not be compared. status: one of UNDECIDED; the text says why."""
 
-    def __init__(self, status, why):
+    def __init__(self, status: str, why: str):
         super().__init__(why)
         self.status = status
 
 
 def _verdict(pred, gold, tolerance):
-    """(what `compare` returns, why in a few words)"""
+    """Return (what `compare` returns, why in a few words)."""
     try:
         return _decided(pred, gold, tolerance)
     except Undecided as no:
@@ -103,13 +103,15 @@ def _verdict(pred, gold, tolerance):
 
 
 def _decided(pred, gold, tolerance):
-    """("equal" or "different", why in a few words). Raises Undecided."""
+    """Return ("equal" or "different", why in a few words). Raises Undecided."""
+    # what is too long for the patterns below, and what needs none of them
     if max(len(pred), len(gold)) > LONGEST:
         same = pred.strip() == gold.strip()
         return ("equal" if same else "different"), f"longer than {LONGEST} characters: compared as text"
     pred, gold = normalise(_joined(pred, gold) or extract_boxed(pred) or pred), normalise(_unboxed(gold))
     if pred == gold:
         return "equal", "the same text"
+    # numbers, with and without a percent sign
     if gold.endswith("%") and not pred.endswith("%"):
         gold = gold.removesuffix("%").rstrip()  # 6.17 for 6.17%: the unit was left out, the number is the same
     elif gold.endswith("%"):
@@ -124,6 +126,7 @@ def _decided(pred, gold, tolerance):
             return "different", "another number"
     if re.fullmatch(r"-?\d+,\d+", pred) and not THOUSANDS.fullmatch(pred) and pred.replace(",", ".") == gold:
         return "equal", "the same number, with a decimal comma"
+    # words, and notation that math-verify does not look at
     if _same_word(pred, gold):
         return "equal", "the same word"
     if clash := _clash(pred, gold):
@@ -131,6 +134,7 @@ def _decided(pred, gold, tolerance):
     pred, gold, why = _without_names(pred, gold)
     if why:
         return "different", why
+    # math-verify, at most twice: an exception at the first look does not keep the second from saying "equal"
     undecided = None
     for pair in ((gold, pred), *_other_readings(pred, gold)):
         try:
@@ -272,8 +276,8 @@ REWRITES = [  # what math-verify 0.9.0 misses, each with the form that it knows
 REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
 
 
-def normalise(answer):
-    """One spelling for what is only typography. Text in, text out."""
+def normalise(answer: str) -> str:
+    """Give one spelling to what is only typography."""
     answer = SYMBOL.sub(lambda m: SYMBOLS[m.group()], answer.strip())
     answer = re.sub(r"^\$+|(?<!\\)\$+$", "", answer).strip()
     answer = re.sub(r"^\\[(\[]|\\[)\]]$", "", answer)
@@ -347,11 +351,11 @@ def _word(text):
 class _Workers:
     """Idle worker processes. A thread takes one, or starts one if fewer than `limit` run, and puts it back."""
 
-    def __init__(self, limit):
+    def __init__(self, limit: int):
         self.idle, self.lock, self.slots = [], threading.Lock(), threading.BoundedSemaphore(limit)
 
-    def compare(self, gold, pred, tolerance):
-        """(whether they are equal, what failed on the way as a line of text). Raises Undecided."""
+    def compare(self, gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool, str]:
+        """Return (whether they are equal, what failed on the way as a line of text). Raises Undecided."""
         with self.slots:
             with self.lock:
                 worker = self.idle.pop() if self.idle else None
@@ -365,6 +369,7 @@ class _Workers:
             except BaseException:  # Ctrl-C between question and reply: the next reply would answer the wrong question
                 worker.kill()
                 raise
+            # the kernel ended it, at its timer or its memory limit, or somebody else did: none of these is a verdict
             if not line:
                 ended = worker.wait()
                 if -ended in (signal.SIGPROF, signal.SIGALRM):

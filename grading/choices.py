@@ -37,8 +37,8 @@ MENTION = rf"\b{NOUN}{LETTER}(?![\s*)\]]*(?!{GOES_ON.replace('is|', '')})[a-z])"
 VERDICT = r"\s*(?:(?:is|are|was|seems?)\b|not\b|no\b|yes\b|true\b|false\b|wrong\b|incorrect\b|correct\b)"
 
 
-def choice(text, letters="ABCD", options=None, finished=True):
-    """The letter of the option that a response names, or None.
+def choice(text: str, letters: str = "ABCD", options: list[str] | None = None, finished: bool = True) -> str | None:
+    """Return the letter of the option that a response names, or None.
 
     letters: the options' letters, in order. options: their texts, in the same order; a response may then also give an
     option's own text. finished: False when generation hit its length limit; then only a box counts.

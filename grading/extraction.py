@@ -12,8 +12,8 @@ THOUGHT_ENDS = ("</think>", "<|end_of_thought|>")
 THOUGHT_STARTS = ("<think>", "<|begin_of_thought|>")
 
 
-def strip_thought(text):
-    """What follows the thought; all of a text without one; None if the thought is unfinished."""
+def strip_thought(text: str) -> str | None:
+    """Return what follows the thought; all of a text without one; None if the thought is unfinished."""
     ends = [text.rfind(tag) + len(tag) for tag in THOUGHT_ENDS if tag in text]
     if ends:
         return text[max(ends) :]
@@ -56,13 +56,14 @@ def _contents(text):
             yield start, stop, content
 
 
-def extract_boxed(text):
-    """Content of the last balanced \\boxed{…} or \\fbox{…} that is not empty, or None. Of nested ones the outermost."""
+def extract_boxed(text: str) -> str | None:
+    """Return the content of the last balanced \\boxed{…} or \\fbox{…} that is not empty, or None. Of nested ones the
+    outermost."""
     return next((content for _, _, content in _contents(text)), None)
 
 
-def extract_boxes(text, most):
-    """The contents of the last `most` such boxes, each once, in the order of the text."""
+def extract_boxes(text: str, most: int) -> list[str]:
+    """Return the contents of the last `most` such boxes, each once, in the order of the text."""
     contents = [content for _, _, content in itertools.islice(_contents(text), most)]
     return list(dict.fromkeys(contents[::-1]))
 
@@ -73,8 +74,8 @@ JOINED = re.compile(
 )
 
 
-def extract_list(text):
-    """The answers of the list that ends with the last box: ["1", "2"] for `\\boxed{1} and \\boxed{2}`; each once."""
+def extract_list(text: str) -> list[str]:
+    """Return the answers of the list that ends with the last box, each once: `\\boxed{1} and \\boxed{2}`."""
     boxes = list(itertools.islice(_contents(text), MANY))
     contents = [content for _, _, content in boxes[:1]]
     for (start, _, _), (_, end, content) in itertools.pairwise(boxes):
@@ -88,8 +89,8 @@ OPENING, CLOSING = "([{", ")]}"
 SEPARATOR = re.compile(r"[,;]|\\(?:text|mbox|mathrm)\s*\{\s*(?:and|or)\s*\}|(?<![A-Za-z\\])(?:and|or)(?![A-Za-z])")
 
 
-def split_top(text, separator=SEPARATOR):
-    """Its parts between separators that stand in no bracket. `[2,5)` closes too, and a lone brace is text."""
+def split_top(text: str, separator: re.Pattern = SEPARATOR) -> list[str]:
+    """Split a text at separators that stand in no bracket. `[2,5)` closes too, and a lone brace is text."""
     parts, begin, depth, at = [], 0, 0, 0
     while at < len(text):
         if depth == 0 and (match := separator.match(text, at)):
@@ -113,8 +114,8 @@ NUMBER = re.compile(r"(?<![\w.)])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
 NAMES = set(re.findall(r"\w+", "sqrt sin cos tan cot sec csc log ln exp pi inf arcsin arccos arctan"))  # are no prose
 
 
-def final_answer(text, equation=False):
-    """The answer that a text ends with, or None. For texts after the thought, and for bare reasoning chains.
+def final_answer(text: str, equation: bool = False) -> str | None:
+    """Return the answer that a text ends with, or None. For texts after the thought, and for bare reasoning chains.
 
     The last box; else what an "answer is …" line says; else, in the last line that is not empty, all of it if it is
     only mathematics, what follows its last "=" (equation: keep all of an equation), or its last number.
@@ -192,8 +193,8 @@ def _dollars(text):
     return re.sub(r"(?<!\\)\\[()\[\]]|\$\$", "$", text)
 
 
-def is_prose(text):
-    """Whether a word stands in it that is neither a name of mathematics nor wrapped as text, such as a unit."""
+def is_prose(text: str) -> bool:
+    """Tell whether a word stands in it that is neither a name of mathematics nor wrapped as text, such as a unit."""
     text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\begin\{\w+\}|\\end\{\w+\}|\\[a-zA-Z]+", " ", text)
     return any(word not in NAMES for word in re.findall(r"[A-Za-z]{2,}", text))
 
@@ -210,8 +211,9 @@ def _clean(text):
 TAGS = re.compile("|".join(map(re.escape, THOUGHT_STARTS + THOUGHT_ENDS)))
 
 
-def split_thought(text):
-    """(the thought without its tags, what follows it). Without a thought ("", text); None follows an unfinished one."""
+def split_thought(text: str) -> tuple[str, str | None]:
+    """Return (the thought without its tags, what follows it). Without a thought ("", text); None follows an unfinished
+    one."""
     said = strip_thought(text)
     thought = text if said is None else text.removesuffix(said)
     return TAGS.sub("", thought).strip(), said
@@ -223,12 +225,13 @@ FENCE = re.compile(r"^[^`]*(?P<fence>`{3,})[ \t]*(?P<language>[^`\s]*)[^`]*$")
 PYTHON = ("python", "python3", "py", "py3", "pypy3")
 
 
-def extract_code(text, finished=True):
-    """The program of an answer: its last block tagged as Python, else its last block; None if there is none.
+def extract_code(text: str, finished: bool = True) -> str | None:
+    """Return the program of an answer: its last block tagged as Python, else its last block; None if there is none.
 
     A block that never ends counts as one only if the response was not cut off; if it was, what is there is no answer,
     whatever stands in earlier blocks.
     """
+    # one pass over the lines, as Markdown reads them: a fence closes only the block that a fence like it has opened
     blocks, fence = [], None
     for line in text.replace("\r\n", "\n").split("\n"):
         if fence is None:

@@ -32,9 +32,9 @@ class _Strings(pickle._Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
 
-def load_strings(encoded, where, largest=None):
-    """What a base64 text of a compressed pickle holds: strings, lists and dicts. Raises UserError for anything else,
-    or for more than `largest` bytes (LARGEST)."""
+def load_strings(encoded: str, where: str, largest: int | None = None) -> str | list | dict:
+    """Return what a base64 text of a compressed pickle holds: strings, lists and dicts. Raises UserError for anything
+    else, or for more than `largest` bytes (LARGEST)."""
     try:
         return _Strings(io.BytesIO(_unpack(encoded, largest or LARGEST))).load()
     except KeyError as error:  # of the dispatch table
@@ -44,8 +44,9 @@ def load_strings(encoded, where, largest=None):
     raise UserError(f"{where}: private_test_cases cannot be read ({reason}); download the file again")
 
 
-def begin(encoded):
-    """The first 200 bytes behind base64 and zlib, without unpacking the rest. Raises ValueError or zlib.error."""
+def begin(encoded: str) -> bytes:
+    """Return the first 200 bytes behind base64 and zlib, without unpacking the rest. Raises ValueError or
+    zlib.error."""
     head = base64.b64decode(encoded[:1024], validate=True)
     return zlib.decompressobj().decompress(head, 200)
 

@@ -46,12 +46,12 @@ parser.latex2sympy = partial(latex2sympy, conversion_config=ConversionConfig(low
 
 
 @lru_cache(maxsize=4096)
-def parsed(answer):
-    """math-verify's readings of one answer: a list of sympy objects, then the text itself."""
+def parsed(answer: str) -> list:
+    """Return math-verify's readings of one answer: a list of sympy objects, then the text itself."""
     return parse(f"\\boxed{{{answer}}}", [BOXED], parsing_timeout=None, raise_on_error=True)
 
 
-def compared(gold, pred, tolerance):
+def compared(gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool | None, list[str]]:
     """Return (equal, failed): True, False, or None where an exception left it open; and the exceptions, a line each."""
     golds, preds, failed = parsed(gold), parsed(pred), []
 
@@ -84,20 +84,20 @@ def compared(gold, pred, tolerance):
     return None if None in found else False, failed
 
 
-def agree(gold, pred):
-    """Whether math-verify takes one reading of the gold answer and one of the other for equal."""
+def agree(gold: Basic | MatrixBase | str, pred: Basic | MatrixBase | str) -> bool:
+    """Tell whether math-verify takes one reading of the gold answer and one of the other for equal."""
     return verify(gold, pred, strict=True, allow_set_relation_comp=True, timeout_seconds=None, raise_on_error=True)
 
 
-def complex_numbers(readings):
-    """The readings with i as the imaginary unit, which math-verify takes for a name: then e^{i\\pi} is -1."""
+def complex_numbers(readings: list) -> list:
+    """Return the readings with i as the imaginary unit, which math-verify takes for a name: then e^{i\\pi} is -1."""
     return [
         x.xreplace({s: I for s in x.free_symbols if s.name == "i"}) if isinstance(x, Basic) else x for x in readings
     ]
 
 
-def differ_numerically(golds, preds):
-    """Whether both are expressions, and far apart at a point: then nothing needs to be simplified.
+def differ_numerically(golds: list, preds: list) -> bool:
+    """Tell whether both are expressions, and far apart at a point: then nothing needs to be simplified.
 
     The point is the same for both sides, and math-verify decides whatever agrees there, or is no real number, or huge.
     """
@@ -109,13 +109,14 @@ def differ_numerically(golds, preds):
     return bool(a.is_Float and b.is_Float and FAR * max(1, abs(a), abs(b)) < abs(a - b) < HUGE)
 
 
-def contradict(golds, preds):
-    """Whether numbers are not equal that math-verify takes for equal, to six decimals: 1/2004! and 1/2006!."""
+def contradict(golds: list, preds: list) -> bool:
+    """Tell whether numbers are not equal that math-verify takes for equal, to six decimals: 1/2004! and 1/2006!."""
     return bool(golds and preds) and differ(golds[0], preds[0])
 
 
-def differ(a, b):
-    """Whether two objects of the same form hold different numbers, element by element. False if that cannot be told."""
+def differ(a: object, b: object) -> bool:
+    """Tell whether two objects of the same form hold different numbers, element by element. False if that cannot be
+    told."""
     if isinstance(a, MatrixBase) and isinstance(b, MatrixBase):
         return a.shape != b.shape or any(map(differ, a, b))
     if not (isinstance(a, Basic) and isinstance(b, Basic)):
@@ -133,8 +134,8 @@ def differ(a, b):
     return False
 
 
-def numbers_differ(a, b):
-    """With names: at one point. Exactly if neither holds a decimal, else relative to the value."""
+def numbers_differ(a: Expr, b: Expr) -> bool:
+    """Compare two expressions, at one point if they hold names: exactly if neither holds a decimal, else relatively."""
     names = sorted({s.name for s in a.free_symbols | b.free_symbols})
     point = {name: Rational(17 + 6 * k, 13 + k) for k, name in enumerate(names)}
     a, b = (x.xreplace({s: point[s.name] for s in x.free_symbols}).doit() for x in (a, b))
@@ -152,16 +153,16 @@ def numbers_differ(a, b):
     return bool(size > (Rational(10) ** (10 - DIGITS) if exact else RELATIVE) * largest)
 
 
-def values(readings):
-    """The numbers of an answer such as `0.003, 5.233`, or None if it holds anything else."""
+def values(readings: list) -> list | None:
+    """Return the numbers of an answer such as `0.003, 5.233`, or None if it holds anything else."""
     first = readings[0] if readings else None
     items = list(getattr(first, "_unsorted_args", first.args)) if isinstance(first, FiniteSet | Tuple) else [first]
     numbers = [item.doit().evalf(15) for item in items if isinstance(item, Basic)]  # in the order written
     return numbers if len(numbers) == len(items) and all(n.is_real and n.is_number for n in numbers) else None
 
 
-def within(golds, preds, tolerance):
-    """Whether two lists of numbers agree in some order. tolerance: absolute, one for all or one per gold value."""
+def within(golds: list, preds: list, tolerance: float | list[float]) -> bool:
+    """Tell whether two lists of numbers agree in some order. tolerance: absolute, for all or one per gold value."""
     golds, preds = values(golds), values(preds)
     if golds is None or preds is None or len(golds) != len(preds) or len(golds) > 6:
         return False
@@ -171,12 +172,14 @@ def within(golds, preds, tolerance):
     return any(all(abs(g - p) <= t * slack for (g, t), p in zip(order, preds, strict=True)) for order in orders)
 
 
-def main():
+def main() -> None:
+    """Answer one line after the other until the input is closed."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     logging.disable(logging.WARNING)  # math-verify warns that its own timers are off, as they should be
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the starter, who closes our input
     print(json.dumps({"ready": True}), flush=True)
     for line in sys.stdin:
+        # under both timers, whose default action ends the process
         task = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, task["seconds"])
         signal.setitimer(signal.ITIMER_REAL, task["seconds"] * WALL_FACTOR)

@@ -22,11 +22,15 @@ and test_benchmarks_real.py).
 
 import difflib
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 from importlib import import_module
+from types import ModuleType
 
 from errors import UserError
 from evals.benchmarks import common
+from evals.benchmarks.common import BenchmarkConfig
+from evals.problem import Problem
 from evals.published import ALIASES
 
 FAMILIES = {  # kind: module
@@ -52,8 +56,9 @@ TITLES = {kind: title for title, kind in NAMES.items()}  # kind: its name in Tab
 NAMES |= {alias: NAMES[name] for alias, name in ALIASES.items()}
 
 
-def kind_of(name, cfg):
-    """The kind of a benchmark: as configured, else by its name, else local, which needs a file. Raises UserError."""
+def kind_of(name: str, cfg: BenchmarkConfig) -> str:
+    """Return the kind of a benchmark: as configured, else by its name, else local, which needs a file. Raises
+    UserError."""
     kind = cfg.kind or NAMES.get(name) or (name if name in FAMILIES else "local")
     if kind not in FAMILIES:
         near = difflib.get_close_matches(kind, FAMILIES, 1)
@@ -67,23 +72,24 @@ def kind_of(name, cfg):
     return kind
 
 
-def row_of(name, cfg):
-    """The row of the paper's tables that a benchmark fills: by its name, else by its kind; None if there is none."""
+def row_of(name: str, cfg: BenchmarkConfig) -> str | None:
+    """Return the row of the paper's tables that a benchmark fills: by its name, else by its kind; None if there is
+    none."""
     return ALIASES.get(name, name) if name in NAMES else TITLES.get(kind_of(name, cfg))
 
 
-def family(kind):
-    """The module of a kind."""
+def family(kind: str) -> ModuleType:
+    """Import the module of a kind."""
     return import_module(f"evals.benchmarks.{FAMILIES[kind]}")
 
 
-def runs_programs(kind):
-    """Whether answers of this kind are programs: they are run, and there is no majority among them."""
+def runs_programs(kind: str) -> bool:
+    """Tell whether answers of this kind are programs: they are run, and there is no majority among them."""
     return getattr(family(kind), "PROGRAMS", False)
 
 
-def load(name, cfg, folder="", allow_size=False):
-    """The problems of one benchmark of the config: their number checked, then limited. Raises UserError.
+def load(name: str, cfg: BenchmarkConfig, folder: str = "", allow_size: bool = False) -> list[Problem]:
+    """Read the problems of one benchmark of the config; their number is checked, then limited. Raises UserError.
 
     folder: of local copies, KIND.jsonl, for benchmarks that name no file. allow_size: take another number of problems
     than Table 7 has; the tables say so.
@@ -97,9 +103,9 @@ def load(name, cfg, folder="", allow_size=False):
     return common.checked(problems, TITLES.get(kind), name, cfg, allow_size)
 
 
-def notes(name, cfg, problems, isolations=()):
-    """Lines for under the tables: where `load` gave other problems than Table 7 has, and what the family has to say.
-    isolations: what its programs ran in, as their grades say."""
+def notes(name: str, cfg: BenchmarkConfig, problems: list[Problem], isolations: Iterable[str] = ()) -> list[str]:
+    """Return lines for under the tables: where `load` gave other problems than Table 7 has, and what the family has to
+    say. isolations: what its programs ran in, as their grades say."""
     kind = kind_of(name, cfg)
     own = family(kind).notes(isolations) if runs_programs(kind) else []
     return common.notes(problems, TITLES.get(kind), name, cfg) + own

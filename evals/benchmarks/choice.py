@@ -17,7 +17,7 @@ from collections import Counter
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import Source
+from evals.benchmarks.common import BenchmarkConfig, Source
 from evals.problem import Problem
 from grading import Grade
 from grading import choices as letters
@@ -55,7 +55,7 @@ LAST_LINE = (
 )
 
 
-def load(kind, name, cfg):
+def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     subjects = Counter()
 
     def gpqa(number, texts, row, where):
@@ -90,13 +90,13 @@ def letter(answer, where):
     return found
 
 
-def instruction(problem, protocol):
+def instruction(problem: Problem, protocol: str) -> str:
     if protocol == "r1":
         return LAST_LINE
     return BOXED_LETTER if problem.extra["kind"] == "gpqa_diamond" else BOXED
 
 
-def grade(problem, text, finished):
+def grade(problem: Problem, text: str, finished: bool) -> Grade:
     if strip_thought(text) is None:
         return Grade("truncated", None, "the thought does not end")
     try:

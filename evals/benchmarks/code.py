@@ -19,12 +19,14 @@ and reads its tests when it is graded.
 import hashlib
 import json
 import zlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from huggingface_hub import hf_hub_download
 
 from errors import UserError
 from evals.benchmarks import common
+from evals.benchmarks.common import BenchmarkConfig
 from evals.problem import Problem
 from grading import Grade, hidden_tests
 from grading.extraction import extract_code, strip_thought
@@ -37,9 +39,10 @@ KINDS = {"livecodebench_v2": ("test.jsonl", "test2.jsonl")}  # files of the hub'
 LIMITS = Limits(seconds=6.0)
 
 
-def load(kind, name, cfg):
-    """All problems of the hub's files, or of cfg.file: in the hub's format, or with fn_name and extra_test_cases in the
-    place of metadata and private_test_cases. Raises UserError naming file and line, and every problem without tests."""
+def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
+    """Read all problems of the hub's files, or of cfg.file: in the hub's format, or with fn_name and extra_test_cases
+    in the place of metadata and private_test_cases. Raises UserError naming file and line, and every problem without
+    tests."""
     problems, places, empty = [], {}, []
     for file in [cfg.file] if cfg.file else _from_hub(kind, name):
         for where, offset, row in _rows(file):
@@ -63,8 +66,8 @@ class Tests:
     offset: int
     where: str
 
-    def read(self):
-        """{"fn_name", "inputs", "outputs"} as grading/programs.py takes them, public ones first."""
+    def read(self) -> dict:
+        """Return {"fn_name", "inputs", "outputs"} as grading/programs.py takes them, public ones first."""
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             row = _parse(file.readline(), self.where)
@@ -72,9 +75,9 @@ class Tests:
         return as_tests(cases, _function(row, self.where), self.where)
 
 
-def as_tests(cases, function, where):
-    """LiveCodeBench's [{"input", "output"}, …] as grading/programs.py takes them. function: its name, or None for
-    stdin."""
+def as_tests(cases: list[dict], function: str | None, where: str) -> dict:
+    """Turn LiveCodeBench's [{"input", "output"}, …] into what grading/programs.py takes. function: its name, or None
+    for stdin."""
     try:
         inputs, outputs = [case["input"] for case in cases], [case["output"] for case in cases]
         if function:  # a line of JSON for every argument
@@ -103,7 +106,7 @@ STDIN = (
 )
 
 
-def instruction(problem, protocol):
+def instruction(problem: Problem, protocol: str) -> str:
     """LiveCodeBench's prompt around {problem}, the same under every protocol."""
     starter = problem.extra["starter_code"]
     form, code = (STARTER, starter) if starter else (STDIN, "# YOUR CODE HERE")
@@ -116,9 +119,10 @@ def instruction(problem, protocol):
 # --- grading ---
 
 
-def grade(problem, text, finished):
-    """correct | wrong | timeout of the first test that fails; no_answer and truncated as in grading/answers.py. detail:
-    `exact`, `tolerant only`, or `wrong`, `error`, `timeout` with the test's number and the program's last words."""
+def grade(problem: Problem, text: str, finished: bool) -> Grade:
+    """Grade a program: correct | wrong | timeout of the first test that fails; no_answer and truncated as in
+    grading/answers.py. detail: `exact`, `tolerant only`, or `wrong`, `error`, `timeout` with the test's number and the
+    program's last words."""
     said = strip_thought(text)
     code = None if said is None else extract_code(said, finished)
     if code is None:
@@ -134,8 +138,9 @@ def grade(problem, text, finished):
     return Grade("timeout" if verdict.status == "timeout" else "wrong", code, detail)
 
 
-def notes(isolations):
-    """What a reader of the report must know about these numbers, a line each. isolations: what the programs ran in."""
+def notes(isolations: Iterable[str]) -> list[str]:
+    """Say what a reader of the report must know about these numbers, a line each. isolations: what the programs ran
+    in."""
     where = f"programs ran in {', or '.join(isolations)}. " if isolations else ""
     return [
         f"LiveCodeBench: {where}{LIMITS.seconds:g} s of processor time and "

@@ -1,6 +1,7 @@
 """What the benchmark families share: a benchmark's config, its rows from the hub or a file, the checks, the limit."""
 
 import csv
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -47,8 +48,8 @@ class Source:
     gated: bool = False
 
 
-def read(source, name, cfg, parse):
-    """All problems of a benchmark, rows checked.
+def read(source: Source, name: str, cfg: BenchmarkConfig, parse: Callable[..., Problem]) -> list[Problem]:
+    """Read all problems of a benchmark, rows checked.
 
     parse: (number from 1, {our name: text}, row, where) -> Problem, where `row` has every column as the file has it and
     `where` names the place for messages. Raises UserError, one line with file and line, for columns that are missing or
@@ -65,8 +66,8 @@ def read(source, name, cfg, parse):
     return problems
 
 
-def check(name, cfg):
-    """Raises UserError for a limit that cannot be meant; the other keys are looked at where they are used."""
+def check(name: str, cfg: BenchmarkConfig) -> None:
+    """Raise UserError for a limit that cannot be meant; the other keys are looked at where they are used."""
     if cfg.limit < 0:
         raise UserError(f"config key benchmarks.{name}.limit must be 0 (all) or more, not {cfg.limit}")
 
@@ -88,8 +89,9 @@ def checked(
     return problems[: cfg.limit] if cfg.limit else problems
 
 
-def notes(problems, title, name, cfg):
-    """Lines for under the tables, where the problems of `checked` are not all of Table 7's, or not all of the file."""
+def notes(problems: list[Problem], title: str | None, name: str, cfg: BenchmarkConfig) -> list[str]:
+    """Return lines for under the tables, where the problems of `checked` are not all of Table 7's, or not all of the
+    file."""
     limited = len(problems) == cfg.limit
     if not title:
         return [f"{name}: the first {cfg.limit} problems of {cfg.file}."] if limited else []
@@ -102,8 +104,8 @@ def notes(problems, title, name, cfg):
 # --- rows ---
 
 
-def rows(source, name, cfg):
-    """Yields (where, row) from cfg.file, else from the hub."""
+def rows(source: Source, name: str, cfg: BenchmarkConfig) -> Iterator[tuple[str, dict]]:
+    """Yield (where, row) from cfg.file, else from the hub."""
     if cfg.file:
         readers = {".csv": csv_rows, ".parquet": parquet_rows}
         yield from readers.get(Path(cfg.file).suffix.lower(), jsonl_rows)(cfg.file)
@@ -111,12 +113,12 @@ def rows(source, name, cfg):
         yield from hub_rows(source, name)
 
 
-def jsonl_rows(file):
+def jsonl_rows(file: str) -> Iterator[tuple[str, dict]]:
     for number, row in iter_jsonl(file):
         yield f"{file}:{number}", row
 
 
-def csv_rows(file):
+def csv_rows(file: str) -> Iterator[tuple[str, dict]]:
     if not Path(file).is_file():
         raise UserError(f"no such file: {file}")
     with open(file, encoding="utf-8-sig", newline="") as opened:
@@ -129,7 +131,7 @@ def csv_rows(file):
             raise UserError(f"{file}:{line}: not valid CSV in UTF-8 ({type(error).__name__})") from None
 
 
-def parquet_rows(file):
+def parquet_rows(file: str) -> Iterator[tuple[str, dict]]:
     import pyarrow
     import pyarrow.parquet
 
@@ -143,7 +145,7 @@ def parquet_rows(file):
         yield f"{file}:{number}", row
 
 
-def hub_rows(source, name):
+def hub_rows(source: Source, name: str) -> Iterator[tuple[str, dict]]:
     from datasets import load_dataset
     from datasets.exceptions import DatasetGenerationError
 
@@ -161,9 +163,9 @@ def hub_rows(source, name):
         yield f"{source.repo}:{number}", row
 
 
-def text(row, names, where):
-    """The text of the first of these columns that a row has. Whole numbers count as text. Raises UserError, also for
-    half a surrogate pair, which JSON can spell and no file can hold."""
+def text(row: dict, names: tuple, where: str) -> str:
+    """Return the text of the first of these columns that a row has. Whole numbers count as text. Raises UserError, also
+    for half a surrogate pair, which JSON can spell and no file can hold."""
     key = next((key for key in names if row.get(key) is not None), None)
     if key is None:
         raise UserError(f"{where}: a test problem needs {' or '.join(names)}, which is missing")

@@ -5,23 +5,23 @@ stands under every protocol: set `instruction` to the template of training. Grad
 """
 
 from evals.benchmarks import common
-from evals.benchmarks.common import Source
+from evals.benchmarks.common import BenchmarkConfig, Source
 from evals.problem import Problem
-from grading import answers
+from grading import Grade, answers
 
 KINDS = {"local": Source("", None, "", {"id": ("id",), "question": ("problem",), "gold": ("answer",)})}
 
 
-def load(kind, name, cfg):
+def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     def parse(number, texts, row, where):
         return Problem(name, texts["id"], texts["question"], texts["gold"])
 
     return common.read(KINDS[kind], name, cfg, parse)
 
 
-def instruction(problem, protocol):
+def instruction(problem: Problem, protocol: str) -> str:
     return "{problem}"
 
 
-def grade(problem, text, finished):
+def grade(problem: Problem, text: str, finished: bool) -> Grade:
     return answers.grade(text, problem.gold, finished)

@@ -15,9 +15,9 @@ import re
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import Source
+from evals.benchmarks.common import BenchmarkConfig, Source
 from evals.problem import Problem
-from grading import answers
+from grading import Grade, answers
 
 KINDS = {
     "aime2024": Source(
@@ -43,7 +43,7 @@ CLOSING = (
 STEP_BY_STEP = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
-def load(kind, name, cfg):
+def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     def parse(number, texts, row, where):
         gold = solution_end(texts["gold"], where) if kind == "gsm8k" else texts["gold"]
         return Problem(name, texts.get("id", str(number)), texts["question"], gold)
@@ -59,11 +59,11 @@ def solution_end(solution, where):
     return match[1].replace(",", "")
 
 
-def instruction(problem, protocol):
+def instruction(problem: Problem, protocol: str) -> str:
     if protocol == "r1":
         return STEP_BY_STEP
     return CLOSING if problem.extra["kind"] == "gsm8k" else BOXED
 
 
-def grade(problem, text, finished):
+def grade(problem: Problem, text: str, finished: bool) -> Grade:
     return answers.grade(text, problem.gold, finished)

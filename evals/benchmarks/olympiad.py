@@ -15,7 +15,7 @@ import re
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import Source
+from evals.benchmarks.common import BenchmarkConfig, Source
 from evals.problem import Problem
 from grading import Grade, answers
 from grading.extraction import extract_boxes, strip_thought
@@ -46,7 +46,7 @@ TYPES = {
 MOST_BOXES = 30  # of one response; what repeats itself ten thousand times is not read to the end
 
 
-def load(kind, name, cfg):
+def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     def parse(number, texts, row, where):
         extra = {
             "type": texts["type"],
@@ -80,7 +80,7 @@ def tolerance(error, where):
     return values if len(values) > 1 else values[0]
 
 
-def instruction(problem, protocol):
+def instruction(problem: Problem, protocol: str) -> str:
     if protocol != "r1":
         return BOXED
     multiple, unit = problem.extra["multiple"], problem.extra["unit"]
@@ -102,7 +102,7 @@ def instruction(problem, protocol):
     return re.sub("|".join(fields), lambda match: fields[match.group()], OWN)
 
 
-def grade(problem, text, finished):
+def grade(problem: Problem, text: str, finished: bool) -> Grade:
     percent = "\\%" * (problem.extra["unit"].strip("\\$ ") == "%" and "%" not in problem.gold)
     gold = problem.gold + percent  # with or without the sign, it is the same answer
     verdict = answers.grade(text, gold, finished, problem.extra["tolerance"])
