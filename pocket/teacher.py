@@ -3,10 +3,10 @@
     python -m pocket.teacher --port 8799 --error-rate 0.1 --seed 0
 
 It stands in for DeepSeek-R1-Distill-Qwen-32B where no large model can run; its model id, "scripted-teacher", says so.
-It is a separate process that knows only what the messages say: it tells its role by the prompt (Table 13), parses the
-problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds there
-(pocket/chains.py, pocket/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs: a
-wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a thought and
+It is a separate process that knows only what the messages say: it recognises its role by the prompt (Table 13), parses
+the problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds
+there (pocket/chains.py, pocket/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs:
+a wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a thought and
 stands in a sentence.
 
 Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models, GET /health.
@@ -20,6 +20,7 @@ import random
 import re
 import time
 from dataclasses import dataclass
+from fractions import Fraction
 
 from aiohttp import web
 
@@ -42,21 +43,21 @@ TOKEN = re.compile(r"\d|[^\W\d]+|[^\w\s]")  # a stand-in for a tokenizer: usage 
 
 
 class BadRequest(ValueError):
-    """The request can't be answered. The message goes back to the client with status 400."""
+    """The request cannot be answered. The message goes back to the client with status 400."""
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a request asks for. role: a value of ROLES. answer: a number, or None if y isn't one."""
+    """What a request asks for. role: a value of ROLES. answer: None if y is no number."""
 
     role: str
     problem: str
-    answer: object
+    answer: int | Fraction | None
     reasoning: str
 
 
-def understand(messages):
-    """The Task that the messages set. Raises BadRequest if they set none that this teacher knows."""
+def understand(messages: list[dict]) -> Task:
+    """Read the Task that the messages set. Raises BadRequest if they set none that this teacher knows."""
     texts = [message["content"] for message in messages]
     words = " ".join("\n".join(texts).lower().split())
     roles = [role for phrase, role in ROLES.items() if phrase in words]
@@ -69,9 +70,11 @@ def understand(messages):
     return Task(roles[0], problem, parse_number(answer), PROMPT_STARTS.split(reasoning)[0].strip())
 
 
-def reply(task, rng, error_rate):
-    """The assistant's text for a Task. rng decides whether it errs, and how."""
+def reply(task: Task, rng: random.Random, error_rate: float) -> str:
+    """Write the assistant's text for a Task. rng decides whether it errs, and how."""
     errs = rng.random() < error_rate
+
+    # the Rethinker: an error in a rewrite is that it does not reach the answer
     if task.role == "corrupt":
         return _corrupted(task, rng, errs)
     reading = chains.read(task.problem, task.reasoning)
@@ -79,6 +82,8 @@ def reply(task, rng, error_rate):
         rewritten = (chains.extend if task.role == "extend" else chains.simplify)(reading, task.answer)
         rewritten = rewritten or task.reasoning  # it leads nowhere: nothing to build on
         return _without_answer(task, rewritten, rng) if errs else rewritten
+
+    # the Verifier errs in form alone, the Critic in form or with another level
     if task.role == "verifier":
         verdict = "YES" if chains.verify(reading, task.answer) else "NO"
         return _wordy(verdict, rng) if errs else verdict
@@ -91,6 +96,7 @@ def reply(task, rng, error_rate):
 
 
 def _corrupted(task, rng, errs):
+    """Corrupt the reasoning; where it errs, the answer stays right."""
     wrong = corrupt(task.problem, task.reasoning, task.answer, rng)
     if errs:  # as in the paper's own Table 12: an error in the middle, the right number in the end
         reading = chains.read(task.problem, task.reasoning)
@@ -99,6 +105,7 @@ def _corrupted(task, rng, errs):
 
 
 def _without_answer(task, rewritten, rng):
+    """Spoil a rewrite: without its last line, or with another result."""
     lines = rewritten.splitlines()
     wrong = corrupt(task.problem, rewritten, task.answer, rng)
     if len(lines) > 1 and (wrong is None or rng.random() < 0.5):
@@ -107,7 +114,7 @@ def _without_answer(task, rewritten, rng):
 
 
 def _wordy(verdict, rng):
-    """As reasoning models do it, although they were told to output one word."""
+    """Wrap a verdict in a thought and a sentence, as reasoning models do although they were told to say one word."""
     thought = rng.choice(
         [
             "Let me go through the reasoning step by step and see what a small model would make of it.",
@@ -123,15 +130,18 @@ def _wordy(verdict, rng):
     return f"<think>\n{thought}\n</think>\n\n{sentence}"
 
 
-def complete(body, seed, error_rate):
-    """The OpenAI response to the body of a chat completion request, as a dict. Raises BadRequest."""
+def complete(body: object, seed: int, error_rate: float) -> dict:
+    """Answer the body of a chat completion request as OpenAI would. Raises BadRequest."""
     messages, n, max_tokens = _checked(body)
     task = understand(messages)
     choices, spent = [], 0
     for index in range(n):
+        # what decides the reply: the request and nothing else
         key = json.dumps([seed, body.get("seed"), index, messages])
         digest = hashlib.sha256(key.encode()).digest()
         text = reply(task, random.Random(int.from_bytes(digest[:8])), error_rate)
+
+        # cut at max_tokens, as a server would
         tokens, reason = list(TOKEN.finditer(text)), "stop"
         if max_tokens is not None and len(tokens) > max_tokens:
             text, tokens, reason = text[: tokens[max_tokens - 1].end()], tokens[:max_tokens], "length"
@@ -150,7 +160,7 @@ def complete(body, seed, error_rate):
 
 
 def _checked(body):
-    """(messages, n, max_tokens) of a request. Raises BadRequest."""
+    """Read (messages, n, max_tokens) from a request. Raises BadRequest."""
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
     messages, n = body.get("messages"), body.get("n") or 1
@@ -169,8 +179,8 @@ def _checked(body):
     return messages, n, max_tokens
 
 
-def make_app(seed, error_rate):
-    """The server's aiohttp application."""
+def make_app(seed: int, error_rate: float) -> web.Application:
+    """Build the server."""
 
     async def chat(request):
         try:
@@ -193,7 +203,8 @@ def make_app(seed, error_rate):
     return app
 
 
-def main():
+def main() -> None:
+    """Serve until it is stopped."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, default=8799)

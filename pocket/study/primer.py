@@ -2,10 +2,10 @@
 
     python -m pocket.study.primer out=out/study/student/primer.jsonl
 
-A model trained from scratch knows nothing; this gives it what a pretrained one brings along: to read numbers, to add,
-subtract and multiply in one step, to take a number apart, how many legs an animal has, and the form of a final answer.
-It holds no problem of the study's tasks. A third of the sheets are exercises that have nothing to do with one another,
-a third want their results said again at the end, a third count up or down. Records are sft.jsonl's (data/records.py).
+A model trained from scratch knows nothing. From these sheets it learns what a pretrained one knows: to read numbers,
+to add, subtract and multiply in one step, to split a number, how many legs an animal has, and the form of a final
+answer. No sheet holds a problem of the study's tasks. A third are exercises that have nothing to do with one another, a
+third want their results repeated at the end, a third count up or down. Records are sft.jsonl's (data/records.py).
 
     Do: 345+87; 27 in tens and ones; legs of crabs; 12*9; results        Count from 345 by 87, 3 times
     345+87=432                                                           345+87=432
@@ -19,8 +19,6 @@ a third want their results said again at the end, a third count up or down. Reco
 
 import random
 from dataclasses import dataclass
-
-from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
 from data.records import write_jsonl
 from data.render import boxed_solution, prompt_messages, response_text
@@ -38,20 +36,24 @@ class PrimerConfig:
     """which exercises"""
 
 
-def main(cfg):
+def main(cfg: PrimerConfig) -> None:
+    """Write the sheets."""
     rng = random.Random(f"primer {cfg.seed}")
     write_jsonl(cfg.out, (sheet(f"primer-{i}", rng, rng.randint(1, cfg.most)) for i in range(cfg.sheets)))
 
 
-def sheet(id, rng, length):
-    """An sft record; the last line's result is the final answer."""
+def sheet(id: str, rng: random.Random, length: int) -> dict:
+    """Make an sft record of `length` lines; the last line's result is the final answer."""
     asked, lines, result = rng.choice([exercises, recalling, counting])(rng, length)
     response = response_text("\n".join(lines), boxed_solution(result), "plain")
     return {"id": id, "messages": [*prompt_messages(asked), {"role": "assistant", "content": response}]}
 
 
-def counting(rng, length):
-    """(what is asked, lines, result) of the same number added or taken away several times."""
+# --- kinds of sheets: (what is asked, lines, result) ---
+
+
+def counting(rng: random.Random, length: int) -> tuple[str, list[str], int]:
+    """Add or take away the same number several times."""
     value, step = _size(rng), rng.choice([1, 1, -1]) * rng.choice([rng.randint(1, 99), _size(rng)])
     asked, lines = f"Count from {value} by {step}, {length} times", []
     for _ in range(length):
@@ -60,20 +62,22 @@ def counting(rng, length):
     return asked, lines, value
 
 
-def exercises(rng, length):
-    """(what is asked, lines, result) of single steps that have nothing to do with one another."""
+def exercises(rng: random.Random, length: int) -> tuple[str, list[str], int]:
+    """Take single steps that have nothing to do with one another."""
     asked, lines, results = zip(*(exercise(rng) for _ in range(length)), strict=True)
     return "Do: " + "; ".join(asked), lines, results[-1]
 
 
-def recalling(rng, length):
-    """(what is asked, lines, result) of exercises whose results are said again at the end."""
+def recalling(rng: random.Random, length: int) -> tuple[str, list[str], int]:
+    """Take single steps, and repeat their results at the end."""
     asked, lines, results = zip(*(exercise(rng) for _ in range(length)), strict=True)
     return f"Do: {'; '.join(asked)}; results", [*lines, f"Results: {', '.join(map(str, results))}"], results[-1]
 
 
-def exercise(rng):
-    """(how it is asked, the line that does it, its result)."""
+def exercise(rng: random.Random) -> tuple[str, str, int]:
+    """Draw one step: (how it is asked, the line that does it, its result)."""
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS  # here, so that --help answers at once
+
     kind = rng.choices(["sum", "difference", "product", "split", "legs"], [4, 4, 6, 1, 2])[0]
     if kind == "legs":
         animal, legs = rng.choice(list(ANIMALS.items()))
@@ -91,12 +95,12 @@ def exercise(rng):
 
 
 def _size(rng):
-    """A whole number of one to three digits, mostly two or three."""
+    """Draw a whole number of one to three digits, mostly two or three."""
     return rng.randint(0, rng.choices([9, 99, 999], [1, 4, 4])[0])
 
 
 def _factors(rng):
-    """A digit or a multiple of ten, and a number to multiply it with in one step; in either order."""
+    """Draw a digit or a multiple of ten, and a number to multiply it with in one step; in either order."""
     pair = rng.choice(
         [
             (rng.randint(0, 10), rng.randint(0, 15)),
