@@ -1,11 +1,11 @@
-"""Reads the arithmetic out of free text: every equation with its sides as small expression trees, and every number.
+"""The arithmetic in a free text: every equation with its sides as small expression trees, and every number.
 
     >>> text = "Let x be the total. Tigers: 13*4=10*4+3*4=52, so x = 52 + 6 = 58."
     >>> [[str(side) for side in equation.sides] for equation in equations(text)]
     [['13*4', '10*4+3*4', '52'], ['52+6', '58']]
 
-Knows +, -, *, /, their typographic forms and parentheses. A side with a letter in it (`13a`, `x`) is algebra: it has no
-value, so it isn't among `sides`. Used by the scripted teacher, which has nothing but such text to go by.
+It knows +, -, *, /, their typographic forms and parentheses. A side with a letter in it (`13a`, `x`) is algebra: it has
+no value, so it is not among `sides`. The scripted teacher has nothing but such text to go by.
 """
 
 import re
@@ -40,17 +40,17 @@ class Node:
         return write(self)
 
     @property
-    def num_ops(self):
+    def num_ops(self) -> int:
         return 0 if self.op is None else 1 + self.left.num_ops + self.right.num_ops
 
-    def leaves(self):
-        """The numbers, from left to right, each with the operator above it (None if it stands alone)."""
+    def leaves(self) -> "list[tuple[Node, str | None]]":
+        """List the numbers from left to right, each with the operator above it (None if it stands alone)."""
         if self.op is None:
             return [(self, None)]
         return [(leaf, op or self.op) for side in (self.left, self.right) for leaf, op in side.leaves()]
 
-    def terms(self):
-        """[(sign, node)] of the outermost sum: a-b*c+d has three."""
+    def terms(self) -> "list[tuple[int, Node]]":
+        """List (sign, node) of the outermost sum: a-b*c+d has three terms."""
         if self.op not in ("+", "-"):
             return [(1, self)]
         flip = -1 if self.op == "-" else 1
@@ -67,19 +67,19 @@ class Equation:
     end: int = -1
 
     @property
-    def value(self):
+    def value(self) -> int | Fraction:
         return self.sides[-1].value
 
 
-def combine(op, left, right):
-    """The node `left op right`. Raises ZeroDivisionError."""
+def combine(op: str, left: Node, right: Node) -> Node:
+    """Make the node `left op right`. Raises ZeroDivisionError."""
     a, b = left.value, right.value
     value = a + b if op == "+" else a - b if op == "-" else a * b if op == "*" else Fraction(a, b)
     return Node(int(value) if value.denominator == 1 else value, op, left, right)
 
 
-def parse_number(text):
-    """int or Fraction of "1,234.5", None if `text` is anything else."""
+def parse_number(text: str) -> int | Fraction | None:
+    """Read a number such as "1,234.5"; None if `text` is anything else."""
     if text.isdecimal():  # nearly all of them
         return int(text)
     try:
@@ -89,38 +89,44 @@ def parse_number(text):
     return int(value) if value.denominator == 1 else value
 
 
-def write_number(value):
+def write_number(value: int | Fraction) -> str:
+    """Write a number as text: a decimal if it has a short one, else a fraction."""
     if value.denominator == 1:
         return str(int(value))
     decimal = str(float(value))
     return decimal if Fraction(decimal) == value else str(value)
 
 
-def write(node, parent=None, is_right=False):
-    """The expression as text without spaces, parentheses where they are needed."""
+def write(node: Node, parent: str | None = None, is_right: bool = False) -> str:
+    """Write an expression without spaces, with parentheses where they are needed.
+
+    parent: the operator above it. is_right: it stands on that operator's right.
+    """
     if node.op is None:
         text = write_number(node.value)
         return f"({text})" if node.value < 0 and is_right else text
+
+    # a sum inside a product, and what is divided by or subtracted as a whole
     text = write(node.left, node.op) + node.op + write(node.right, node.op, True)
     wrap = parent in ("*", "/") if node.op in "+-" else is_right and parent == "/"
     wrap = wrap or (node.op in "+-" and is_right and parent == "-")
     return f"({text})" if wrap else text
 
 
-def numbers(text):
-    """[(value, start, end)] of every number, unsigned, in order."""
+def numbers(text: str) -> list[tuple[int | Fraction, int, int]]:
+    """List (value, start, end) of every number, unsigned, in order."""
     return [
         (parse_number(match.group()), *match.span()) for match in TOKEN.finditer(text) if match.lastgroup == "number"
     ]
 
 
-def equations(text):
-    """Every equation with at least two sides that have a value, in order."""
+def equations(text: str) -> list[Equation]:
+    """List the equations with at least two sides that have a value, in order."""
     return [equation for equation in relations(text) if len(equation.sides) > 1]
 
 
-def relations(text):
-    """Every run of numbers, operators and letters around `=` signs as an Equation, also `T=58` or `13a+6=58`."""
+def relations(text: str) -> list[Equation]:
+    """List every run of numbers, operators and letters around `=` signs as an Equation, also `T=58` or `13a+6=58`."""
     found, run = [], []
     text = BULLET.sub(lambda match: " " * len(match.group()), text)  # blanks keep the places of what follows
     for match in TOKEN.finditer(text):
@@ -135,6 +141,7 @@ def relations(text):
 
 
 def _close(run, found):
+    """Split a run of tokens at its `=` signs and add the Equation, if it has any, to `found`."""
     if not any(token.lastgroup == "equals" for token in run):
         return
     equation = Equation(start=run[0].start(), end=run[-1].end())
@@ -152,7 +159,7 @@ def _close(run, found):
 
 
 def _balanced(side):
-    """Without the parentheses that belong to the sentence: `(13*4=52)`."""
+    """Leave out the parentheses that belong to the sentence: `(13*4=52)`."""
     depth, unmatched = [], []
     for i, token in enumerate(side):
         if token.group() == "(":
@@ -166,8 +173,11 @@ def _balanced(side):
     return [token for i, token in enumerate(side) if i not in drop]
 
 
+# --- recursive descent: each takes the tokens and a place, and returns (node, place behind it) ---
+
+
 def _parse(tokens):
-    """Node of a whole side, or None if it isn't an expression."""
+    """Read a whole side as a Node; None if it is no expression."""
     try:
         node, at = _sum(tokens, 0)
     except (IndexError, ValueError, ZeroDivisionError):

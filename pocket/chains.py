@@ -1,20 +1,22 @@
 """What the scripted teacher can do with an arithmetic chain: judge it, extend it, simplify it, verify it.
 
-It stands in for a large model in the pocket run, so it works as one would have to: from the problem, the answer and the
-chain as text, whoever wrote them. Everything rests on one question: which of the equations lead to the answer?
-Corrupting a chain is in pocket/corruption.py.
+It stands in for a large model in the pocket run, so it works as such a model would have to: from the problem, the
+answer and the chain as text, whoever wrote them. Everything rests on one question: which of the equations lead to the
+answer? Corrupting a chain is in pocket/corruption.py.
 """
 
 import functools
 import re
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 
 from grading.answers import final_answer
-from pocket.arithmetic import Node, combine, numbers, parse_number, relations, write, write_number
+from pocket.arithmetic import Equation, Node, combine, numbers, parse_number, relations, write, write_number
 
 ITEM = re.compile(r"\b(\d+) ([a-z]+(?: [a-z]+)?)(?=[,.;?!]| and )")  # "3 sea slugs, 4 dogs and 1 cat."
 SPARE_STEPS = 2  # this many that lead nowhere make a chain convoluted; a single one is no trouble
+Number = int | Fraction
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,12 @@ class Reading:
     """A problem and a chain, read. given: how often the problem says which number. items: its (count, noun)s. facts:
     numbers that the chain states without calculating them ("tigers have 4 legs"). final: what it ends in, or None."""
 
-    equations: list
+    equations: list[Equation]
     num_algebra: int
     given: Counter
-    items: list
-    facts: frozenset
-    final: object
+    items: list[tuple[int, str]]
+    facts: frozenset[Number]
+    final: Number | None
 
 
 @dataclass(frozen=True)
@@ -35,10 +37,11 @@ class Derivation:
     """How a chain gets to a value. tree: the whole calculation as one expression; used: indices of its equations."""
 
     tree: Node
-    used: frozenset
+    used: frozenset[int]
 
 
-def read(problem, reasoning):
+def read(problem: str, reasoning: str) -> Reading:
+    """Read a problem and a chain."""
     found = relations(reasoning)
     said = final_answer(reasoning)
     return Reading(
@@ -51,8 +54,8 @@ def read(problem, reasoning):
     )
 
 
-def statements(text, found):
-    """The numbers outside of calculations as Nodes: of sentences, and of assignments such as `x=58`.
+def statements(text: str, found: list[Equation]) -> list[Node]:
+    """List the numbers outside of calculations: of sentences, and of assignments such as `x=58`.
 
     found: the text's relations.
     """
@@ -69,12 +72,15 @@ def statements(text, found):
 # --- which equations lead to a value ---
 
 
-def derive(reading, target, thorough=False):
-    """The best derivation of `target`: from as many of the problem's numbers as possible, then with the fewest products
-    of intermediate results and the fewest operations (thorough: in the most steps), then the last one, which the text
-    settles on. None if there is none."""
+def derive(reading: Reading, target: Number | None, thorough: bool = False) -> Derivation | None:
+    """Find the best derivation of `target`; None if there is none.
+
+    The best one uses as many of the problem's numbers as possible, then the fewest products of intermediate results and
+    the fewest operations (thorough: the most steps); of equals it is the last one, which the text settles on.
+    """
     ways = []
     for index in range(len(reading.equations)):
+        # everything that leads to this equation, as one expression
         used = set()
         tree = _trace(reading, index, used)
         if tree.value == target:
@@ -86,7 +92,7 @@ def derive(reading, target, thorough=False):
 
 
 def _num_nested(node):
-    """Number of products and quotients with a factor that has to be worked out first."""
+    """Count products and quotients with a factor that has to be worked out first."""
     if node.op is None:
         return 0
     nested = node.op in "*/" and bool(node.left.op or node.right.op)
@@ -94,7 +100,7 @@ def _num_nested(node):
 
 
 def _trace(reading, index, used):
-    """Left-hand side of an equation, with every number that an earlier equation yields replaced by that equation's own.
+    """Return an equation's left-hand side, with every result of an earlier equation replaced by that equation's own.
 
     The numbers of a sum come from earlier steps wherever one ends in them. Those of a product are mostly counts and
     facts and equal an earlier result by accident; they are traced only if they are neither.
@@ -121,7 +127,7 @@ def _trace(reading, index, used):
 
 
 def _grounded(reading, index):
-    """Whether an equation computes with anything that is known by then; 70+14=84 out of nowhere does not."""
+    """Tell whether an equation computes with anything that is known by then; 70+14=84 out of nowhere does not."""
     known = {*reading.given, *reading.facts, *(equation.value for equation in reading.equations[:index])}
     return any(leaf.value in known for leaf, _ in reading.equations[index].sides[0].leaves())
 
@@ -129,8 +135,8 @@ def _grounded(reading, index):
 # --- Critic ---
 
 
-def judge(reading):
-    """easy: a step asks too much at once, or none is shown. hard: much of it isn't needed. Otherwise medium."""
+def judge(reading: Reading) -> str:
+    """Rate a chain. easy: a step asks too much at once, or none is shown. hard: much is not needed. Else medium."""
     way = derive(reading, reading.final, thorough=True)
     if way is None:
         return "easy"
@@ -140,10 +146,13 @@ def judge(reading):
 
 
 def _leaps(equation):
-    """Whether somewhere from one side to the next more than one small calculation has to be done in the head."""
+    """Tell whether somewhere from one side to the next more than one small calculation has to be done in the head."""
     for left, right in zip(equation.sides, equation.sides[1:], strict=False):
+        # a whole expression, or a product beyond the tables, becomes a number at once
         if right.op is None and (left.num_ops > 1 or needs_splitting(left)):
             return True
+
+        # or it does as one term of a sum
         terms, kept = left.terms(), {write(term) for _, term in right.terms()}
         if 1 < len(terms) == len(right.terms()) and any(
             needs_splitting(term) and write(term) not in kept for _, term in terms
@@ -152,8 +161,8 @@ def _leaps(equation):
     return False
 
 
-def needs_splitting(node):
-    """Whether a product is beyond the tables: a factor above 10 that isn't round, and none that makes it trivial."""
+def needs_splitting(node: Node) -> bool:
+    """Tell whether a product is beyond the tables: a factor above 10 that is not round, and no trivial one."""
     if node.op != "*" or node.left.op or node.right.op:
         return False
     low, high = sorted((abs(node.left.value), abs(node.right.value)))
@@ -163,8 +172,8 @@ def needs_splitting(node):
 # --- Rethinker ---
 
 
-def extend(reading, answer):
-    """Every step of the chain in small steps; None if it can't be brought to the answer."""
+def extend(reading: Reading, answer: Number | None) -> str | None:
+    """Write every step of the chain in small steps; None if it cannot be brought to the answer."""
     way = _way(reading, answer, thorough=True)
     if way is None:
         return None
@@ -175,17 +184,19 @@ def extend(reading, answer):
     )
 
 
-def simplify(reading, answer):
-    """Only what leads to the answer, in small steps; None if nothing does."""
+def simplify(reading: Reading, answer: Number | None) -> str | None:
+    """Write only what leads to the answer, in small steps; None if nothing does."""
     way = _way(reading, answer)
     return lay_out(way.tree, reading.items) if way else None
 
 
 def _way(reading, answer, thorough=False):
-    """A derivation of the answer; if the chain stops short of it, the sum of its loose ends may still be it."""
+    """Derive the answer; where the chain stops short of it, the sum of its loose ends may still be it."""
     way = derive(reading, answer, thorough)
     if way or not reading.equations:
         return way
+
+    # from the back, what no later equation has used
     total, used = None, set()
     for index in range(len(reading.equations) - 1, -1, -1):
         if index not in used:
@@ -194,20 +205,24 @@ def _way(reading, answer, thorough=False):
     return Derivation(total, frozenset(used)) if total.value == answer else None
 
 
-def lay_out(tree, items):
-    """An expression as a chain of small steps, one line for each product and its splitting, then running totals."""
+def lay_out(tree: Node, items: list[tuple[int, str]]) -> str:
+    """Write an expression as a chain of small steps: a line for each product and its splitting, then running totals."""
     lines, items = [], list(items)
 
     def work_out(node, outermost):
         if node.op is None:
             return
+
+        # a product: its factors first, then itself
         if node.op in "*/":
             work_out(node.left, False)
             work_out(node.right, False)
             lines.append(_label(node, items) + _product_steps(node.op, node.left.value, node.right.value))
             return
+
+        # a sum: its terms first, in the order of the source, then the running total
         (_, first), *others = terms = node.terms()
-        for _, term in sorted(terms, key=lambda term: term[1].leaves()[0][0].start):  # in the order of the source
+        for _, term in sorted(terms, key=lambda term: term[1].leaves()[0][0].start):
             work_out(term, False)
         steps, total = [], first.value
         for sign, term in others:
@@ -224,7 +239,7 @@ def lay_out(tree, items):
 
 
 def _label(product, items):
-    """ "3 sea slugs: " for the first item with that count, which is then used up."""
+    """Name a product after the first item with that count, "3 sea slugs: ", which is then used up."""
     for factor in (product.left, product.right):
         for item in items:
             if factor.op is None and item[0] == factor.value:
@@ -234,7 +249,7 @@ def _label(product, items):
 
 
 def _product_steps(op, a, b):
-    """13, 4 -> "13*4=10*4+3*4=40+12=52"; 12, 14 -> "12*14=10*14+2*14=140+20+8=160+8=168"."""
+    """Split a product: 13, 4 -> "13*4=10*4+3*4=40+12=52"; 12, 14 -> "12*14=10*14+2*14=140+20+8=160+8=168"."""
     product = combine(op, Node(a), Node(b))
     sides = [product]
     if needs_splitting(product):
@@ -261,7 +276,7 @@ def _sum_of(nodes):
 # --- Verifier ---
 
 
-def verify(reading, answer):
-    """Whether every equation holds and the chain derives the answer and ends in it."""
+def verify(reading: Reading, answer: Number | None) -> bool:
+    """Tell whether every equation holds and the chain derives the answer and ends in it."""
     sound = all(side.value == equation.value for equation in reading.equations for side in equation.sides)
     return sound and reading.final == answer and derive(reading, answer) is not None

@@ -1,31 +1,35 @@
 """The scripted teacher as Rethinker (incorrect): one error in a chain of arithmetic, and all that follows from it."""
 
+import random
 from typing import NamedTuple
 
 from grading.answers import final_answer
 from pocket.arithmetic import Node, combine, parse_number, relations, write, write_number
-from pocket.chains import read, statements
+from pocket.chains import Number, Reading, read, statements
 
 
 class Fact(NamedTuple):
     """What one thing of a kind has, as in 13*4: count 13, 4 of each. new: the wrong number put in its place."""
 
-    count: object
-    old: object
-    new: object
+    count: Number
+    old: Number
+    new: Number
 
 
-def corrupt(problem, reasoning, answer, rng):
-    """The chain with one wrong fact or one slip, carried through to a wrong end; None if there is nothing to corrupt.
+def corrupt(problem: str, reasoning: str, answer: Number | None, rng: random.Random) -> str | None:
+    """Put one wrong fact or one slip into a chain and carry it through to a wrong end; None if there is none to put.
 
-    Nothing else changes, neither wording nor length: only the arithmetic tells it from the original.
+    Nothing else changes, neither wording nor length: only the arithmetic differs from the original's.
     """
+    # all errors that could be made: a slip in an equation, or a fact about something that the problem counts
     reading = read(problem, reasoning)
     slips = list(range(len(reading.equations)))
     products = [product for equation in reading.equations for product in _products(equation.sides[0])]
     facts = [(p.left.value, p.right.value) for p in products if p.left.value in reading.given]
     facts += [(p.right.value, p.left.value) for p in products if p.left.value not in reading.given]
     facts = [Fact(count, fact, _near(fact, rng)) for count, fact in facts if count in reading.given]
+
+    # in random order, until one of them leads to a wrong end
     rng.shuffle(slips)
     rng.shuffle(facts)
     errors = [(slip, None) for slip in slips], [(None, fact) for fact in facts]
@@ -37,8 +41,8 @@ def corrupt(problem, reasoning, answer, rng):
     return None
 
 
-def slip_only(reading, reasoning, rng):
-    """The chain with one wrong intermediate result and nothing else touched, so that it still ends right; or None."""
+def slip_only(reading: Reading, reasoning: str, rng: random.Random) -> str | None:
+    """Put one wrong intermediate result into a chain and touch nothing else, so that it still ends right; or None."""
     inner = [equation.sides[-1] for equation in reading.equations[:-1] if equation.value != reading.final]
     inner = [side for side in inner if side.op is None]
     if not inner:
@@ -48,7 +52,7 @@ def slip_only(reading, reasoning, rng):
 
 
 def _products(node):
-    """The products of two numbers in an expression."""
+    """List the products of two numbers in an expression."""
     if node.op is None:
         return []
     mine = [node] if node.op == "*" and node.left.op is None and node.right.op is None else []
@@ -56,13 +60,13 @@ def _products(node):
 
 
 def _near(value, rng):
-    """A plausible wrong number instead of `value`: near it, or a ten off if it is large, and with the same sign."""
+    """Draw a plausible wrong number instead of `value`: near it, or a ten off if it is large, with the same sign."""
     steps = [1, -1, 2, -2] + [10, -10] * (abs(value) >= 20)
     return rng.choice([value + step for step in steps if (value + step >= 0) == (value >= 0)])
 
 
 def _edited(text, changes):
-    """text with numbers replaced. changes: {start: (Node with its place, new value)}."""
+    """Replace numbers of a text. changes: {start: (Node with its place, new value)}."""
     for start in sorted(changes, reverse=True):
         node, value = changes[start]
         text = text[:start] + write_number(value) + text[node.end :]
@@ -70,7 +74,7 @@ def _edited(text, changes):
 
 
 def _replace(node, change, parent=None):
-    """The tree with the value change(leaf, parent node) at each leaf."""
+    """Rebuild a tree with the value change(leaf, parent node) at each leaf."""
     if node.op is None:
         return Node(change(node, parent), start=node.start, end=node.end)
     return combine(node.op, _replace(node.left, change, node), _replace(node.right, change, node))
@@ -84,7 +88,7 @@ class _Corruption:
 
     def __init__(self, reading, reasoning, answer, rng, slip, fact):
         self.reading, self.answer, self.rng, self.fact = reading, answer, rng, fact
-        self.changes = {}
+        self.changes = {}  # place in the text -> (Node, new value)
         self.moved = {}  # old result -> new result
         self.moved_sums = set()  # those of the old results that were sums
         self.again = {}  # left-hand side -> new result, for a step that the chain does twice
@@ -94,15 +98,19 @@ class _Corruption:
         self.text = _edited(reasoning, self.changes)
 
     @property
-    def changes_sign(self):
+    def changes_sign(self) -> bool:
+        """Tell whether a number became negative, which would read oddly, or stopped being so."""
         return any((node.value < 0) != (value < 0) for node, value in self.changes.values())
 
     def _follow(self, equation, slip):
-        """What becomes of one equation: of its left-hand side, of the sides that split it up, and of its result."""
+        """Carry the error through one equation: its left-hand side, the sides that split it up, and its result."""
+        # the left-hand side computes with what has become of earlier results
         first, *others = equation.sides
         hit = self.fact is not None and any(self._has_fact(product) for product in _products(first))
         before, after = first, _replace(first, self._input)
         self._note(first, after)
+
+        # a side between follows the one before it; all numbers alone are the result
         result = None
         for side in others:
             if side.op is not None:
@@ -114,7 +122,7 @@ class _Corruption:
             before, after = side, changed
 
     def _input(self, leaf, parent):
-        """The number that a left-hand side computes with now."""
+        """Return the number that a left-hand side computes with now."""
         if parent is None or parent.op in ("+", "-"):
             return self.moved.get(leaf.value, leaf.value)
         if self.fact is not None and leaf.value == self.fact.old and self._has_fact(parent):
@@ -125,7 +133,7 @@ class _Corruption:
         return self.moved[leaf.value] if leaf.value in self.moved_sums and not named else leaf.value
 
     def _split(self, side, before, after, hit):
-        """A side between: 10*4+3*4 takes over a wrong fact, 40+12 what the terms of the side before it have become."""
+        """Change a side between: 10*4+3*4 takes over a wrong fact, 40+12 what the terms before it became."""
         terms, known = side.terms(), {}
         if len(terms) == len(before.terms()):
             known = {term.start: new.value for (_, term), (_, new) in zip(terms, after.terms(), strict=True)}
@@ -138,7 +146,7 @@ class _Corruption:
         return _replace(side, change)
 
     def _result(self, old, first, after, slip):
-        """The value that an equation ends in now."""
+        """Return the value that an equation ends in now."""
         if slip:
             new = _near(old, self.rng)
         elif after.value != first.value:
@@ -154,7 +162,7 @@ class _Corruption:
         return new
 
     def _follow_statements(self, leaves):
-        """ "So there are 58": results that are said again, after the error."""
+        """Change results that are said again after the error: "So there are 58"."""
         start = min(self.changes, default=None)
         for leaf in leaves:
             repeats = leaf.value in self.moved and (leaf.value == self.answer or leaf.value not in self.reading.given)
@@ -165,6 +173,7 @@ class _Corruption:
         return {product.left.value, product.right.value} == {self.fact.count, self.fact.old}
 
     def _note(self, old, new):
+        """Note every number of a side that has changed."""
         for (leaf, _), (changed, _) in zip(old.leaves(), new.leaves(), strict=True):
             if leaf.value != changed.value:
                 self.changes[leaf.start] = (leaf, changed.value)

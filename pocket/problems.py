@@ -6,8 +6,8 @@ Writes `problems.jsonl` (problem records: x, y and r_orig) and `test.jsonl` ({"i
 
 r_orig stands in for what large models write about such problems (§3.2): some of it terse, one compound equation; some
 balanced, small steps and running totals; some convoluted, with a roundabout method, needless algebra and checks. All of
-it is correct. Nothing in the files says which is which: finding that out is the Critic's work. The response's last
-line, the answer in a box, isn't part of r_orig; data/render.py adds it.
+it is correct. Nothing in the files says which is which: that is for the Critic to find out. The response's last line,
+the answer in a box, is not part of r_orig; data/render.py adds it.
 
 Train and test problems come from disjoint seeds, and no test problem's text occurs in training: both are checked.
 """
@@ -17,16 +17,15 @@ import itertools
 import math
 import operator
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import reasoning_gym
-from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
 from data.records import iter_jsonl, write_jsonl
 from errors import UserError
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
+Animal = tuple[int, str, int]  # how many, what, legs of each
 
 
 @dataclass
@@ -73,7 +72,8 @@ class PocketConfig:
     """Verbosity of the original reasoning."""
 
 
-def main(cfg):
+def main(cfg: PocketConfig) -> None:
+    """Write problems.jsonl and test.jsonl."""
     train, test = build(cfg)
     out = Path(cfg.out)
     write_jsonl(out / "test.jsonl", test)
@@ -81,8 +81,9 @@ def main(cfg):
     print(f"{len(train)} training and {len(test)} test problems: {out}/problems.jsonl, {out}/test.jsonl")
 
 
-def build(cfg):
-    """(train, test): lists of records. A pure function of the config. Raises UserError."""
+def build(cfg: PocketConfig) -> tuple[list[dict], list[dict]]:
+    """Make (train, test), lists of records; a pure function of the config. Raises UserError for tasks or seeds that
+    cannot be used."""
     if cfg.seed == cfg.test_seed:
         raise UserError(
             f"seed and test_seed are both {cfg.seed}: training and test problems must come from different seeds"
@@ -90,11 +91,15 @@ def build(cfg):
     unknown = [name for name in cfg.tasks if name not in WRITERS]
     if unknown:
         raise UserError(f"no reasoning can be written for the task {unknown[0]!r}; use {', '.join(WRITERS)}")
+
+    # the test problems first: what they say is out of bounds for training
     rng = random.Random(f"pocket {cfg.seed}")
     seen, train, test = {row["problem"] for file in cfg.avoid for _, row in iter_jsonl(file)}, [], []
     for name, count in _split(cfg.test_problems, {name: task.weight for name, task in cfg.tasks.items()}).items():
         for problem, _ in _draw(name, cfg.tasks[name].params, cfg.test_seed, count, seen):
             test.append({"id": _id("test", problem), **problem, "task": name})
+
+    # the training problems, their styles dealt out in the wanted shares, then all of them shuffled
     tested = {row["problem"] for row in test}
     for name, count in _split(cfg.train_problems, {name: task.weight for name, task in cfg.tasks.items()}).items():
         styles = [style for style, share in _split(count, vars(cfg.styles)).items() for _ in range(share)]
@@ -110,7 +115,7 @@ def build(cfg):
 
 
 def _split(total, weights):
-    """{key: count}, the counts proportional to the weights and `total` together."""
+    """Divide `total` into {key: count}, in proportion to the weights."""
     whole, counts, left = sum(weights.values()), {}, total
     for key, weight in weights.items():
         counts[key] = round(left * weight / whole) if whole else 0
@@ -119,10 +124,12 @@ def _split(total, weights):
 
 
 def _draw(name, params, seed, count, seen):
-    """[({problem, answer}, facts)] of the first `count` problems of a seed whose text isn't in `seen`; adds them.
+    """Draw [({problem, answer}, facts)], the first `count` problems of a seed whose text is not in `seen`; adds them.
 
     Problems without facts are left out.
     """
+    import reasoning_gym  # here, so that --help answers at once
+
     dataset = reasoning_gym.create_dataset(name, seed=seed * SPAN, size=SPAN, **params)
     drawn = []
     for index in range(SPAN):
@@ -139,7 +146,7 @@ def _draw(name, params, seed, count, seen):
 
 
 def _question(text):
-    """The question itself, without the general introduction that is the same for all problems of a task."""
+    """Return the question itself, without the introduction that is the same for all problems of a task."""
     text = text.strip().split("\n\n")[-1].removeprefix("Now, ")
     text = text.removesuffix(" Give only the result as your final answer.")  # reasoning is what is asked for here
     return text[0].upper() + text[1:]
@@ -149,10 +156,14 @@ def _id(kind, problem):
     return f"{kind}-{hashlib.sha256(problem['problem'].encode()).hexdigest()[:10]}"
 
 
-# --- leg_counting: (count, animal, legs) of each kind ---
+# --- leg_counting ---
+# For every task: FACTS, what a problem is made of, and WRITERS, which write r_orig from it in each style.
 
 
-def leg_facts(metadata):
+def leg_facts(metadata: dict) -> tuple[list[Animal]]:
+    """Return the animals of a problem."""
+    from reasoning_gym.arithmetic.leg_counting import ANIMALS
+
     return ([(count, animal, ANIMALS[animal]) for animal, count in metadata["animals"].items()],)
 
 
@@ -161,7 +172,7 @@ def _plural(count, animal):
 
 
 def _running(values):
-    """[52, 48, 6] -> ["52+48=100", "100+6=106"]."""
+    """Add up step by step: [52, 48, 6] -> ["52+48=100", "100+6=106"]."""
     totals = [values[0]]
     for value in values[1:]:
         totals.append(totals[-1] + value)
@@ -169,10 +180,13 @@ def _running(values):
 
 
 def _product(count, legs):
-    """13, 4 -> "13*4=10*4+3*4=40+12=52": what is beyond the tables in tens and ones, 12, 14 in two turns."""
+    """Multiply, beyond the tables in tens and ones: 13, 4 -> "13*4=10*4+3*4=40+12=52"; 12, 14 in two turns."""
+    # what the tables hold, or a round factor, is one step
     plain, result = f"{count}*{legs}", count * legs
     if min(count, legs) < 2 or max(count, legs) < 11 or max(count, legs) % 10 == 0 or 10 in (count, legs):
         return f"{plain}={result}"
+
+    # split the factor above ten; if both are, split twice
     if count <= 10:
         return f"{plain}={count}*10+{count}*{legs - 10}={count * 10}+{count * (legs - 10)}={result}"
     ones = count % 10
@@ -183,18 +197,23 @@ def _product(count, legs):
     return f"{split}{rest}={result}"
 
 
-def legs_terse(animals, rng):
+def legs_terse(animals: list[Animal], rng: random.Random) -> str:
+    """Write one compound equation."""
     equation = "+".join(f"{count}*{legs}" for count, _, legs in animals) + f"={_total(animals)}"
     return rng.choice([equation, f"Total legs: {equation}", f"Legs: {equation}."])
 
 
-def legs_balanced(animals, rng):
+def legs_balanced(animals: list[Animal], rng: random.Random) -> str:
+    """Write a line a kind of animal, then the running total."""
     lines = [f"{_plural(count, animal)}: {_product(count, legs)}" for count, animal, legs in animals]
     return "\n".join([*lines, "Total: " + ", ".join(_running([count * legs for count, _, legs in animals]))])
 
 
-def legs_convoluted(animals, rng):
+def legs_convoluted(animals: list[Animal], rng: random.Random) -> str:
+    """Write a roundabout way, a doubt, the direct way, and mostly the way back."""
     roundabout = rng.choice([_legs_by_supposing, _legs_by_algebra])(animals, rng)
+
+    # the direct way, and everything taken away again
     values = [count * legs for count, _, legs in animals]
     pieces = ", ".join(f"{count}*{legs}={count * legs}" for count, _, legs in animals)
     check = f"Piece by piece: {pieces}. Then {', '.join(_running(values))}."
@@ -208,7 +227,7 @@ def legs_convoluted(animals, rng):
 
 
 def _legs_by_supposing(animals, rng):
-    """As if all had the same number of legs, corrected afterwards."""
+    """Suppose that all have the same number of legs, and correct it animal by animal."""
     most = max(legs for _, _, legs in animals)
     heads = sum(count for count, _, _ in animals)
     text = (
@@ -225,7 +244,7 @@ def _legs_by_supposing(animals, rng):
 
 
 def _legs_by_algebra(animals, rng):
-    """A letter for everything before anything is computed."""
+    """Introduce a letter for everything before anything is computed."""
     letters = "abcdefgh"[: len(animals)]
     general = "+".join(f"{count}{letter}" for (count, _, _), letter in zip(animals, letters, strict=True))
     known = ", ".join(f"{letter}={legs}" for (_, _, legs), letter in zip(animals, letters, strict=True))
@@ -240,22 +259,26 @@ def _total(animals):
     return sum(count * legs for count, _, legs in animals)
 
 
-# --- chain_sum: the signed terms ---
+# --- chain_sum ---
 
 
-def sum_facts(metadata):
+def sum_facts(metadata: dict) -> tuple[list[int]]:
+    """Return the signed terms of a problem."""
     return ([int(term) for term in metadata["expression"].replace("+ ", "+").replace("- ", "-").split()],)
 
 
-def sum_terse(terms, rng):
+def sum_terse(terms: list[int], rng: random.Random) -> str:
+    """Write one equation."""
     return f"{_chain(terms)}={sum(terms)}"
 
 
-def sum_balanced(terms, rng):
+def sum_balanced(terms: list[int], rng: random.Random) -> str:
+    """Write the running total, a step a line."""
     return "\n".join(_sum_steps(terms))
 
 
-def sum_convoluted(terms, rng):
+def sum_convoluted(terms: list[int], rng: random.Random) -> str:
+    """Write needless algebra, what is added and taken away apart, the direct way as a check, and a step back."""
     plus, minus = [term for term in terms if term > 0], [-term for term in terms if term < 0]
     gained, lost = "+".join(map(str, plus)), "+".join(map(str, minus))
     text = f"Let S be the result, so S={_chain(terms)} and S-{plus[0]}={_chain(terms[1:]).lstrip('+')}. "
@@ -279,22 +302,23 @@ def _sum_steps(terms):
     return steps
 
 
-# --- products: the factors, single digits ---
+# --- products ---
 
 
-def product_facts(metadata):
-    """None for a product with a zero, which needs no reasoning."""
+def product_facts(metadata: dict) -> tuple[list[int]] | None:
+    """Return the factors of a problem, single digits; None if one is zero, as that needs no reasoning."""
     factors = [int(factor) for factor in metadata["expression"].split("*")]
     return (factors,) if all(factors) else None
 
 
-def product_terse(factors, rng):
+def product_terse(factors: list[int], rng: random.Random) -> str:
+    """Write one equation."""
     equation = f"{'*'.join(map(str, factors))}={math.prod(factors)}"
     return rng.choice([equation, f"Product: {equation}", f"{equation}."])
 
 
-def product_balanced(factors, rng):
-    """One factor at a time, what is beyond the tables in tens and ones."""
+def product_balanced(factors: list[int], rng: random.Random) -> str:
+    """Multiply one factor at a time, what is beyond the tables in tens and ones."""
     lines, value = [], factors[0]
     for factor in factors[1:]:
         lines.append(_product(value, factor))
@@ -302,8 +326,8 @@ def product_balanced(factors, rng):
     return "\n".join(lines)
 
 
-def product_convoluted(factors, rng):
-    """A letter for each factor, the factors from the back, and every step undone again."""
+def product_convoluted(factors: list[int], rng: random.Random) -> str:
+    """Introduce a letter for each factor, multiply from the back, and again from the front."""
     letters = "abcd"[: len(factors)]
     known = ", ".join(f"{letter}={factor}" for letter, factor in zip(letters, factors, strict=True))
     back = factors[::-1]
@@ -318,7 +342,7 @@ def product_convoluted(factors, rng):
 
 
 FACTS = {"leg_counting": leg_facts, "chain_sum": sum_facts, "products": product_facts}
-WRITERS = {
+WRITERS: dict[str, dict[str, Callable[..., str]]] = {
     "leg_counting": {"terse": legs_terse, "balanced": legs_balanced, "convoluted": legs_convoluted},
     "chain_sum": {"terse": sum_terse, "balanced": sum_balanced, "convoluted": sum_convoluted},
     "products": {"terse": product_terse, "balanced": product_balanced, "convoluted": product_convoluted},
