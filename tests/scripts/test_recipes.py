@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -27,21 +26,21 @@ needs_venv = pytest.mark.skipif(
 )
 
 
-def warm():
-    """For a recipe's environment: a shell function `python` that starts no interpreter (tests/support/warm_python.py).
+def warm(launcher):
+    """A recipe's environment with a shell function `python` that starts no interpreter (tests/support/warm_python.py).
 
-    In a subshell it is replaced by the command, so that $! is the command's own process.
+    In a subshell the command takes its place, so that $! is the command's own process. launcher: whether the first
+    training of the recipe runs under torchrun.
     """
     line = f'{shlex.join(python())} "$@"'
-    return {"BASH_FUNC_python%%": f'() {{ if [ "$BASHPID" = "$$" ]; then {line}; else exec {line}; fi; }}'}
-
-
-# the first training of a recipe runs under torchrun; one recipe shows that it does
-NO_TORCHRUN = {"BASH_FUNC_torchrun%%": '() { shift 3; python "$@"; }'}
+    functions = {"python": f'if [ "$BASHPID" = "$$" ]; then {line}; else exec {line}; fi'}
+    if not launcher:
+        functions["torchrun"] = 'shift 3; python "$@"'  # --standalone --nproc_per_node 1
+    return {f"BASH_FUNC_{name}%%": f"() {{ {body}; }}" for name, body in functions.items()}
 
 
 def run(name, mode, folder, **environment):
-    env = {**os.environ, "SMOKE": str(folder), "OMP_NUM_THREADS": "1", **warm(), **environment}
+    env = {**os.environ, "SMOKE": str(folder), "OMP_NUM_THREADS": "1", **environment}
     words = ["bash", f"runs/{name}.sh", mode]
     return subprocess.run(words, cwd=ROOT, env=env, capture_output=True, text=True, timeout=1500)
 
@@ -55,7 +54,7 @@ def test_every_recipe_is_walked():
 @pytest.mark.parametrize("group", TOGETHER)
 def test_smoke(group, tmp_path):
     for name in TOGETHER[group]:
-        done = run(name, "--smoke", tmp_path, **({} if name == "table2" else NO_TORCHRUN))
+        done = run(name, "--smoke", tmp_path, **warm(launcher=name == "table2"))
         assert done.returncode == 0, f"{name}: {done.stderr[-3000:]}"
         folder = tmp_path / "out/paper" / name
         assert {"table.md", "table.html", "table.tex", "table.png"} <= {path.name for path in folder.iterdir()}
@@ -82,7 +81,7 @@ def test_smoke(group, tmp_path):
         assert report["problems"]["input"] > 0
     kept = {path.parent.parent.name for path in (tmp_path / "out/paper").glob("*/model/config.json")}
     before = {name: (tmp_path / "out/paper" / name / "model/model.safetensors").stat().st_mtime_ns for name in kept}
-    done = run(TOGETHER[group][0], "--smoke", tmp_path, **NO_TORCHRUN)  # what is there is not made again
+    done = run(TOGETHER[group][0], "--smoke", tmp_path, **warm(launcher=False))  # what is there is not made again
     assert done.returncode == 0, done.stderr[-3000:]
     after = {name: (tmp_path / "out/paper" / name / "model/model.safetensors").stat().st_mtime_ns for name in kept}
     assert before == after and "responses to generate" not in done.stderr
@@ -152,10 +151,10 @@ def test_a_killed_preparation_of_smoke_starts_over(tmp_path):
     """A model folder is there whole or not at all, and the file that is looked for is written last."""
     (tmp_path / "one.partial").mkdir()
     (tmp_path / "one.partial/config.json").write_text("{")
-    command = [sys.executable, "-m", "pocket.tiny", f"qwen2={tmp_path / 'one'}"]
+    command = [*python(), "-m", "pocket.tiny", f"qwen2={tmp_path / 'one'}"]
     slow = "import pocket.tiny as t, os, sys; os.rename = lambda *_: sys.exit(9); "
     slow += "import runpy; sys.argv[0] = 'x'; runpy.run_module('pocket.tiny', run_name='__main__')"
-    assert subprocess.run([sys.executable, "-c", slow, command[-1]], cwd=ROOT).returncode == 9
+    assert subprocess.run([*python(), "-c", slow, command[-1]], cwd=ROOT).returncode == 9
     assert not (tmp_path / "one").exists() and (tmp_path / "one.partial").exists()
     subprocess.run(command, cwd=ROOT, check=True)
     assert (tmp_path / "one/model.safetensors").exists() and not (tmp_path / "one.partial").exists()

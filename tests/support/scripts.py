@@ -42,7 +42,7 @@ def run_ranks(script, words, ranks):
     processes = []
     for rank in range(ranks):
         environment = os.environ | {k: str(v) for k, v in {**shared, "RANK": rank, "LOCAL_RANK": rank}.items()}
-        line = [*python(), script, *map(str, words)]
+        line = [*python(), str(script), *map(str, words)]
         processes.append(
             subprocess.Popen(line, cwd=ROOT, env=environment, stdout=-3, stderr=subprocess.PIPE, text=True)
         )
