@@ -25,7 +25,6 @@ from pathlib import Path
 
 import yaml
 
-from data.records import write_text
 from errors import UserError
 
 RESOLVED = "config.yaml"
@@ -331,4 +330,6 @@ def claim_output(cfg, folder, free=()):
     check_output(cfg, folder, free)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RESOLVED, yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True))
+    partial = folder / (RESOLVED + ".tmp")  # a kill leaves no half of it
+    partial.write_text(yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    partial.replace(folder / RESOLVED)

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from grading.answers import final_answer
 from pocket.arithmetic import Node, combine, parse_number, relations, write, write_number
-from pocket.chains import Number, Reading, read, statements
+from pocket.scripted import Number, Reading, read, statements
 
 
 class Fact(NamedTuple):

@@ -5,9 +5,9 @@
 It stands in for DeepSeek-R1-Distill-Qwen-32B where no large model can run; its model id, "scripted-teacher", says so.
 It is a separate process that knows only what the messages say: it recognises its role by the prompt (Table 13), parses
 the problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds
-there (pocket/chains.py, pocket/corruption.py). It errs at a configured rate, so that every branch of the pipeline runs:
-a wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a thought and
-stands in a sentence.
+there (pocket/scripted.py, pocket/corruption.py). It errs at a configured rate, so that every branch of the pipeline
+runs: a wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a
+thought and stands in a sentence.
 
 Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models, GET /health.
 The same request always gets the same reply, whatever the order of requests; another `seed` in it may get another.
@@ -24,7 +24,7 @@ from fractions import Fraction
 
 from aiohttp import web
 
-from pocket import chains
+from pocket import scripted
 from pocket.arithmetic import parse_number
 from pocket.corruption import corrupt, slip_only
 
@@ -77,17 +77,17 @@ def reply(task: Task, rng: random.Random, error_rate: float) -> str:
     # the Rethinker: an error in a rewrite is that it does not reach the answer
     if task.role == "corrupt":
         return _corrupted(task, rng, errs)
-    reading = chains.read(task.problem, task.reasoning)
+    reading = scripted.read(task.problem, task.reasoning)
     if task.role in ("extend", "simplify"):
-        rewritten = (chains.extend if task.role == "extend" else chains.simplify)(reading, task.answer)
+        rewritten = (scripted.extend if task.role == "extend" else scripted.simplify)(reading, task.answer)
         rewritten = rewritten or task.reasoning  # it leads nowhere: nothing to build on
         return _without_answer(task, rewritten, rng) if errs else rewritten
 
     # the Verifier errs in form alone, the Critic in form or with another level
     if task.role == "verifier":
-        verdict = "YES" if chains.verify(reading, task.answer) else "NO"
+        verdict = "YES" if scripted.verify(reading, task.answer) else "NO"
         return _wordy(verdict, rng) if errs else verdict
-    level = chains.judge(reading)
+    level = scripted.judge(reading)
     if not errs:
         return level
     if rng.random() < 0.5:
@@ -99,8 +99,8 @@ def _corrupted(task, rng, errs):
     """Corrupt the reasoning; where it errs, the answer stays right."""
     wrong = corrupt(task.problem, task.reasoning, task.answer, rng)
     if errs:  # as in the paper's own Table 12: an error in the middle, the right number in the end
-        reading = chains.read(task.problem, task.reasoning)
-        return slip_only(reading, task.reasoning, rng) or chains.simplify(reading, task.answer) or task.reasoning
+        reading = scripted.read(task.problem, task.reasoning)
+        return slip_only(reading, task.reasoning, rng) or scripted.simplify(reading, task.answer) or task.reasoning
     return wrong or task.reasoning
 
 

@@ -17,8 +17,7 @@ import pytest
 from agents.prompts import load_prompts, question
 from agents.roles import LEVELS, VERDICTS, parse_label
 from grading.answers import compare, final_answer
-from pocket import chains as scripted
-from pocket import teacher
+from pocket import scripted, teacher
 from pocket.arithmetic import equations, parse_number, relations
 from pocket.problems import PocketConfig, StyleShares, TaskConfig, build
 
