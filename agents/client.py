@@ -93,7 +93,13 @@ class CallError(Exception):
     """
 
     def __init__(
-        self, words: str, status=0, code: str | None = None, wait: float | None = None, late=False, fatal=False
+        self,
+        words: str,
+        status: int = 0,
+        code: str | None = None,
+        wait: float | None = None,
+        late: bool = False,
+        fatal: bool = False,
     ):
         super().__init__(words)
         self.status, self.code, self.wait, self.late, self.fatal = status, code, wait, late, fatal
@@ -128,12 +134,15 @@ class Endpoint:
 
         self.name, self.cfg, self.url, self.key = name, cfg, url or cfg.base_url[0], _api_key(name, cfg)
         self.where = f"endpoint {name} at {self.url}"
+
+        # what it may be asked, how it wants to be, and what it has done so far
         self.limit = AdaptiveLimit(cfg.concurrency)
         self.requests, self.tokens = RateLimit(cfg.requests_per_minute), RateLimit(cfg.tokens_per_minute)
         self.has_answered, self.prober, self.probing = has_answered, prober, None
         self.quirks = None if prober else RequestQuirks()
         self.calls = self.retried = self.refusals = self.failures_in_row = self.completion_tokens = 0
         self.last_answer, self.away_until, self.broken = -1.0, 0.0, ""  # times: time.monotonic()
+
         # 0 connections is aiohttp's "no limit" (None: its default of 100); deadlines are ours, but that for connecting
         limits = httpx2.Limits(max_connections=0, keepalive_expiry=KEEPALIVE)
         http = openai.DefaultAioHttpClient(limits=limits, timeout=httpx2.Timeout(None, connect=CONNECT))
@@ -155,6 +164,8 @@ class Endpoint:
             if 400 <= error.status < 500 and error.status not in (408, 429):
                 return self._refused(error)
             failure = error
+
+        # the server was busy, or it is in trouble: fewer at a time then, or none for a while (agents/pool.py)
         if failure.late or failure.congested:
             self.limit.congested(cuts)
         self.retried, self.failures_in_row = self.retried + 1, self.failures_in_row + (not failure.congested)
@@ -169,8 +180,9 @@ class Endpoint:
             async with asyncio.timeout(seconds):
                 if body.get("stream"):
                     options = {"stream": True, "stream_cls": AsyncStream[object]}
-                    chunks = await self.openai.post("/chat/completions", body=body, cast_to=object, **options)
-                    return read(await join_chunks(chunks))
+                    stream = self.openai.post("/chat/completions", body=body, cast_to=object, **options)
+                    async with await stream as chunks:
+                        return read(await join_chunks(chunks))
                 # the response itself: its JSON may hold what the library's types do not know, such as `reasoning`
                 response = await self.openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
                 return read(response.json())
@@ -193,9 +205,9 @@ class Endpoint:
         try:
             yield
         except openai.APIStatusError as error:
-            words, code, wait = complaint(error.body), error.code, retry_after(error.response.headers)
-            words = f"HTTP {error.status_code}: {words[:300]}" if words else f"HTTP {error.status_code}"
-            raise CallError(self._keyless(words), error.status_code, code and self._keyless(code), wait) from None
+            said, wait = self._keyless(complaint(error.body))[:300], retry_after(error.response.headers)
+            words = f"HTTP {error.status_code}: {said}" if said else f"HTTP {error.status_code}"
+            raise CallError(words, error.status_code, error.code and self._keyless(error.code), wait) from None
         except openai.APIConnectionError as error:
             raise CallError(self._keyless(_innermost(error))) from None
         except openai.APIError as error:  # in the middle of a stream

@@ -464,6 +464,7 @@ def test_no_traceback_holds_the_key(monkeypatch):
         error(400, "bad key sk-very-secret"),
         error(401, "bad key sk-very-secret"),
         error(500, "bad key sk-very-secret", code="sk-very-secret"),
+        error(400, "x" * 292 + " sk-very-secret"),  # where the words are cut
         web.Response(status=502, text="<html>sk-very-secret</html>"),
         web.Response(status=200, text="sk-very-secret"),
         web.json_response({"error": "sk-very-secret"}),
@@ -484,4 +485,4 @@ def test_no_traceback_holds_the_key(monkeypatch):
         with Server(lambda asked: echo) as server:  # noqa: B023
             text = asyncio.run(run(server.url))
         assert "HTTP" in text or "no chat completion" in text
-        assert "very-secret" not in text
+        assert "very-secret" not in text and "sk-v" not in text
