@@ -14,7 +14,7 @@ one, to every request.)
 
 Writes under `out`: generations.jsonl and grades.jsonl (append-only, keyed by content: prompt, sampling, model weights,
 grader), and under `report`: table.md, table.html, table.tex, one chart a table, and samples.html, the responses
-themselves. Killed at any moment, the same command goes on with the responses that are missing. Adding a model or a
+themselves. Killed at any point, run the same command to resume. Adding a model or a
 table computes only what is new.
 
 A cell reads `62.5 % (60/96) [52.5, 71.5]`: accuracy, right answers of all problems, 95 % interval.
@@ -213,7 +213,7 @@ def check_config(cfg: Config) -> dict[str, TableConfig]:
 def check_keys(cfg: Config, problems: list[Problem]) -> None:
     """Raise UserError where programs that models wrote could read an API key out of this process's environment."""
     keys = [e.api_key_env for e in cfg.endpoints.values() if os.environ.get(e.api_key_env)]
-    tested = next((p.benchmark for p in problems if benchmarks.runs_programs(p.extra["kind"])), None)
+    tested = next((p.benchmark for p in problems if benchmarks.runs_programs(p.kind)), None)
     if keys and tested and exposes_environment():
         raise UserError(
             f"programs that models write for {tested} could read ${keys[0]} here ({isolation()}); install bubblewrap, "
@@ -254,7 +254,7 @@ def generate_missing(cfg: Config, asked: list[Question], generations: Ledgers, f
             "problem_id": problem.id,
             "sample": question.sample,
         }
-        generations.append(record | made | problem.extra.get("record", {}), problem.private)
+        generations.append(record | made | problem.record, problem.private)
 
     # servers first: they are all asked at a time, the folders' models follow one by one
     served = [question for place, batch in missing.items() if place.endpoint for question in batch.values()]

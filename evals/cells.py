@@ -41,7 +41,7 @@ def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table
         place = key, problem
         if place not in answers and key in run.generations and run.grade_keys[place] in run.grades:
             made, grade = run.generations[key], run.grades[run.grade_keys[place]]
-            vote = None if benchmarks.runs_programs(problem.extra["kind"]) else grade["extracted"]
+            vote = None if benchmarks.runs_programs(problem.kind) else grade["extracted"]
             answers[place] = Answer(grade["status"], made["tokens"], vote)
             dtypes[key] = made.get("dtype")
             isolations[problem.benchmark].add(grade.get("isolation"))

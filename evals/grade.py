@@ -37,7 +37,7 @@ def grade_keys(questions: list[Question]) -> dict[tuple[str, Problem], str]:
         rules[problem] = {
             "answer": problem.gold,
             "extra": hashlib.sha256(json.dumps(extra, sort_keys=True).encode()).hexdigest()[:32],
-            "grader": grader_id(problem.extra["kind"]),
+            "grader": grader_id(problem.kind),
         }
     return {(q.key, q.problem): key_of(generation=q.key, **rules[q.problem]) for q in questions if q.key}
 
@@ -96,7 +96,7 @@ def grade_missing(questions: list[Question], generations: Ledgers, grades: Ledge
         made, problem = generations[question.key], question.problem
         if made["finish_reason"] in UNANSWERED:
             return Grade("no_answer", None, made["detail"])
-        return family(problem.extra["kind"]).grade(problem, made["text"], made["finish_reason"] == "stop")
+        return family(problem.kind).grade(problem, made["text"], made["finish_reason"] == "stop")
 
     # threads only wait: comparing and running programs is done in processes of their own
     with ThreadPoolExecutor(os.cpu_count()) as pool, Progress(len(todo), "grade", unit="answers") as bar:
@@ -111,12 +111,12 @@ def grade_missing(questions: list[Question], generations: Ledgers, grades: Ledge
                     "benchmark": problem.benchmark,
                     "problem_id": problem.id,
                     "sample": todo[key].sample,
-                    "grader": grader_id(problem.extra["kind"]),
+                    "grader": grader_id(problem.kind),
                     "status": verdict.status,
                     "extracted": verdict.extracted,
                     "detail": verdict.detail,
                 }
-                if runs_programs(problem.extra["kind"]):
+                if runs_programs(problem.kind):
                     record["isolation"] = isolation()
                 grades.append(record, problem.private)
                 bar.update(1)

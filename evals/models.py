@@ -133,7 +133,7 @@ def read_facts(out: str | Path) -> dict:
         facts = json.loads(file.read_text())
         return {"folders": dict(facts["folders"]), "speed": dict(facts["speed"])}
     except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged; delete it to go on: folders that are there are hashed again") from None
+        raise UserError(f"{file} is damaged; delete it and run again (folders are hashed anew)") from None
 
 
 def write_facts(out: str | Path, facts: dict) -> None:

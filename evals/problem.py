@@ -7,14 +7,16 @@ from dataclasses import dataclass, field
 class Problem:
     """benchmark: its name in the config, a row of the tables. question: what {problem} stands for in the instruction.
     gold: the right answer as text; empty where tests decide. group: the part of the benchmark that it belongs to, or
-    empty. extra: what only its family knows (options, tests, tolerance, …); extra["kind"] is the benchmark's kind, and
-    extra["record"], where there is one, belongs into every record of a generation (the order of the options). private:
-    its text must not appear in anything that is shown or shared, nor does it in the repr."""
+    empty. kind: the benchmark's, a key of FAMILIES. extra: what only its family knows (options, tests, tolerance, …).
+    record: what belongs into every record of a generation (the order of the options). private: its text must not appear
+    in anything that is shown or shared, nor does it in the repr."""
 
     benchmark: str
     id: str
     question: str = field(repr=False)
     gold: str = field(repr=False)
     group: str = ""
+    kind: str = ""
     extra: dict = field(default_factory=dict, compare=False, repr=False)
+    record: dict = field(default_factory=dict, compare=False, repr=False)
     private: bool = False

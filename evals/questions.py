@@ -100,7 +100,7 @@ def questions(
 
 
 def _messages(problem, settings, protocol):
-    template = settings.template or family(problem.extra["kind"]).instruction(problem, protocol)
+    template = settings.template or family(problem.kind).instruction(problem, protocol)
     return prompt_messages(problem.question, settings.system, template)
 
 

@@ -69,7 +69,7 @@ class Ledger:
             return json.loads(line)["key"]
         except (ValueError, KeyError, TypeError):
             raise UserError(
-                f"{self.path}:{number} is damaged, it is no record of evaluate.py; delete that line to go on"
+                f"{self.path}:{number} is damaged, it is no record of evaluate.py; delete that line and run again"
             ) from None
 
     def __contains__(self, key: str) -> bool:

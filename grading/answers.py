@@ -3,27 +3,16 @@
     grade("… so \\\\boxed{12}.", "12").status == "correct"
 
 Evaluation, the agents' guards and the scripted teacher all grade here. Most answers are numbers or equal as text and
-are settled in this process; the others go to math-verify in a worker process (grading/symbolic.py) with a hard limit,
+are settled in this process; the others go to math-verify in a worker process (grading/workers.py) with a hard limit,
 because math-verify's own limit needs the main thread and cannot interrupt a long C call. Safe to call from any thread.
 """
 
-import atexit
-import json
-import os
 import re
-import signal
-import subprocess
-import sys
-import threading
 from fractions import Fraction
-from pathlib import Path
 
 from grading import Grade
 from grading.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
-
-SECONDS = 5.0  # processor time for one symbolic comparison
-OUT_OF_MEMORY = 3  # exit status of grading/symbolic.py
-
+from grading.workers import WORKERS, Undecided
 
 WHOLE = re.compile(r"####|\banswer is\b")  # a gold answer that is a whole solution, as GSM8K's
 
@@ -86,14 +75,6 @@ def _unboxed(answer):
     return re.sub(r"^\$+|(?<!\\)\$+$", "", ", ".join(several) or answer.strip()).strip()
 
 
-class Undecided(Exception):
-    """Two answers could not be compared. status: one of UNDECIDED; the text says why."""
-
-    def __init__(self, status: str, why: str):
-        super().__init__(why)
-        self.status = status
-
-
 def _verdict(pred, gold, tolerance):
     """Return (what `compare` returns, why in a few words)."""
     try:
@@ -138,7 +119,7 @@ def _decided(pred, gold, tolerance):
     undecided = None
     for pair in ((gold, pred), *_other_readings(pred, gold)):
         try:
-            equal, failed = _WORKERS.compare(*pair, tolerance)
+            equal, failed = WORKERS.compare(*pair, tolerance)
         except Undecided as no:
             if no.status == "timeout":
                 raise  # a second look would take as long
@@ -221,7 +202,7 @@ def _value(part):
     if len(sides) == 1 or QUANTITY.fullmatch(sides[0]):
         return sides[-1]
     numeric = not re.search(r"(?<![\\a-zA-Z])[a-zA-Z]", sides[0])
-    return sides[-1] if numeric and _WORKERS.compare(sides[0], sides[-1], None)[0] else None
+    return sides[-1] if numeric and WORKERS.compare(sides[0], sides[-1], None)[0] else None
 
 
 def _other_readings(pred, gold):
@@ -346,61 +327,3 @@ def _word(text):
         marked = marked or text != previous
     text = text.strip().rstrip(".")
     return (text, marked) if re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", text) else (None, False)
-
-
-class _Workers:
-    """Idle worker processes. A thread takes one, or starts one if fewer than `limit` run, and puts it back."""
-
-    def __init__(self, limit: int):
-        self.idle, self.lock, self.slots = [], threading.Lock(), threading.BoundedSemaphore(limit)
-
-    def compare(self, gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool, str]:
-        """Return (whether they are equal, what failed on the way as a line of text). Raises Undecided."""
-        with self.slots:
-            with self.lock:
-                worker = self.idle.pop() if self.idle else None
-            if worker is None or worker.poll() is not None:  # one that is idle may be killed for its memory
-                worker = self._start()
-            task = {"gold": gold, "pred": pred, "tolerance": tolerance, "seconds": SECONDS}
-            try:
-                worker.stdin.write(json.dumps(task) + "\n")
-                worker.stdin.flush()
-                line = worker.stdout.readline()
-            except BaseException:  # Ctrl-C between question and reply: the next reply would answer the wrong question
-                worker.kill()
-                raise
-            # the kernel ended it, at its timer or its memory limit, or somebody else did: none of these is a verdict
-            if not line:
-                ended = worker.wait()
-                if -ended in (signal.SIGPROF, signal.SIGALRM):
-                    raise Undecided("timeout", f"the comparison took more than {SECONDS:g} s")
-                why = "ran out of memory" if ended == OUT_OF_MEMORY else f"ended with exit status {ended}"
-                raise Undecided("error", f"the comparison {why}")
-            with self.lock:
-                self.idle.append(worker)
-        reply = json.loads(line)
-        failed = "; ".join(reply["failed"])
-        if reply["equal"] is None:
-            raise Undecided("error", f"the comparison failed: {failed}")
-        return reply["equal"], failed
-
-    def _start(self):
-        script = Path(__file__).with_name("symbolic.py")
-        worker = subprocess.Popen(
-            [sys.executable, "-I", str(script)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            encoding="utf-8",
-        )
-        if not worker.stdout.readline():
-            raise RuntimeError(f"{script} did not start (exit status {worker.wait()}); is math-verify installed?")
-        return worker
-
-    def close(self):
-        for worker in self.idle:
-            worker.stdin.close()
-
-
-_WORKERS = _Workers(os.cpu_count() or 1)
-atexit.register(_WORKERS.close)

@@ -10,8 +10,9 @@ Only what follows the thought is read, and only a letter that is marked as an an
 import re
 
 from grading import UNDECIDED
-from grading.answers import Undecided, compare, normalise
+from grading.answers import compare, normalise
 from grading.extraction import extract_boxed, is_prose, strip_thought
+from grading.workers import Undecided
 
 LAST = 2000  # characters at the end of a response in which an unboxed answer is looked for
 SPAN = 400  # characters after "answer is" that may hold it

@@ -1,4 +1,4 @@
-"""The process in which answers are compared symbolically: started by grading/answers.py, one JSON line in, one out.
+"""The process in which answers are compared symbolically: started by grading/workers.py, one JSON line in, one out.
 
     {"gold": "…", "pred": "…", "tolerance": null, "seconds": 5}  ->  {"equal": true, "failed": []}
 

@@ -60,7 +60,7 @@ def test_a_benchmark(tmp_path):
 from evals.benchmarks import family, load
 from evals.benchmarks.common import BenchmarkConfig
 (problem,) = load("aime2025", BenchmarkConfig(file={str(tmp_path / "rows.jsonl")!r}))
-module = family(problem.extra["kind"])
+module = family(problem.kind)
 print(module.instruction(problem, "paper"), module.grade(problem, "So it is \\\\boxed{{073}}.", True).status)
 """
     assert run(tree, "-c", script).strip() == "Return your final response within \\boxed{}. {problem} correct"

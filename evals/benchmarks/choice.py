@@ -21,8 +21,8 @@ from evals.benchmarks.common import BenchmarkConfig, Source
 from evals.problem import Problem
 from grading import Grade
 from grading import choices as letters
-from grading.answers import Undecided
 from grading.extraction import strip_thought
+from grading.workers import Undecided
 
 LETTERS = "ABCD"
 OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")  # of GPQA
@@ -62,8 +62,8 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
         order = sorted(range(4), key=lambda i: hashlib.sha256(f"0/{texts['id']}/{i}".encode()).digest())
         options = [texts[OPTIONS[i]].strip() for i in order]
         question = texts["question"].strip() + "\n" + ", ".join(map("{}) {}".format, LETTERS, options))
-        extra = {"options": options, "record": {"order": order}}
-        return Problem(name, texts["id"], question, LETTERS[order.index(0)], extra=extra, private=True)
+        return Problem(name, texts["id"], question, LETTERS[order.index(0)], extra={"options": options},
+                       record={"order": order}, private=True)  # fmt: skip
 
     def mmlu(number, texts, row, where):
         options = choices(row.get("choices"), where)
@@ -93,7 +93,7 @@ def letter(answer, where):
 def instruction(problem: Problem, protocol: str) -> str:
     if protocol == "r1":
         return LAST_LINE
-    return BOXED_LETTER if problem.extra["kind"] == "gpqa_diamond" else BOXED
+    return BOXED_LETTER if problem.kind == "gpqa_diamond" else BOXED
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:

@@ -196,7 +196,7 @@ def _problem(name, cfg, row, where, tests):
     content = hashlib.sha256(f"{function}{row['public_test_cases']}{hidden}".encode()).hexdigest()
     extra = {"starter_code": starter, "tests": tests, "tests_sha256": content}
     group = common.text(row, (cfg.split,), where) if cfg.split else ""
-    return Problem(name, id, question, "", group, extra)
+    return Problem(name, id, question, "", group, extra=extra)
 
 
 def _function(row, where):

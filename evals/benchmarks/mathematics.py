@@ -62,7 +62,7 @@ def solution_end(solution, where):
 def instruction(problem: Problem, protocol: str) -> str:
     if protocol == "r1":
         return STEP_BY_STEP
-    return CLOSING if problem.extra["kind"] == "gsm8k" else BOXED
+    return CLOSING if problem.kind == "gsm8k" else BOXED
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:

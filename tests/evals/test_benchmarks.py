@@ -70,7 +70,7 @@ def test_rows_of_the_hub_and_of_local_copies(tmp_path, kind, suffix, monkeypatch
             (problem,) = load(tmp_path, kind, [row], suffix)
         golds = {"aime2024": ("33", "033"), "math500": "\\pi", "gsm8k": "1018", "olympiadbench": "69,84", "mmlu": "B"}
         assert problem.gold in golds.get(kind, "ABCD") and problem.gold
-        assert problem.benchmark == "bench" and problem.extra["kind"] == kind
+        assert problem.benchmark == "bench" and problem.kind == kind
         assert isinstance(problem.id, str) and problem.private == (kind == "gpqa_diamond")
 
 
@@ -225,18 +225,18 @@ def test_the_order_of_options_is_recorded_and_the_same_everywhere(tmp_path):
     assert load(tmp_path, "gpqa_diamond", rows[::-1]) == problems[::-1]  # of the question, not of its place
     plain = [GPQA[option].strip() for option in choice.OPTIONS]
     for problem in problems:
-        order = problem.extra["record"]["order"]
+        order = problem.record["order"]
         assert [plain[i] for i in order] == problem.extra["options"]
         assert problem.extra["options"]["ABCD".index(problem.gold)] == "SECRET right"
         shown = problem.question.split("\n")[1]
         assert shown == "A) {}, B) {}, C) {}, D) {}".format(*problem.extra["options"])
-    counts = Counter(tuple(p.extra["record"]["order"]) for p in problems)
+    counts = Counter(tuple(p.record["order"]) for p in problems)
     assert len(counts) == 24 and max(counts.values()) < 35, "all orders, none preferred"
     golds = Counter(p.gold for p in problems)
     assert all(70 < golds[letter] < 130 for letter in "ABCD")
 
     # pinned: with another order, results would no longer compare
-    assert [p.extra["record"]["order"] for p in problems[:3]] == [[2, 0, 1, 3], [1, 2, 0, 3], [0, 2, 1, 3]]
+    assert [p.record["order"] for p in problems[:3]] == [[2, 0, 1, 3], [1, 2, 0, 3], [0, 2, 1, 3]]
 
 
 def test_a_private_problem_shows_nothing_of_itself(tmp_path):

@@ -11,7 +11,7 @@ from tests.support.benchmark_rows import GPQA, MMLU, OLYMPIAD, ROWS, one
 
 
 def prompt(problem, protocol):
-    template = benchmarks.family(problem.extra["kind"]).instruction(problem, protocol)
+    template = benchmarks.family(problem.kind).instruction(problem, protocol)
     assert template.count("{problem}") == 1
     return template.replace("{problem}", problem.question)
 
@@ -81,7 +81,7 @@ def test_local_problems_are_asked_as_they_stand(tmp_path):
 
 
 def statuses(problem, cases):
-    family = benchmarks.family(problem.extra["kind"])
+    family = benchmarks.family(problem.kind)
     verdicts = [family.grade(problem, text, finished) for text, finished in cases]
     assert all(v.status in STATUSES and "\n" not in v.detail for v in verdicts)
     return [v.status for v in verdicts]

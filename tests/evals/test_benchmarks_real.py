@@ -40,7 +40,7 @@ def real(request):
 
 
 def grade_all(problems, texts):
-    module = benchmarks.family(problems[0].extra["kind"])
+    module = benchmarks.family(problems[0].kind)
     with ThreadPoolExecutor(2) as pool:
         return list(pool.map(lambda item: module.grade(*item, True), zip(problems, texts, strict=True)))
 

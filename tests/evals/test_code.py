@@ -73,7 +73,7 @@ def fenced(program, tag="python"):
 def test_both_formats(tmp_path):
     first, second, third = load(tmp_path, STDIN, FUNCTION, WINDOW, split="")
     assert (first.id, first.question, first.gold, first.benchmark) == ("abc1_a", "Print twice {N}.", "", "LCB")
-    assert first.extra["kind"] == "livecodebench_v2"
+    assert first.kind == "livecodebench_v2"
     assert first.extra["tests"].read() == {
         "fn_name": None, "inputs": ["1\n", "2\n", "0.25\n"], "outputs": ["2\n", "4\n", "0.5\n"],
     }  # fmt: skip

@@ -42,6 +42,7 @@ TEXT = {"aime2024", "math500", "gsm8k", "olympiadbench", "gpqa_diamond", "mmlu",
     [
         ("grading/symbolic.py", TEXT),  # run as a process of its own
         ("grading/answers.py", TEXT),
+        ("grading/workers.py", TEXT),
         ("grading/choices.py", {"gpqa_diamond", "mmlu"}),
         ("grading/cell.py", {"livecodebench_v2"}),
         ("grading/compare_output.py", {"livecodebench_v2"}),

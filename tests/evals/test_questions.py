@@ -41,7 +41,7 @@ class Cfg:
     endpoints: dict = field(default_factory=lambda: {"e": Served()})
 
 
-PROBLEM = Problem("sums", "p1", "1+1?", "2", extra={"kind": "local"})
+PROBLEM = Problem("sums", "p1", "1+1?", "2", kind="local")
 HERE = Place("folder")
 CONTENT = {"folder": [[], "hash"]}  # as evals.models.model_content remembers a folder that is gone
 

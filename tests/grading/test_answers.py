@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from grading import answers
+from grading import workers
 from grading.answers import compare, extract_boxed, extract_list, final_answer, grade, is_equal, strip_thought
 
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -292,29 +292,29 @@ def test_an_exception_is_no_verdict():
 
 
 def test_an_equation_that_cannot_be_checked_is_not_wrong(monkeypatch):
-    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
     assert grade(r"\boxed{9^{9^{9}} = 5}", "5").status == "timeout"
     assert grade(r"\boxed{\frac{10}{2} = 5}", "5").status == "correct"
 
 
 def test_a_killed_worker_is_no_verdict(monkeypatch):
-    monkeypatch.setattr(answers, "SECONDS", 60)
+    monkeypatch.setattr(workers, "SECONDS", 60)
     assert is_equal("\\sqrt{8}", "2\\sqrt{2}")  # now there is an idle worker, which the next comparison takes
-    worker = answers._WORKERS.idle[-1]
+    worker = workers.WORKERS.idle[-1]
     killer = threading.Timer(0.5, worker.kill)
     killer.start()
     graded = grade("\\boxed{10^{10^{10}}}", "42")
     killer.join()
     assert graded.status == "error" and "exit status -9" in graded.detail
     assert is_equal("\\sqrt{8}", "2\\sqrt{2}")
-    answers._WORKERS.idle[-1].kill()  # one that nobody waits for
-    answers._WORKERS.idle[-1].wait()
+    workers.WORKERS.idle[-1].kill()  # one that nobody waits for
+    workers.WORKERS.idle[-1].wait()
     assert is_equal("\\sqrt{8}", "2\\sqrt{2}")
 
 
 @pytest.mark.parametrize("tower", ["10^{10^{10}}", "9^{9^{9}}", "3^{10^8}", "(10^8)!"])
 def test_a_hanging_comparison_is_a_timeout_and_the_next_one_works(tower, monkeypatch):
-    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
     start = time.monotonic()
     assert grade(f"\\boxed{{{tower}}}", "42").status == "timeout"
     assert not is_equal(tower, "42")
@@ -347,7 +347,7 @@ def test_a_hanging_comparison_is_a_timeout_and_the_next_one_works(tower, monkeyp
 )
 def test_endless_repetition_is_graded_quickly(piece, monkeypatch):
     monkeypatch.setattr(
-        answers, "SECONDS", 0.5
+        workers, "SECONDS", 0.5
     )  # of one symbolic comparison; extraction has no limit but its own speed
     start = time.process_time()
     for finished in (True, False):
@@ -369,8 +369,9 @@ def test_from_threads_and_from_asyncio():
 
 def test_a_killed_caller_leaves_no_worker(tmp_path):
     code = (
-        "import os, signal\nfrom grading import answers\nassert answers.is_equal('\\\\sqrt{8}', '2\\\\sqrt{2}')\n"
-        "print(answers._WORKERS.idle[0].pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
+        "import os, signal\nfrom grading import workers\n"
+        "assert workers.WORKERS.compare('\\\\sqrt{8}', '2\\\\sqrt{2}', None)[0]\n"
+        "print(workers.WORKERS.idle[0].pid, flush=True)\nos.kill(os.getpid(), signal.SIGKILL)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
     assert done.returncode == -9
@@ -474,6 +475,6 @@ def test_qwen_solutions():
 
 @pytest.mark.slow
 def test_handmade_hangs(monkeypatch):
-    monkeypatch.setattr(answers, "SECONDS", 1.0)
+    monkeypatch.setattr(workers, "SECONDS", 1.0)
     for row in corpus("grader_pairs/handmade_hang.jsonl"):
         assert grade(row["pred_text"], row["gold"]).status in ("timeout", "wrong")

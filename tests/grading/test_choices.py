@@ -4,10 +4,10 @@ import time
 
 import pytest
 
-from grading import answers
 from grading import choices as letters
-from grading.answers import Undecided
+from grading import workers
 from grading.choices import choice
+from grading.workers import Undecided
 
 OPTIONS = ["40 m/s", "42 m/s", "\\frac{1}{2}", "the speed of light"]
 NAMED = [
@@ -63,7 +63,7 @@ def test_an_options_own_text(text, letter):
 
 
 def test_what_cannot_be_compared_is_no_answer_unless_it_is_another_option(monkeypatch):
-    monkeypatch.setattr(answers, "SECONDS", 0.5)
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
     with pytest.raises(Undecided) as no:
         choice("\\boxed{9^{9^9}}", options=OPTIONS)
     assert no.value.status == "timeout"

@@ -53,7 +53,7 @@ def test_a_damaged_models_json(tmp_path, text):
     cfg = load(evaluate.Config, [f"out={tmp_path}/out", "models.base=no/model", "benchmarks={}"])
     evaluate.claim_output(cfg, tmp_path / "out")
     (tmp_path / "out/models.json").write_text(text)
-    assert "models.json is damaged; delete it to go on" in said(tmp_path)
+    assert "models.json is damaged; delete it and run again" in said(tmp_path)
 
 
 def test_half_a_surrogate_pair(tmp_path):
