@@ -14,8 +14,9 @@ from pathlib import Path
 
 from data.records import write_text
 from errors import UserError
+from model.files import model_folder
 
-MODEL_FILES = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")  # weights, config, tokenizer
+HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")  # weights, config, tokenizer
 SERVED = "endpoint:"
 
 
@@ -58,7 +59,7 @@ def resolve(
                         f"{SERVED}NAME@label"
                     )
             else:
-                folder = local_folder(spelled, offline) if look else None
+                folder = model_folder(spelled, offline) if look else None
                 place = Place(spelled, folder=folder or "")
                 if folder is None and not offline:
                     absent.append(f"{name} ({spelled})")
@@ -76,24 +77,6 @@ def _served(name, path, endpoints):
     return Place(path, endpoint, label)
 
 
-def local_folder(path, offline=False):
-    """A folder with a model in it, or None. A hub id (owner/name) is downloaded; offline: taken from the cache."""
-    if (Path(path) / "config.json").is_file():
-        return path
-    owner, _, name = path.partition("/")
-    if not name or "/" in name or Path(owner).exists():
-        return None
-    from huggingface_hub import snapshot_download  # half a second that --help does not need
-
-    try:
-        return snapshot_download(path, local_files_only=offline, allow_patterns=list(MODEL_FILES))
-    except (OSError, ValueError) as error:  # the hub's own errors are OSErrors; ValueError: not a valid id
-        if offline:
-            return None
-        reason = str(error).splitlines()[0]
-        raise UserError(f"no model folder {path}, and none from the hub ({reason}); give a local folder") from None
-
-
 def identity(place: Place, endpoints: dict, cache: dict) -> str | dict | None:
     """Return what stands for the model in a generation's key; None for a folder that is not there and never was."""
     if place.endpoint:
@@ -109,7 +92,7 @@ def model_content(folder: str, cache: dict, name: str = "") -> str | None:
     name = str(Path(name or folder))
     if not folder or not (folder := Path(folder)).is_dir():
         return cache.get(name, [None, None])[1]
-    files = sorted(file for pattern in MODEL_FILES for file in folder.glob(pattern))
+    files = sorted(file for pattern in HASHED for file in folder.glob(pattern))
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     known = cache.get(name)
     if known is None or known[0] != stamp:
