@@ -8,13 +8,13 @@ One run prints one table; only ratios within it mean anything, and `load` says h
 
 import argparse
 import asyncio
-import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from subprocess import PIPE
 
 import aiohttp
 from aiohttp import web
@@ -40,7 +40,7 @@ async def serve(latency: str, answer_bytes: str) -> None:
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
     print("http://{}:{}/v1".format(*runner.addresses[0]), flush=True)
-    await asyncio.Event().wait()
+    await asyncio.to_thread(sys.stdin.read)  # until whoever started it closes this, or dies
 
 
 async def ask(name: str, url: str, *numbers: str) -> None:
@@ -111,11 +111,7 @@ def main() -> None:
     rows, module = [], ("-m", "bench.endpoint_client")
     for in_flight in args.in_flight:
         words = [sys.executable, *module, "serve", str(args.latency), str(args.answer_bytes)]
-        with (
-            subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, text=True) as stub,
-            contextlib.ExitStack() as end,
-        ):
-            end.callback(stub.kill)
+        with subprocess.Popen(words, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as stub:
             url = stub.stdout.readline().strip()
             for name in CLIENTS:
                 found, tail = run(*module, "ask", name, url, args.calls, in_flight, args.prompt_bytes)

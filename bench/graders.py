@@ -4,10 +4,9 @@
     python -m bench.graders --lm-eval PYTHON            and those of an interpreter with `pip install "lm-eval[math]"`
     python -m bench.graders --corpora gsm8k --errors    only these; and every item where ours differs from the label
 
-Every grader gets the same response and gold answer; "math-verify" gets the answer alone, boxed, as it is best used, and
-"whole text" is what a plain call does. A cell says how many right answers were rejected and how many wrong ones
-accepted; what was not decided in time accepts nothing and is counted. The speed is that of ours on two threads, over
-everything but the cases made to hang. The labelled answers (--data) are not distributed with the project.
+A cell says how many right answers were rejected and how many wrong ones accepted; what was not decided in time accepts
+nothing and is counted. math_verify gets the answer alone, boxed, as it is best used. The labelled answers (--data) are
+not distributed with the project.
 """
 
 import argparse
@@ -73,14 +72,13 @@ def mr_gsm8k(row):
 
 
 MATH500, OLYMPIAD = "math500/test.jsonl", "olympiadbench_math_en/OE_TO_maths_en_COMP.jsonl"
-GOLDS = {MATH500: lambda row: row["answer"], OLYMPIAD: lambda row: row["final_answer"][0]}
-CORPORA = {  # name: (file, the Items of one of its rows; None: the next problem's answer, wrong unless the same text)
+CORPORA = {  # name: (file, the Items of one of its rows), or where the golds are whose next one is taken as the answer
     "GSM8K solutions": ("gsm8k/example_model_solutions.jsonl", gsm8k),
     "MATH-500, own answers": (MATH500, lambda row: [pair(row["answer"], row["answer"], True)]),
     "MATH-500, own solutions": (MATH500, lambda row: [item(row["solution"], row["answer"], True)]),
-    "MATH-500, next answers": (MATH500, None),
+    "MATH-500, next answers": "MATH-500, own answers",
     "Olympiad, own answers": (OLYMPIAD, lambda row: [pair(row["final_answer"][0], row["final_answer"][0], True)]),
-    "Olympiad, next answers": (OLYMPIAD, None),
+    "Olympiad, next answers": "Olympiad, own answers",
     "Olympiad, several answers": ("grader_pairs/olympiadbench_multi_answer_derived.jsonl", by_answer),
     "Olympiad, scoring examples": ("grader_pairs/olympiadbench_scoring_examples.jsonl", by_answer),
     "Qwen chains": (
@@ -99,12 +97,11 @@ CORPORA = {  # name: (file, the Items of one of its rows; None: the next problem
 
 def read_corpus(name: str, data: Path) -> list[Item]:
     """Read a labelled corpus of the folder `data`."""
+    if isinstance(CORPORA[name], str):  # the next problem's answer is wrong unless it is the same text
+        golds = [it.gold for it in read_corpus(CORPORA[name], data)]
+        return [pair(b, a, False) for a, b in itertools.pairwise(golds) if a.strip() != b.strip()]
     file, items = CORPORA[name]
-    rows = [row for _, row in iter_jsonl(data / file)]
-    if items:
-        return [it for row in rows for it in items(row)]
-    golds = [GOLDS[file](row) for row in rows]
-    return [pair(b, a, False) for a, b in itertools.pairwise(golds) if a.strip() != b.strip()]
+    return [it for _, row in iter_jsonl(data / file) for it in items(row)]
 
 
 # --- graders: [Item] -> [True, False, None (does not apply) or "timeout"] ---
@@ -122,8 +119,8 @@ def ours(items: list[Item]) -> list:
 
 
 def other(interpreter: str, name: str, items: list[Item]) -> list:
-    """Grade with a function of bench/other_graders.py, which the kernel ends at HARD_LIMIT: that item is a time-out
-    then, and a fresh process goes on. Raises RuntimeError where it does not even start."""
+    """Grade with a function of bench/other_graders.py. An item on which the kernel ends it at HARD_LIMIT is a time-out,
+    and a fresh process takes the next. Raises RuntimeError where it does not start."""
     verdicts = []
     while len(verdicts) < len(items):
         words = [interpreter, "bench/other_graders.py", name, str(HARD_LIMIT)]
@@ -184,14 +181,12 @@ def main() -> None:
             verdicts[name][grader] = found
 
     print("\nRight answers rejected / wrong ones accepted:\n")
-    rows = []
-    for name, items in chosen.items():
-        cells = {grader: counts(items, found) for grader, found in verdicts[name].items()}
-        rows.append({"corpus": name, "items": len(items)} | cells)
-    print(table(rows))
+    head = [{"corpus": name, "items": len(items)} for name, items in chosen.items()]
+    print(
+        table([row | {g: counts(chosen[row["corpus"]], v) for g, v in verdicts[row["corpus"]].items()} for row in head])
+    )
     if number:
-        speed = f"{number / seconds:.0f} a second on 2 threads, load {os.getloadavg()[0]:.1f}"
-        print(f"Ours: {number} answers in {seconds:.1f} s: {speed}.")
+        print(f"Ours: {number / seconds:.0f} answers a second on 2 threads, load {os.getloadavg()[0]:.1f}.")
     for name, items in chosen.items() if args.errors else ():
         for it, said in zip(items, verdicts[name]["ours"], strict=True):
             if (said is True) != it.equal:

@@ -1,8 +1,4 @@
-"""What every benchmark needs: the machine in one line, a Markdown table, and a fresh process with its memory measured.
-
-Memory is what a piece of work adds: the peak of a process less what it held right after its imports (resident memory on
-a CPU, torch's allocator on CUDA).
-"""
+"""What every benchmark needs: the machine in one line, a Markdown table, and a fresh process with its memory."""
 
 import importlib.metadata
 import json
@@ -35,10 +31,8 @@ def environment_line(*packages: str) -> str:
     cpu = re.findall(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
     machine = f"{len(os.sched_getaffinity(0))} cores of {cpu[0] if cpu else platform.machine()}, {memory:.0f} GB"
-    gpu = "no GPU"
-    if torch.cuda.is_available():
-        device = torch.cuda.get_device_properties(0)
-        gpu = f"{torch.cuda.device_count()} x {device.name} ({device.total_memory / 1e9:.0f} GB)"
+    cuda = torch.cuda.is_available()
+    gpu = f"{torch.cuda.device_count()} x {torch.cuda.get_device_name()}" if cuda else "no GPU"
     load = f"load {os.getloadavg()[0]:.1f} at the start"
     python = f"Python {platform.python_version()}"
     return "; ".join([f"{machine}, {gpu}", python, *versions, f"commit {described.stdout.strip() or 'unknown'}", load])

@@ -3,11 +3,10 @@
     python -m bench.head                                          every implementation that runs here
     python -m bench.head --tokens 4096 --dtype bfloat16 --rows ours naive torch
 
-Each row is a fresh process: the same random hidden states and head, the labels' probabilities spread from 1e-5 to
-0.9999, and another upstream gradient for every token, as a preference loss has it. Time is processor time on a CPU.
-Memory is the peak beyond the arguments, gradients included. Errors are against float64 on the first tokens: the largest
-of a log-prob in nats, and the relative Frobenius norm of the gradients'. On CUDA the size is that of Qwen2.5-7B's head
-at 16k tokens. The others come from bench/requirements.txt; a row that cannot run here says why.
+Each row is a fresh process: the same random hidden states and head, labels of probability 1e-5 to 0.9999, and another
+upstream gradient for every token, as a preference loss has it. Time is processor time on a CPU. Memory is the peak
+beyond the arguments, gradients included. Errors are against float64: the largest of a log-prob in nats, and the
+relative Frobenius norm of the gradients'. On CUDA the size is that of Qwen2.5-7B's head at 16k tokens.
 """
 
 import argparse
@@ -27,6 +26,7 @@ CUDA = torch.cuda.is_available()
 DEVICE = torch.device("cuda" if CUDA else "cpu")
 SIZE = dict(zip(("tokens", "vocabulary", "hidden"), (16384, 152064, 3584) if CUDA else (1024, 49152, 576), strict=True))
 EXACT_TOKENS = 256  # of those that are compared with float64
+COLUMNS = ("", "ms", "time ×", "peak MB", "memory ×", "log p", "grad h", "grad W")
 UNITS = {"seconds": 1e-3, "peak": 1e6}  # of the table: ms, MB
 CHUNKS_OF_256 = {"batch_chunk_size": 256, "chunking_method": None}
 
@@ -101,20 +101,6 @@ def errors(function, h, weight, labels, upstream):
     return [worst, *((a.double() - e).norm().div(e.norm()).item() for a, e in grads)]
 
 
-def start_of_peak() -> int:
-    """Forget earlier peaks. Returns the bytes held now."""
-    if CUDA:
-        torch.cuda.reset_peak_memory_stats()
-    else:
-        # M_MMAP_THRESHOLD, M_TOP_PAD, M_TRIM_THRESHOLD: what is freed goes back to the kernel, whose peak starts anew
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((-3, 1 << 16), (-2, 0), (-1, 0)):
-            libc.mallopt(option, value)
-        libc.malloc_trim(0)
-        Path("/proc/self/clear_refs").write_text("5")
-    return memory_now()
-
-
 def measure(args):
     """Measure one implementation; this process does nothing else."""
     function, options, _ = ROWS[args.worker]
@@ -124,10 +110,20 @@ def measure(args):
     arguments = problem(args.tokens, args.vocabulary, args.hidden, getattr(torch, args.dtype))
     forward_backward(function, *arguments)  # Triton kernels are compiled here
     seconds = statistics.median(forward_backward(function, *arguments)[0] for _ in range(args.repeats))
-    before = start_of_peak()
+
+    # the peak of one more pass; on a CPU what is freed must go back to the kernel (M_MMAP_THRESHOLD, M_TOP_PAD,
+    # M_TRIM_THRESHOLD), whose own record of the peak is then cleared
+    if CUDA:
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((-3, 1 << 16), (-2, 0), (-1, 0)):
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    before = memory_now()
     forward_backward(function, *arguments)
-    peak = memory_peak() - before
-    report(seconds=seconds, peak=peak, errors=errors(function, *arguments))
+    report(seconds=seconds, peak=memory_peak() - before, errors=errors(function, *arguments))
 
 
 def main() -> None:
@@ -149,15 +145,13 @@ def main() -> None:
     first, rows = None, []
     for name in args.rows:
         found, tail = run("-m", "bench.head", "--worker", name, *words, threads=1)
-        row = dict.fromkeys(("", "ms", "time ×", "peak MB", "memory ×", "log p", "grad h", "grad W"))
-        row[""] = ROWS[name][2]
-        if found is None:
-            row[""] += ": " + tail.strip().splitlines()[-1][:100]
-        else:
-            first = first or found
+        label, values, first = ROWS[name][2], [None] * 7, first or found
+        if found:
             sizes = [found[key] / unit for key in UNITS for unit in (UNITS[key], first[key])]
-            row |= zip(list(row)[1:], [*sizes, *found["errors"]], strict=True)
-        rows.append(row)
+            values = [*sizes, *found["errors"]]
+        else:
+            label += ": " + tail.strip().splitlines()[-1][:100]
+        rows.append(dict(zip(COLUMNS, [label, *values], strict=True)))
     print(table(rows))
 
 

@@ -2,9 +2,8 @@
 
     python bench/other_graders.py GRADER SECONDS      a line [text, answer, gold] in, a line true | false | null out
 
-Nothing of them is rewritten here: their own functions are called, each in the form in which it wants the gold answer
-(wrapped as mathematics), and null means that the answer is of a kind that the grader is not for. The kernel ends the
-process when one item takes more than SECONDS of processor time.
+Their own functions are called, each in the form in which it wants the gold answer; null means that the grader is not
+for such answers. The kernel ends the process when one item takes more than SECONDS of processor time.
 """
 
 import json
@@ -14,42 +13,35 @@ import signal
 import sys
 
 
-def wrapped(gold):
+def wrapped(gold):  # as mathematics
     return gold if re.search(r"(?<!\\)\$|\\boxed|\\\(|\\\[", gold) else f"${gold}$"
 
 
-def math_verify_text(text, said, gold):
+def math_verify(text, gold):
     from math_verify import parse, verify
 
     return verify(parse(wrapped(gold)), parse(text))
 
 
-def math_verify(text, said, gold):
-    return math_verify_text(f"\\boxed{{{said}}}", said, gold)
-
-
-def is_equiv(text, said, gold):
-    """Call hendrycks_math's is_equiv behind aime's extraction, which reads boxes."""
+def is_equiv(text, gold):  # hendrycks_math's, behind aime's extraction, which reads boxes
     from lm_eval.tasks.aime.utils import process_results
 
-    return bool(process_results({"answer": gold}, [f"\\boxed{{{said}}}"])["exact_match"])
+    return bool(process_results({"answer": gold}, [text])["exact_match"])
 
 
-def minerva(text, said, gold):
-    """Compare as if the answer stood in its own format, "Final Answer: The final answer is …"."""
-    from lm_eval.tasks.minerva_math import utils
+def minerva(said, gold):  # as if the answer stood in its own format, "Final Answer: The final answer is …"
+    from lm_eval.tasks.minerva_math.utils import is_equiv, normalize_final_answer
 
-    return bool(utils.is_equiv(utils.normalize_final_answer(said), utils.normalize_final_answer(gold)))
+    return bool(is_equiv(normalize_final_answer(said), normalize_final_answer(gold)))
 
 
-def minerva_math_verify(text, said, gold):
+def minerva_math_verify(text, gold):
     from lm_eval.tasks.minerva_math.utils import process_results
 
     return bool(process_results({"answer": gold, "solution": wrapped(gold)}, [text])["math_verify"])
 
 
-def gsm8k(pattern, group, text, gold):
-    """Filter and compare as gsm8k.yaml does; for numbers alone."""
+def gsm8k(pattern, group, text, gold):  # the filters and the comparison of gsm8k.yaml; for numbers alone
     from lm_eval.api.metrics import exact_match_fn
     from lm_eval.filters.extraction import RegexFilter
 
@@ -60,17 +52,19 @@ def gsm8k(pattern, group, text, gold):
     return bool(exact_match_fn(predictions=[found], references=[gold], **ignore)["exact_match"])
 
 
-def gsm8k_strict(text, said, gold):
-    return gsm8k("#### (\\-?[0-9\\.\\,]+)", 0, f"#### {said}", gold)  # the format that its examples ask for
-
-
-def gsm8k_flexible(text, said, gold):
-    return gsm8k("(-?[$0-9.,]{2,})|(-?[0-9]+)", -1, text, gold)
-
+GRADERS = {  # function of (text, the answer alone, gold)
+    "math_verify": lambda text, said, gold: math_verify(f"\\boxed{{{said}}}", gold),
+    "math_verify_text": lambda text, said, gold: math_verify(text, gold),
+    "is_equiv": lambda text, said, gold: is_equiv(f"\\boxed{{{said}}}", gold),
+    "minerva": lambda text, said, gold: minerva(said, gold),
+    "minerva_math_verify": lambda text, said, gold: minerva_math_verify(text, gold),
+    "gsm8k_strict": lambda text, said, gold: gsm8k("#### (\\-?[0-9\\.\\,]+)", 0, f"#### {said}", gold),
+    "gsm8k_flexible": lambda text, said, gold: gsm8k("(-?[$0-9.,]{2,})|(-?[0-9]+)", -1, text, gold),
+}
 
 if __name__ == "__main__":
     logging.disable(logging.ERROR)
-    grade = globals()[sys.argv[1]]
+    grade = GRADERS[sys.argv[1]]
     grade("\\boxed{1}", "1", "1")  # imports
     print(json.dumps("ready"), flush=True)
     for line in sys.stdin:

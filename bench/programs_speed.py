@@ -3,10 +3,9 @@
     python -m bench.programs_speed                 some minutes on two cores
     python -m bench.programs_speed --limit 50      only the first N programs of each kind
 
-Graded programs are not distributed with the project: --data holds answers of o1-mini and o1-preview to LiveCodeBench
-problems, each with LiveCodeBench's own verdict on its hidden tests. Every one that it calls correct must pass the
-samples here; on further tests of other origin, verdicts are compared with those of another runner. All is extracted and
-graded as evaluate.py does it.
+--data, not distributed with the project, holds answers of o1-mini and o1-preview to LiveCodeBench problems, each with
+LiveCodeBench's own verdict on its hidden tests: what it calls correct must pass the samples here. On further tests of
+other origin, verdicts are compared with another runner's. All is extracted and graded as evaluate.py does it.
 """
 
 import argparse
@@ -42,10 +41,10 @@ def judge(programs: list[tuple[dict, str, dict]]) -> tuple[list[tuple[dict, Verd
         verdicts = list(pool.map(lambda one: run_tests(one[1], one[2], code.LIMITS), programs))
     seconds, now = time.monotonic() - begin, resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime
-    judged = zip(programs, verdicts, strict=True)
+    judged = list(zip(programs, verdicts, strict=True))
     tests = sum(len(one[2]["inputs"]) if v.test is None else v.test + 1 for one, v in judged)
     speed = {"programs/s": len(programs) / seconds, "tests/s": tests / seconds, "CPU ms a test": 1000 * cpu / tests}
-    return [(row, verdict) for (row, *_), verdict in zip(programs, verdicts, strict=True)], speed
+    return [(one[0], verdict) for one, verdict in judged], speed
 
 
 def main() -> None:

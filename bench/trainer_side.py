@@ -1,8 +1,7 @@
 """One side of bench/versus_trl.py in a process of its own: `python -m bench.trainer_side SPEC`, SPEC as JSON.
 
-Both sides report seconds (wall and CPU) from the end of one optimizer step to the end of the next, data loading
-included, the loss of every step, and the memory that training added to the process by the end of the last step. A step
-goes over all records of the file, so the order in which a trainer takes them does not matter.
+It reports seconds (wall and CPU) from the end of one optimizer step to the end of the next, the loss of every step, and
+the memory that training added to the process by the end of the last one.
 """
 
 import gc
@@ -16,12 +15,10 @@ import time
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback  # noqa: F401 (before memory counts)
 
 from bench.harness import memory_now, memory_peak, report
 from data.render import Renderer
-
-assert AutoModelForCausalLM, "imported here, as transformers loads it late: before either side's memory counts"
 
 
 class Clock:
@@ -111,10 +108,8 @@ def trl(kind: str, model: str, file: str, args: dict, model_args: dict) -> None:
     trainer = trainer_class(
         model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Watch()]
     )
-    if kind == "cogpo":
-        have = sum(2 * len(x["prompt_ids"]) + len(x["chosen_ids"] + x["rejected_ids"]) for x in trainer.train_dataset)
-    else:
-        have = sum(len(row["input_ids"]) for row in trainer.train_dataset)
+    columns = ["prompt_ids", "chosen_ids", "prompt_ids", "rejected_ids"] if kind == "cogpo" else ["input_ids"]
+    have = sum(len(row[column]) for row in trainer.train_dataset for column in columns)
     assert have == want, f"TRL trains on {have} tokens, not {want}"
     trainer.train()
     clock.report()

@@ -1,17 +1,13 @@
 """CogPO and SFT here against TRL's DPOTrainer and SFTTrainer: speed and memory on the same records.
 
-    pip install -r bench/requirements.txt
     python -m bench.versus_trl cogpo                                   all cases of this machine (CPU, or one GPU)
     python -m bench.versus_trl sft --cases 135m:384 1.5b:4096          model shape : longest sequence
-    python -m bench.versus_trl cogpo --cases out/pocket/student:1024 --file pairs.jsonl
 
 Models are random, in published shapes, and records random digits with the lengths of real chains: speed and memory
-depend on nothing else, so nothing is downloaded. A step is all records of the case, so both sides must report the same
-losses step by step, or the comparison is void. Every setting of each side runs once, then the fastest ones in turns.
-
-cogpo: ours has three equal betas of 0.1, which is DPO at β = 0.1 (the cost does not depend on β); TRL gets its
-reference log-probs precomputed, and its `padding_free` is left out, because version 1.16 warns and ignores it. sft: TRL
-packs with `bfd`, which keeps examples apart as ours does.
+depend on nothing else. A step is all records of the case, so both sides must report the same losses step by step, or
+the comparison is void. cogpo: ours has three equal betas of 0.1, which is DPO at β = 0.1; TRL gets its reference
+log-probs precomputed (its `padding_free` is ignored by version 1.16). sft: TRL packs with `bfd`, which keeps examples
+apart as ours does.
 """
 
 import argparse
@@ -50,23 +46,15 @@ CHATML = (
 )
 
 
-def make_tokenizer() -> PreTrainedTokenizerFast:
-    """Build a tokenizer whose tokens are bytes, with ChatML turns: a digit is a token, as in Qwen's."""
-    special = ["<|im_start|>", "<|im_end|>"]
-    vocabulary = {byte: n for n, byte in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    raw = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+def make_model(folder: str, shape: str) -> None:
+    """Save a random model of a shape of SHAPES (bfloat16 weights) into `folder`, with a tokenizer of bytes."""
+    alphabet, turns = sorted(pre_tokenizers.ByteLevel.alphabet()), ["<|im_start|>", "<|im_end|>"]
+    raw = Tokenizer(models.BPE(vocab={byte: n for n, byte in enumerate(alphabet)}, merges=[]))
     raw.pre_tokenizer, raw.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=raw, eos_token=special[1], pad_token=special[1], extra_special_tokens=special
+        tokenizer_object=raw, eos_token=turns[1], pad_token=turns[1], extra_special_tokens=turns, chat_template=CHATML
     )
-    tokenizer.chat_template = CHATML
-    return tokenizer
-
-
-def make_model(folder: str, shape: str) -> None:
-    """Save a random model of a shape of SHAPES (bfloat16 weights) and its tokenizer into `folder`."""
     family, layers, hidden, mlp, heads, kv_heads, vocabulary, tied = SHAPES[shape]
-    tokenizer = make_tokenizer()
     config = family(
         num_hidden_layers=layers, hidden_size=hidden, intermediate_size=mlp, num_attention_heads=heads,
         num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=32768,
@@ -200,24 +188,23 @@ def summary(case: str, found: dict[Candidate, list[dict]], items: int, unit: str
         return items / statistics.median(seconds for report in found[c] for seconds in report[clock])
 
     def memory(c):
-        return statistics.median(report["memory"] for report in found[c])
+        return statistics.median(report["memory"] for report in found[c]) / 1e9
 
+    columns = {
+        f"{unit}s/s": lambda c: rate(c, "seconds"), f"{unit}s/CPU-s": lambda c: rate(c, "cpu_seconds"),
+        "memory, GB": memory,
+    }  # fmt: skip
     fast = [fastest(found, side) for side in ("ours", "TRL")]
     lean = [min([c for c in found if c.side == side], key=memory, default=None) for side in ("ours", "TRL")]
-    rows = [
-        {"case": case, "trainer": c.side, "settings": c.settings, f"{unit}s/s": rate(c, "seconds"),
-         f"{unit}s/CPU-s": rate(c, "cpu_seconds"), "memory, GB": memory(c) / 1e9, "runs": len(found[c]),
-         "": ", ".join(filter(None, ["fastest" * (c in fast), "leanest" * (c in lean)]))}
-        for c in found
-    ]  # fmt: skip
+    rows = []
+    for c in found:
+        marks = ", ".join(["fastest"] * (c in fast) + ["leanest"] * (c in lean))
+        row = {"case": case, "trainer": c.side, "settings": c.settings} | {name: of(c) for name, of in columns.items()}
+        rows.append(row | {"runs": len(found[c]), "": marks})
     if None in fast:
         return rows, {}
-    return rows, {
-        f"{unit}s/s": rate(fast[0], "seconds") / rate(fast[1], "seconds"),
-        f"{unit}s/CPU-s": rate(fast[0], "cpu_seconds") / rate(fast[1], "cpu_seconds"),
-        "memory, fastest settings": memory(fast[0]) / memory(fast[1]),
-        "memory, leanest settings": memory(lean[0]) / memory(lean[1]),
-    }
+    ratios = {name: of(fast[0]) / of(fast[1]) for name, of in columns.items()}
+    return rows, ratios | {"memory, GB, leanest settings": memory(lean[0]) / memory(lean[1])}
 
 
 def main() -> None:

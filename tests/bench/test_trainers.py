@@ -69,8 +69,8 @@ def test_the_summary_compares_the_fastest_and_the_leanest():
     assert ratios == {
         "pairs/s": 3.0,
         "pairs/CPU-s": 3.0,
-        "memory, fastest settings": 3 / 8,
-        "memory, leanest settings": 1 / 8,
+        "memory, GB": 3 / 8,
+        "memory, GB, leanest settings": 1 / 8,
     }
     assert summary("case", dict([one("ours", 2.0, 3e9)]), items=12, unit="pair")[1] == {}  # the other did not fit
 
