@@ -47,11 +47,6 @@ def grade(text: str, gold: str, finished: bool = True, tolerance: float | list[f
 # --- comparing two answers ---
 
 
-def is_equal(pred: str, gold: str, tolerance: float | list[float] | None = None) -> bool:
-    """Tell whether two answers are mathematically the same. False if that cannot be told in time; see `compare`."""
-    return compare(pred, gold, tolerance) == "equal"
-
-
 def compare(pred: str, gold: str, tolerance: float | list[float] | None = None) -> str:
     """Return "equal", "different", or one of UNDECIDED. tolerance: absolute, for benchmarks that state one (a list: one
     per value).

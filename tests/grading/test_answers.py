@@ -12,9 +12,13 @@ from pathlib import Path
 import pytest
 
 from grading import workers
-from grading.answers import compare, extract_boxed, extract_list, final_answer, grade, is_equal, strip_thought
+from grading.answers import compare, extract_boxed, extract_list, final_answer, grade, strip_thought
 
 CORPORA = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+
+def is_equal(pred, gold, tolerance=None):
+    return compare(pred, gold, tolerance) == "equal"
 
 
 def corpus(name):
