@@ -110,6 +110,7 @@ def test_a_server_that_is_gone_for_a_while(whole, tmp_path):
     assert len(server.asked) - asked <= 8  # in flight when it went
 
 
+@pytest.mark.slow
 def test_killed_ten_times_at_random(whole, tmp_path):
     out, problems, asked = whole
     dice, kills = random.Random(7), 10

@@ -26,6 +26,7 @@ def teacher():
         yield url
 
 
+@pytest.mark.slow
 def test_from_problems_to_the_table(teacher, tmp_path):
     pytest.importorskip("reasoning_gym", reason="the pocket problems need requirements-pocket.txt")
     student = make_model(tmp_path / "student", "qwen2")

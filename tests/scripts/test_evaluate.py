@@ -77,6 +77,7 @@ def test_whole_run_then_nothing_to_do_then_render_only(tmp_path, models, problem
     assert (out / "table.md").read_text() == before[1]
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_equals_never_killed(tmp_path, models, problems):
     whole = tmp_path / "whole"
     assert run(*words(whole, models, problems, "max_new_tokens=400")).returncode == 0

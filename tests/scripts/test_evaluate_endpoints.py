@@ -117,6 +117,7 @@ def test_what_a_server_cuts_or_will_not_answer_is_kept_counted_and_not_asked_aga
     assert "1 truncated" in done.stdout and "no answer" in done.stdout
 
 
+@pytest.mark.slow
 def test_killed_while_sampling_and_while_grading_ends_as_if_never_killed(tmp_path, problems):
     sampled = (*SAMPLED, f"benchmarks.slow.file={problems.with_name('slow.jsonl')}", "benchmarks.slow.samples=1")
 

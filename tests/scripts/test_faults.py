@@ -68,6 +68,7 @@ def assert_identical_runs(a, b):
     assert rows[0] == rows[1]
 
 
+@pytest.mark.slow
 @SCRIPTS
 def test_killed_and_resumed_is_bit_identical(undisturbed, tiny_qwen, files, tmp_path, script, words):
     whole, out = undisturbed, tmp_path / "killed"
@@ -83,6 +84,7 @@ def test_killed_and_resumed_is_bit_identical(undisturbed, tiny_qwen, files, tmp_
     assert_identical_runs(whole, out)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_and_exits_with_75(undisturbed, tiny_qwen, files, tmp_path):
     """… and the run goes on, here on two ranks."""
     out, words = tmp_path / "o", sft_words(tiny_qwen, files, tmp_path / "o", **LONG)
@@ -97,6 +99,7 @@ def test_sigterm_saves_and_exits_with_75(undisturbed, tiny_qwen, files, tmp_path
     assert_same_run(undisturbed, out)
 
 
+@pytest.mark.slow
 def test_two_ranks_are_stopped_then_one_of_them_killed(undisturbed, tiny_qwen, files, tmp_path):
     """SIGTERM to torchrun; SIGKILL to one rank; the rest on one rank: the same run as without all that."""
     out, words = tmp_path / "o", sft_words(tiny_qwen, files, tmp_path / "o", **LONG)

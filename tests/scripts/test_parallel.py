@@ -46,6 +46,7 @@ def test_three_ranks_with_prefetch_and_recomputation_equal_one(one_rank, tiny_qw
     assert_same_run(one_rank, tmp_path / "o")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
 def test_compiled_layers_equal_eager_ones(one_rank, tiny_qwen, uneven, tmp_path):
     run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "o", parallel__compile="true"))

@@ -50,6 +50,7 @@ def test_every_recipe_is_walked():
     assert {f"table{n}" for n in (1, 2, 3, 4, 5, 6, 9, 10)} | {f"figure{n}" for n in (4, 5, 6)} == set(RECIPES)
 
 
+@pytest.mark.slow
 @needs_venv
 @pytest.mark.parametrize("group", TOGETHER)
 def test_smoke(group, tmp_path):

@@ -104,6 +104,7 @@ def test_the_export_says_its_dtype(tiny_qwen, files, tmp_path):
     assert config == before | {"dtype": "bfloat16"}
 
 
+@pytest.mark.slow
 def test_sft_two_ranks_equal_one(sft_run, tiny_qwen, files, tmp_path):
     run("train_sft.py", *sft_words(tiny_qwen, files, tmp_path / "o"), ranks=2, launched=True)
     assert_same_run(sft_run, tmp_path / "o")
