@@ -45,7 +45,12 @@ LATER = (  # what scripts import only once they need it
 
 @cache
 def python():
-    """The words before a script, -m or -c. The first call starts the process that is forked; it ends with this one."""
+    """The words before a script, -m or -c. The first call starts the process that is forked; it ends with this one.
+
+    With a GPU it is an interpreter as ever: CUDA does not outlive a fork.
+    """
+    if os.environ.get("TEST_GPU"):
+        return (sys.executable,)
     folder = tempfile.mkdtemp()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(f"{folder}/socket")
