@@ -3,6 +3,7 @@
 import os
 import sys
 import time
+from contextlib import contextmanager
 
 from tqdm import tqdm
 
@@ -10,6 +11,21 @@ from tqdm import tqdm
 def say(text):
     """One line for the person watching, on rank 0, above a bar if there is one."""
     if int(os.environ.get("RANK", "0")) == 0:
+        tqdm.write(text, file=sys.stderr)
+
+
+@contextmanager
+def cosmetic(what: str):
+    """Run a block that only shows a result which is already on disk: its error becomes one warning line on stderr.
+
+    what: the thing that is missing then, for the line. Ctrl-C and the exit of the process are let through.
+    """
+    try:
+        yield
+    except Exception as error:
+        rank = int(os.environ.get("RANK", "0"))
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        text = f"warning: no {what}: {reason}" + f" (on rank {rank})" * (rank > 0)
         tqdm.write(text, file=sys.stderr)
 
 

@@ -39,15 +39,14 @@ from model.flops import device_peak, quadratic, shape_of, train_flops
 from model.load import ModelConfig, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
 from model.logprobs import response_sums
 from model.lora import LoraConfig, check_lora
-from model.metrics import GapStats, Metrics, Speed, WatchConfig, shown
+from model.metrics import GapStats, Metrics, Speed, WatchConfig, finish_metrics, shown
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
 from model.plan import PlanConfig, assume_examples, show_plan
-from model.plots import plot_run
 from model.preempt import Preemption
 from model.reference import cache_key, reference_logps
 from model.stream import WeightFiles
-from progress import Progress, say
+from progress import Progress, cosmetic, say
 
 
 @dataclass
@@ -160,9 +159,13 @@ def main(cfg):
     saver = Saver(cfg, ranks, stop)
     resumed = saver.load_latest(model, optimizer, inputs)
     resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
-    train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed)
-    export(cfg, model, tokenizer, ranks)
+    metrics, beta_state = train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed)
+    export(cfg, model, tokenizer, ranks)  # first: nothing that only shows the run may cost its model
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
+    with cosmetic("held-out values of the trained model"):
+        if heldout:
+            metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model, beta_state))
+    finish_metrics(metrics, cfg.out)
     ranks.close()
 
 
@@ -277,11 +280,7 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, r
             )  # fmt: skip
             bar.update(loss=total, **shown(fast))
             saver.after_step(step + 1, len(plan), model, optimizer, resumed | {"beta_state": asdict(beta_state)})
-    if heldout:
-        metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model, beta_state))
-    metrics.close()
-    if ranks.is_main:
-        plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
+    return metrics, beta_state
 
 
 def evaluate(cfg, ranks, shape, heldout, model, beta_state):

@@ -8,7 +8,6 @@ number of micro-batches or of ranks. Run the same command again to go on after a
 """
 
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import torch
 
@@ -22,14 +21,13 @@ from model.export import FOLDER, export, is_done
 from model.flops import device_peak, quadratic, shape_of, train_flops
 from model.load import ModelConfig, load_config, load_policy, load_tokenizer, warn_of_length
 from model.lora import LoraConfig, check_lora
-from model.metrics import Metrics, Speed, WatchConfig, shown
+from model.metrics import Metrics, Speed, WatchConfig, finish_metrics, shown
 from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
 from model.parallel import ParallelConfig, Ranks, reshard
 from model.plan import PlanConfig, assume_examples, show_plan
-from model.plots import plot_run
 from model.preempt import Preemption
 from model.stream import WeightFiles
-from progress import Progress, say
+from progress import Progress, cosmetic, say
 
 
 @dataclass
@@ -97,9 +95,14 @@ def main(cfg):
     saver = Saver(cfg, ranks, stop)
     resumed = saver.load_latest(model, optimizer, inputs)
     start = resumed["step"] if resumed else 0
-    train(cfg, ranks, saver, shape_of(model_config), examples, heldout, plan, model, optimizer, start, inputs)
-    export(cfg, model, tokenizer, ranks)
+    shape = shape_of(model_config)
+    metrics = train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, start, inputs)
+    export(cfg, model, tokenizer, ranks)  # first: nothing that only shows the run may cost its model
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
+    with cosmetic("held-out loss of the trained model"):
+        if heldout:
+            metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model))
+    finish_metrics(metrics, cfg.out)
     ranks.close()
 
 
@@ -134,11 +137,7 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, s
             metrics.log(step=step, loss=total, lr=lr, grad_norm=norm, tokens=sum(lengths), **fast, **packing, **held)
             bar.update(loss=total, **shown(fast))
             saver.after_step(step + 1, len(plan), model, optimizer, {"inputs": inputs})
-    if heldout:
-        metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model))
-    metrics.close()
-    if ranks.is_main:
-        plot_run(Path(cfg.out) / "metrics.jsonl", Path(cfg.out) / "plots.png")
+    return metrics
 
 
 def evaluate(cfg, ranks, shape, heldout, model):

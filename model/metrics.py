@@ -19,6 +19,7 @@ import torch
 
 from data.records import GAPS, write_text
 from errors import UserError
+from progress import cosmetic
 
 
 @dataclass
@@ -39,38 +40,66 @@ class Metrics:
     Metrics(out, cfg.watch, next_step, ranks, flat(cfg)): lines of steps before `next_step` stay, what a killed run
     wrote beyond its last checkpoint goes, in metrics.jsonl and in TensorBoard. (Weights & Biases keeps what it was
     given first; the steps that are run again give the same values.) resolved_config: dict, for Weights & Biases.
+
+    The files are opened with the first line, so that a run with no step left to do needs none of them. Of the sinks
+    only metrics.jsonl can stop a run; TensorBoard or Weights & Biases are dropped with one warning when they fail.
     """
 
     def __init__(self, out, cfg, next_step, ranks, resolved_config):
+        self.out, self.cfg, self.next_step, self.resolved_config = Path(out), cfg, next_step, resolved_config
+        self.is_main = ranks.is_main
         self.file = self.board = self.wandb = None
-        if not ranks.is_main:
-            return
-        from torch.utils.tensorboard import SummaryWriter  # a second to import, and only this rank needs it
 
-        out = Path(out)
-        self.file = _cut_back(out / "metrics.jsonl", next_step).open("a", buffering=1)
-        self.board = SummaryWriter(out / "tensorboard", purge_step=next_step)
-        if cfg.wandb:
-            self.wandb = _wandb_run(out, cfg.wandb, resolved_config)
+    def _open(self):
+        self.file = _cut_back(self.out / "metrics.jsonl", self.next_step).open("a", buffering=1)
+        with cosmetic("TensorBoard curves"):
+            from torch.utils.tensorboard import SummaryWriter  # a second to import, and only this rank needs it
+
+            self.board = SummaryWriter(self.out / "tensorboard", purge_step=self.next_step)
+        if self.cfg.wandb:
+            self.wandb = _wandb_run(self.out, self.cfg.wandb, self.resolved_config)
 
     def log(self, step, **values):
-        """values: numbers; `**{"small/loss": 0.6}` for nested names."""
-        if self.file is None:
+        """Write one line. values: numbers; `**{"small/loss": 0.6}` for nested names."""
+        if not self.is_main:
             return
+        if self.file is None:
+            self._open()
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self.file.write(json.dumps({"step": step} | clean, allow_nan=False) + "\n")
-        for name, value in values.items():
-            self.board.add_scalar(name, value, step)
-        self.board.flush()  # a killed run loses nothing that its checkpoint is past
-        if self.wandb is not None:
-            self.wandb.log(values, step=step)
+        board, wandb, self.board, self.wandb = self.board, self.wandb, None, None  # a sink that fails stays dropped
+        with cosmetic("TensorBoard curves from here on"):
+            if board is not None:
+                for name, value in values.items():
+                    board.add_scalar(name, value, step)
+                board.flush()  # a killed run loses nothing that its checkpoint is past
+                self.board = board
+        with cosmetic("Weights & Biases from here on"):
+            if wandb is not None:
+                wandb.log(values, step=step)
+                self.wandb = wandb
 
     def close(self):
-        if self.file is not None:
-            self.file.close()
-            self.board.close()
-        if self.wandb is not None:
-            self.wandb.finish()
+        """Close every sink. The lines are on disk already, so a failure is one warning."""
+        with cosmetic("last line of metrics.jsonl"):
+            if self.file is not None:
+                self.file.close()
+        with cosmetic("last line in TensorBoard"):
+            if self.board is not None:
+                self.board.close()
+        with cosmetic("finished run in Weights & Biases"):
+            if self.wandb is not None:
+                self.wandb.finish()
+
+
+def finish_metrics(metrics, out):
+    """Close the sinks of a run whose model is exported, and draw <out>/plots.png; what fails is told, not raised."""
+    from model.plots import plot_run
+
+    metrics.close()
+    with cosmetic("plots.png"):
+        if metrics.is_main:
+            plot_run(Path(out) / "metrics.jsonl", Path(out) / "plots.png")
 
 
 def _cut_back(path, next_step):

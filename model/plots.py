@@ -110,7 +110,7 @@ def read_curves(metrics_path):
         step = values.pop("step")
         for key in [k for k in values if k.endswith("_reward")]:
             gap, side = key.removesuffix("_reward").rsplit("/", 1)
-            if None not in (values[key], values[f"{gap}/beta"]):
+            if values[key] is not None and values[f"{gap}/beta"]:  # β = 0 switches a gap off: it has no reward
                 values[f"{gap}/{side}_over_beta"] = values[key] / values[f"{gap}/beta"]
         for name, value in values.items():
             if value is not None:

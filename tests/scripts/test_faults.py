@@ -3,6 +3,7 @@
 Each ends in one clear line and a non-zero status, loses nothing, and the same command goes on to the same weights.
 """
 
+import math
 import resource
 import shutil
 import signal
@@ -146,8 +147,8 @@ def small_disk(num_bytes):
 
 @pytest.mark.parametrize(
     "num_bytes, target",
-    [(50_000, "checkpoints/step-000040"), (10_000, "to disk"), (130_000, "model.partial/model.safetensors")],
-    ids=["save", "curves", "export"],
+    [(50_000, "checkpoints/step-000040"), (130_000, "model.partial/model.safetensors")],
+    ids=["save", "export"],
 )
 def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files, tmp_path, num_bytes, target):
     out = tmp_path / "o"
@@ -167,6 +168,34 @@ def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files
     assert checkpoints(out) == before and not (out / "model").exists()
     run("train_sft.py", *words)
     assert_identical_runs(undisturbed, out)
+
+
+@SCRIPTS
+def test_what_only_shows_a_run_cannot_cost_its_model(tiny_qwen, files, tmp_path, script, words):
+    """Neither curves that cannot be drawn nor events that cannot be written: one warning line each, and the model."""
+    out, held = tmp_path / "o", files / ("sft.jsonl" if words is sft_words else "pairs.jsonl")
+    words = words(tiny_qwen, files, out, **LONG | {"heldout__file": held, "epochs": 2})
+    process = start_and_wait(script, words, 2, out)
+    (out / "plots.png").mkdir()
+    said = stderr_of(process)
+    assert process.returncode == 0, said
+    assert said.count("warning: no plots.png: IsADirectoryError") == 1 and "Traceback" not in said
+    assert weights(out) and "eval/loss" in metrics(out)[-1]
+    shutil.rmtree(out / "model")  # as if killed in the midst of the export
+    shutil.rmtree(out / "checkpoints", ignore_errors=True)
+    shutil.rmtree(out / "tensorboard")
+    (out / "tensorboard").write_text("a file where a folder should be")
+    said = run(script, *words).stderr
+    assert said.count("warning: no TensorBoard curves: ") == 1 and "Traceback" not in said
+    assert weights(out) and "eval/loss" in metrics(out)[-1]
+
+
+def test_a_gap_that_is_switched_off_trains_exports_and_plots(tiny_qwen, files, tmp_path):
+    out = tmp_path / "o"
+    done = run("train_cogpo.py", *cogpo_words(tiny_qwen, files, out, loss__betas="[0.0,0.2,0.5]"))
+    assert (out / "plots.png").is_file() and weights(out) and "warning" not in done.stderr
+    rows = metrics(out)
+    assert all(row["small/loss"] == pytest.approx(math.log(2)) for row in rows if "small/loss" in row)
 
 
 def refused(words, monkeypatch, capsys):
