@@ -11,7 +11,7 @@ in. Run the same command again to go on after a stop, of whatever kind.
 """
 
 import math
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -31,8 +31,7 @@ from data.dataset import (
 from data.packing import pack, plan_epoch, plan_stats
 from data.render import Renderer
 from errors import UserError
-from losses import BatchBetaState, PairLoss, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
-from losses.beta_dpo import differential
+from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from model.checkpoint import CheckpointConfig, Saver
 from model.export import FOLDER, export, is_done
 from model.flops import device_peak, quadratic, shape_of, train_flops
@@ -51,28 +50,24 @@ from progress import Progress, cosmetic, say
 
 @dataclass
 class LossConfig:
-    name: Literal["cogpo", "dpo", "beta_dpo", "beta_dpo_batch", "beta_cogpo", "simpo"] = "cogpo"
-    """cogpo: Eq. 3. dpo: Eq. 2. beta_dpo: Eq. 4, per pair. beta_dpo_batch: the original, one β a batch with filter and
-    moving threshold. beta_cogpo: Eq. 4 on CogPO's three betas. simpo: no reference, length-normalised"""
+    name: Literal["cogpo", "dpo", "beta_dpo", "beta_cogpo", "simpo"] = "cogpo"
+    """cogpo: Eq. 3. dpo: Eq. 2. beta_dpo: Eq. 4. beta_cogpo: Eq. 4 on CogPO's three betas. simpo: no reference,
+    length-normalised"""
     betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
     """cogpo, beta_cogpo: β of the small, medium and large gap (A.2)"""
     beta: float = 0.1
-    """dpo, beta_dpo, beta_dpo_batch (Table 8)"""
+    """dpo, beta_dpo (Table 8)"""
     simpo_beta: float = 2.0
     """simpo (Table 8)"""
     simpo_gamma: float = 0.3
     """simpo: absolute margin inside the sigmoid (Table 8)"""
     alpha: float = 0.6
-    """beta_dpo*, beta_cogpo: how strongly β follows the differential, per nat (the original's example; the paper is
+    """beta_dpo, beta_cogpo: how strongly β follows the differential, per nat (the original's example; the paper is
     silent)"""
     m0: float = 0.0
     """beta_dpo, beta_cogpo: the predefined threshold M0, nats"""
-    beta_floor: float = 1e-3
-    """beta_dpo*, beta_cogpo: smallest β"""
     beta_ceiling: float = 1.0
-    """beta_dpo*, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
-    drop: float = 0.2
-    """beta_dpo_batch: share of a batch's pairs that its filter drops"""
+    """beta_dpo, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
     nll_weight: float = 0.0
     """any loss: weight of an added −log π(y_w)/|y_w|, the chosen response's mean NLL, averaged over pairs"""
 
@@ -158,13 +153,13 @@ def main(cfg):
     inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
     saver = Saver(cfg, ranks, stop)
     resumed = saver.load_latest(model, optimizer, inputs)
-    resumed = resumed or {"step": 0, "beta_state": {}, "inputs": inputs}
-    metrics, beta_state = train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed)
+    start = resumed["step"] if resumed else 0
+    metrics = train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, start, inputs)
     export(cfg, model, tokenizer, ranks)  # first: nothing that only shows the run may cost its model
     say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
     with cosmetic("held-out values of the trained model"):
         if heldout:
-            metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model, beta_state))
+            metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model))
     finish_metrics(metrics, cfg.out)
     ranks.close()
 
@@ -204,60 +199,52 @@ class MicroResult:
     rejected_logps: torch.Tensor
 
 
-def run_micro_batch(cfg, examples, micro, model, device, beta, keep=None):
-    """Forward pass and loss of one micro-batch. keep: {unit: bool [pairs of the unit]}, of β-DPO's filter."""
+def run_micro_batch(cfg, examples, micro, model, device):
+    """Forward pass and loss of one micro-batch."""
     batch, seqs, chosen, rejected, gap = local_batch(micro, examples, device)
     logps = response_sums(model(batch), batch)
     refs = None if examples.ref_logps is None else examples.ref_logps[seqs]
     mean_logps = logps / torch.tensor(batch.response_lens, device=device)
-    pairs = pair_losses(cfg.loss, logps, mean_logps, refs, chosen, rejected, gap, beta)
+    pairs = pair_losses(cfg.loss, logps, mean_logps, refs, chosen, rejected, gap)
     nll = -mean_logps[chosen]
-    weight = torch.cat([keep[u] for u in micro]).to(device) if keep is not None and micro else 1.0
     # an empty micro-batch has no pairs; the zero keeps it part of the graph, and of the collectives
-    preference = (pairs.loss * weight).sum() + 0.0 * logps.sum()
-    loss = preference + cfg.loss.nll_weight * (nll * weight).sum() if cfg.loss.nll_weight else preference
+    preference = pairs.loss.sum() + 0.0 * logps.sum()
+    loss = preference + cfg.loss.nll_weight * nll.sum() if cfg.loss.nll_weight else preference
     return MicroResult(loss, preference.detach(), pairs, gap, logps.detach()[chosen], logps.detach()[rejected])
 
 
-def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap, beta):
+def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap):
     """The loss of the config on the pairs of one micro-batch: a PairLoss. logps: float32 [S], summed, nats."""
     if loss.name == "cogpo":
         return cogpo_loss(logps, ref_logps, chosen, rejected, gap, betas=loss.betas)
     if loss.name == "simpo":
         return simpo_loss(mean_logps, chosen, rejected, beta=loss.simpo_beta, gamma=loss.simpo_gamma)
-    if loss.name in ("dpo", "beta_dpo_batch"):
-        return dpo_loss(logps, ref_logps, chosen, rejected, beta=beta)
+    if loss.name == "dpo":
+        return dpo_loss(logps, ref_logps, chosen, rejected, beta=loss.beta)
     per_gap = loss.name == "beta_cogpo"
     return beta_dpo_loss(
         logps, ref_logps, chosen, rejected, beta=loss.betas if per_gap else loss.beta, alpha=loss.alpha, m0=loss.m0,
-        gap=gap if per_gap else None, floor=loss.beta_floor, ceiling=loss.beta_ceiling,
+        gap=gap if per_gap else None, ceiling=loss.beta_ceiling,
     )  # fmt: skip
 
 
-def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, resumed):
-    start, beta_state = resumed["step"], BatchBetaState(**resumed["beta_state"])
+def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, start, inputs):
     metrics = Metrics(cfg.out, cfg.watch, start, ranks, flat(cfg))
     speed = Speed(ranks, device_peak(ranks.device))
     with saver, Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
         for step in range(start, len(plan)):
             # the held-out values of a line belong to the same weights as its training loss: those before the update
             watched = step % cfg.heldout.every_steps == 0
-            held = evaluate(cfg, ranks, shape, heldout, model, beta_state) if heldout and watched else {}
+            held = evaluate(cfg, ranks, shape, heldout, model) if heldout and watched else {}
             speed.start()
             units = [examples.units[u] for u in plan[step]]
             num_pairs = sum(unit.items for unit in units)
             everywhere = plan_step(plan[step], examples, cfg.batch, ranks.count, quadratic(shape))
-            micro_batches = everywhere[ranks.rank]
-            beta, keep = cfg.loss.beta, None
-            if cfg.loss.name == "beta_dpo_batch":
-                gaps = differentials(ranks, examples, plan[step], micro_batches, model)
-                beta, keep, beta_state = whole_batch_beta(cfg, examples, plan[step], gaps, step, beta_state)
-                num_pairs = sum(int(k.sum()) for k in keep.values())
 
             stats = GapStats(ranks.device)
             sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # the loss, and its preference part
-            for micro in micro_batches:
-                done = run_micro_batch(cfg, examples, micro, model, ranks.device, beta, keep)
+            for micro in everywhere[ranks.rank]:
+                done = run_micro_batch(cfg, examples, micro, model, ranks.device)
                 (done.loss / num_pairs).backward()
                 sums += torch.stack([done.loss.detach(), done.preference]) / num_pairs
                 stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
@@ -279,58 +266,24 @@ def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, r
                 **stats.read(ranks), **held,
             )  # fmt: skip
             bar.update(loss=total, **shown(fast))
-            saver.after_step(step + 1, len(plan), model, optimizer, resumed | {"beta_state": asdict(beta_state)})
-    return metrics, beta_state
+            saver.after_step(step + 1, len(plan), model, optimizer, {"inputs": inputs})
+    return metrics
 
 
-def evaluate(cfg, ranks, shape, heldout, model, beta_state):
+def evaluate(cfg, ranks, shape, heldout, model):
     """{"eval/loss": …, "eval/small/margin": …}: the same numbers on the held-out pairs, all of them one batch."""
-    step, beta = heldout.everything, cfg.loss.beta
-    micro_batches = plan_step(step, heldout, cfg.batch, ranks.count, quadratic(shape))[ranks.rank]
-    if cfg.loss.name == "beta_dpo_batch":
-        gaps = differentials(ranks, heldout, step, micro_batches, model)
-        beta, _, _ = whole_batch_beta(cfg, heldout, step, gaps, 0, beta_state, training=False)
+    micro_batches = plan_step(heldout.everything, heldout, cfg.batch, ranks.count, quadratic(shape))[ranks.rank]
     stats = GapStats(ranks.device)
     total = torch.zeros((), device=ranks.device)
     with torch.no_grad():
         for micro in micro_batches:
-            done = run_micro_batch(cfg, heldout, micro, model, ranks.device, beta)
+            done = run_micro_batch(cfg, heldout, micro, model, ranks.device)
             total += done.loss
             stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
     reshard(model)
     num_pairs = sum(unit.items for unit in heldout.units)
     values = {"loss": ranks.sum(total).item() / num_pairs, **stats.read(ranks)}
     return {f"eval/{name}": value for name, value in values.items()}
-
-
-def differentials(ranks, examples, step, micro_batches, model):
-    """{unit index: Δ_w − Δ_l of its pairs, nats} of a whole step, on every rank; a forward pass, so that β-DPO's
-    batch-level β does not depend on the packing."""
-    found = {}
-    for micro in micro_batches:
-        batch, seqs, chosen, rejected, _ = local_batch(micro, examples, ranks.device)
-        with torch.no_grad():
-            logps = response_sums(model(batch), batch)
-        gaps = differential(logps, examples.ref_logps[seqs], chosen, rejected).cpu()
-        found |= dict(zip(micro, gaps.split([examples.units[u].items for u in micro]), strict=True))
-    reshard(model)
-    return {u: gaps for on_rank in ranks.gather(found) for u, gaps in on_rank.items()}
-
-
-def whole_batch_beta(cfg, examples, step_units, gaps, step, state, training=True):
-    """β-DPO's batch-level β of a step. Returns (β, keep, new state); keep: {unit index: bool, one entry a pair}.
-
-    Outside training nothing is filtered, and the moving averages stand still.
-    """
-    generator = torch.Generator().manual_seed(cfg.seed * 1_000_003 + step)
-    loss = cfg.loss
-    beta, keep, state = batch_beta(
-        torch.cat([gaps[u] for u in step_units]), state, generator, beta=loss.beta, alpha=loss.alpha,
-        drop=loss.drop if training else 0.0, momentum=0.9 if training else 1.0, floor=loss.beta_floor,
-        ceiling=loss.beta_ceiling,
-    )  # fmt: skip
-    kept = keep.split([examples.units[u].items for u in step_units])
-    return beta, dict(zip(step_units, kept, strict=True)), state
 
 
 if __name__ == "__main__":

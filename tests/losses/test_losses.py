@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from losses import BatchBetaState, batch_beta, beta_dpo_loss, cogpo_loss, dpo_loss, sft_loss, simpo_loss
+from losses import beta_dpo_loss, cogpo_loss, dpo_loss, sft_loss, simpo_loss
 
 LOGPS = torch.tensor([-10.0, -12.0, -20.0])  # r*, r, r~
 REFS = torch.tensor([-11.0, -12.5, -18.0])  # Δ = 1.0, 0.5, −2.0
@@ -101,28 +101,3 @@ def test_simpo_gamma_is_the_absolute_margin():
 def test_sft_sums_supervised_tokens():
     logps = torch.tensor([-1.0, -2.0, -4.0])
     assert sft_loss(logps, torch.tensor([1, 0, 1])).item() == pytest.approx(5.0)
-
-
-def test_batch_beta_moves_the_threshold_before_using_it():
-    m = torch.full((10,), 2.0)
-    beta, keep, state = batch_beta(m, BatchBetaState(), torch.Generator().manual_seed(0), beta=0.1, alpha=0.6)
-    assert state.m0 == pytest.approx(0.2)  # 0.9 · 0 + 0.1 · 2
-    assert int(keep.sum()) == 8
-    assert beta == pytest.approx(0.1 * (1 + 0.6 * (2.0 - 0.2)))
-    _, _, state = batch_beta(m, state, torch.Generator().manual_seed(0))
-    assert state.m0 == pytest.approx(0.9 * 0.2 + 0.1 * 2.0)
-
-
-def test_batch_beta_floor_and_ceiling():
-    generator = torch.Generator().manual_seed(0)
-    assert batch_beta(torch.full((5,), -50.0), BatchBetaState(), generator)[0] == pytest.approx(1e-3)
-    assert batch_beta(torch.full((5,), 50.0), BatchBetaState(), generator, ceiling=1.0)[0] == pytest.approx(1.0)
-
-
-def test_batch_beta_filter_prefers_the_typical():
-    generator = torch.Generator().manual_seed(0)
-    m = torch.cat([torch.linspace(-1, 1, 18), torch.tensor([30.0, -30.0])])
-    state = BatchBetaState(m0=0.0, std=1.0)
-    kept = torch.stack([batch_beta(m, state, generator)[1] for _ in range(50)]).float().mean(0)
-    assert kept[-2:].max() < 0.1 < kept[:-2].min()
-    assert math.isfinite(batch_beta(torch.tensor([1.0]), BatchBetaState(), generator)[0])

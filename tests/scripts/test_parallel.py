@@ -80,8 +80,8 @@ def test_heldout_loss_of_sft(tiny_qwen, files, tmp_path):
     assert last == {"step": 2, "eval/loss": last["eval/loss"]} and last["eval/loss"] < second["eval/loss"]
 
 
-def test_looking_at_heldout_pairs_does_not_move_batch_level_beta(tiny_qwen, uneven, tmp_path):
-    extra = {"loss__name": "beta_dpo_batch", "loss__alpha": 0.05, "epochs": 3}
+def test_looking_at_heldout_pairs_does_not_move_training(tiny_qwen, uneven, tmp_path):
+    extra = {"loss__name": "beta_cogpo", "loss__alpha": 0.05, "epochs": 3}
     run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "often", **extra, heldout__every_steps=1))
     run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "never", **extra, heldout__file=""))
     often, never = metrics(tmp_path / "often"), metrics(tmp_path / "never")
