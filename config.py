@@ -37,25 +37,22 @@ def run_cli(main, schema, doc):
     full disk and a rank that another one has left alone; Ctrl-C says how to go on and exits with 130. Everything else
     keeps its traceback: it is a defect of this project.
     """
-    argv = sys.argv[1:]
-    speaks = int(os.environ.get("RANK", "0")) == 0  # one voice under torchrun
-    if not argv or "--help" in argv or "-h" in argv:
-        print(help_text(schema, doc))
-        sys.exit(0 if argv else 2)
+    speaks = int(os.environ.get("RANK", "0")) == 0  # under torchrun only rank 0 prints
+    cfg = parse(schema, doc)
     try:
-        status = main(load(schema, argv))
+        status = main(cfg)
     except UserError as error:
         _speak_in_turn(error)
         sys.exit(2)
     except KeyboardInterrupt:
         if speaks:
-            print("\nstopped; run the same command again to go on from here", file=sys.stderr, flush=True)
+            print("\nstopped; run the same command again to resume", file=sys.stderr, flush=True)
         sys.exit(130)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         what = f"cannot write {error.filename or 'to disk'}: {error.strerror}"
-        _speak_in_turn(f"{what}; once there is room, run the same command again to go on")
+        _speak_in_turn(f"{what}; once there is room, run the same command again to resume")
         sys.exit(2)
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
@@ -68,12 +65,29 @@ def run_cli(main, schema, doc):
             raise
         reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]
         print(
-            f"error: lost contact with another rank ({reason}); run the same command again to go on",
+            f"error: lost contact with another rank ({reason}); run the same command again to resume",
             file=sys.stderr,
             flush=True,
         )
         sys.exit(2)
     sys.exit(status or 0)
+
+
+def parse(schema, doc):
+    """The configuration of this process's command line. `--help` is answered, bad words are refused, by exiting.
+
+    A script whose imports take seconds (torch, transformers) calls it once before them, under `__main__`, so that both
+    are answered at once; `run_cli` parses again.
+    """
+    argv = sys.argv[1:]
+    if not argv or "--help" in argv or "-h" in argv:
+        print(help_text(schema, doc))
+        sys.exit(0 if argv else 2)
+    try:
+        return load(schema, argv)
+    except UserError as error:
+        _speak_in_turn(error)
+        sys.exit(2)
 
 
 def _speak_in_turn(error, patience=15.0):
@@ -89,18 +103,26 @@ def _speak_in_turn(error, patience=15.0):
 
 
 def load(schema, argv):
-    """argv: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`. Returns a `schema`."""
-    raw, words = {}, list(argv)
+    """argv: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`. Returns a `schema`.
+
+    `--mode key=value …` for a field whose type is a section or None: the words behind it may leave the section out.
+    """
+    raw, words, modes, mode = {}, list(argv), _modes(schema), None
     while words:
         word = words.pop(0)
         if word == "--config":
             if not words:
                 raise UserError("--config needs a file name")
             _merge(raw, read_yaml(Path(words.pop(0))))
+        elif word.removeprefix("--") in modes and word.startswith("--"):
+            mode = word[2:]
+            raw.setdefault(mode, {})
         elif word.startswith("--") and "=" not in word:  # --render-only is render_only=true
             _set(raw, word[2:].replace("-", "_"), True)
         elif "=" in word:
             key, value = word.removeprefix("--").split("=", 1)
+            if mode and key in {f.name for f in dataclasses.fields(modes[mode])}:
+                key = f"{mode}.{key}"
             try:
                 _set(raw, key, yaml.safe_load(value) if value else "")
             except yaml.YAMLError as error:
@@ -109,6 +131,16 @@ def load(schema, argv):
         else:
             raise UserError(f"unexpected word {word!r}: use --config FILE and key=value")
     return build(schema, raw)
+
+
+def _modes(schema):
+    """{name: section} of the fields that are a section or None: what a command is asked instead of how it runs."""
+    found = {}
+    for name, kind in typing.get_type_hints(schema).items():
+        sections = [a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)]
+        if sections and type(None) in typing.get_args(kind):
+            found[name] = sections[0]
+    return found
 
 
 def read_yaml(path):
@@ -223,13 +255,14 @@ def _merge(into, other):
 
 
 def field_docs(schema):
-    """{field name: the docstring under it}, read from the source of the dataclass."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0].body
+    """{field name: the docstring under it}, read from the source of the dataclass and of those it inherits from."""
     docs = {}
-    for line, following in itertools.pairwise(body):
-        is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-        if isinstance(line, ast.AnnAssign) and is_doc and isinstance(following.value.value, str):
-            docs[line.target.id] = inspect.cleandoc(following.value.value)
+    for part in reversed([c for c in schema.__mro__ if dataclasses.is_dataclass(c)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body
+        for line, following in itertools.pairwise(body):
+            is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            if isinstance(line, ast.AnnAssign) and is_doc and isinstance(following.value.value, str):
+                docs[line.target.id] = inspect.cleandoc(following.value.value)
     return docs
 
 
@@ -239,8 +272,14 @@ def help_text(schema, doc):
 
 
 def _help_lines(schema, prefix, base=None):
-    docs, hints, lines = field_docs(schema), typing.get_type_hints(schema), []
+    docs, hints, lines, modes = field_docs(schema), typing.get_type_hints(schema), [], _modes(schema)
     for field in dataclasses.fields(schema):
+        if field.name in modes:
+            section = modes[field.name]
+            text = textwrap.fill(" ".join(inspect.cleandoc(section.__doc__).split()), 100)
+            lines += [f"  --{field.name} key=value …", textwrap.indent(text, "      ")]
+            lines += textwrap.indent("\n".join(_help_lines(section, "")), "    ").splitlines()
+            continue
         kind, key = hints[field.name], prefix + field.name
         text = textwrap.indent(textwrap.fill(" ".join(docs.get(field.name, "").split()), 100), "      ")
         default = _default(field, base)
@@ -257,7 +296,7 @@ def _help_lines(schema, prefix, base=None):
 
 
 def flat(cfg):
-    """{dotted key: value} of a dataclass instance, for comparing and logging."""
+    """{dotted key: value} of a dataclass instance, for comparing and logging. Modes (`--plan`) are no part of it."""
     out = {}
 
     def walk(value, prefix):
@@ -267,7 +306,8 @@ def flat(cfg):
         else:
             out[prefix] = list(value) if isinstance(value, tuple) else value
 
-    walk(dataclasses.asdict(cfg), "")
+    modes = _modes(type(cfg))
+    walk({key: value for key, value in dataclasses.asdict(cfg).items() if key not in modes}, "")
     return out
 
 

@@ -3,287 +3,270 @@
     python train_cogpo.py --config configs/pocket/cogpo.yaml                             one process, CPU or one GPU
     torchrun --nproc_per_node 8 train_cogpo.py --config configs/paper/cogpo_7b.yaml      eight GPUs, sharded
     … loss.name=dpo out=out/dpo                                                          a baseline on the same pairs
+    … --plan gpus=8 gpu=A800 memory_gb=80                                                what it would need; no run
 
 Before anything is trained or resumed, the reference log-prob of every unique response is computed once and kept on
 disk. The loss of a step is the sum over its pairs divided by their global count, whatever the packing, the number of
 micro-batches or of ranks; each unique response of a problem is run forward and backward once, however many pairs it is
-in. Run the same command again to go on after a stop, of whatever kind.
+in. Stopped or killed at any point, run the same command to resume.
 """
 
-import math
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
-import torch
-
-from config import at_least_one, check_output, claim_output, flat, run_cli
-from data.dataset import (
-    BatchConfig,
-    DataConfig,
-    HeldOutConfig,
-    count_tokens,
-    load_pairs,
-    plan_step,
-    sequences_saved,
-    unique_seqs,
-)
-from data.packing import pack, plan_epoch, plan_stats
-from data.render import Renderer
+from config import parse, run_cli
 from errors import UserError
-from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
-from model.checkpoint import CheckpointConfig, Saver
-from model.export import FOLDER, export, is_done
-from model.flops import device_peak, quadratic, shape_of, train_flops
-from model.load import ModelConfig, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
-from model.logprobs import response_sums
-from model.lora import LoraConfig, check_lora
-from model.metrics import GapStats, Metrics, Speed, WatchConfig, finish_metrics, shown
-from model.optim import OptimConfig, apply_step, check_optim, lr_at, make_optimizer
-from model.parallel import ParallelConfig, Ranks, reshard
-from model.plan import PlanConfig, assume_examples, show_plan
-from model.preempt import Preemption
-from model.reference import cache_key, reference_logps
-from model.stream import WeightFiles
-from progress import Progress, cosmetic, say
+from settings import BatchConfig, OptimConfig, TrainConfig
 
 
 @dataclass
 class LossConfig:
+    """A key that is left out (null) takes the default of its function in losses/."""
+
     name: Literal["cogpo", "dpo", "beta_dpo", "beta_cogpo", "simpo"] = "cogpo"
     """cogpo: Eq. 3. dpo: Eq. 2. beta_dpo: Eq. 4. beta_cogpo: Eq. 4 on CogPO's three betas. simpo: no reference,
     length-normalised"""
-    betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
-    """cogpo, beta_cogpo: β of the small, medium and large gap (A.2)"""
-    beta: float = 0.1
-    """dpo, beta_dpo (Table 8)"""
-    simpo_beta: float = 2.0
-    """simpo (Table 8)"""
-    simpo_gamma: float = 0.3
-    """simpo: absolute margin inside the sigmoid (Table 8)"""
-    alpha: float = 0.6
-    """beta_dpo, beta_cogpo: how strongly β follows the differential, per nat (the original's example; the paper is
-    silent)"""
-    m0: float = 0.0
+    betas: tuple[float, float, float] | None = None
+    """cogpo, beta_cogpo: β of the small, medium and large gap"""
+    beta: float | None = None
+    """dpo, beta_dpo"""
+    simpo_beta: float | None = None
+    """simpo"""
+    simpo_gamma: float | None = None
+    """simpo: absolute margin inside the sigmoid"""
+    alpha: float | None = None
+    """beta_dpo, beta_cogpo: how strongly β follows the differential, per nat (the paper is silent)"""
+    m0: float | None = None
     """beta_dpo, beta_cogpo: the predefined threshold M0, nats"""
-    beta_ceiling: float = 1.0
+    beta_ceiling: float | None = None
     """beta_dpo, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
     nll_weight: float = 0.0
     """any loss: weight of an added −log π(y_w)/|y_w|, the chosen response's mean NLL, averaged over pairs"""
 
 
 @dataclass
-class Config:
-    out: str
-    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while
-    running checkpoints/"""
-    model: ModelConfig
-    data: DataConfig
-    loss: LossConfig = field(default_factory=LossConfig)
+class PairBatchConfig(BatchConfig):
+    """How much goes into a step and into a row."""
+
+    group_by_problem: bool = True
+    """keep a problem's pairs together, so that each of its responses is run once (3 instead of 6)"""
+
+
+@dataclass
+class Config(TrainConfig):
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-7))
-    batch: BatchConfig = field(default_factory=BatchConfig)
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
-    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    watch: WatchConfig = field(default_factory=WatchConfig)
-    reference_cache: str = "out/reference"
-    """folder of reference log-probs, shared by all runs that start from the same weights"""
+    batch: PairBatchConfig = field(default_factory=PairBatchConfig)
     epochs: int = 1
     """passes over the pairs (Table 8)"""
-    seed: int = 0
-    """order of the pairs, and LoRA's initial values"""
-    plan: bool = False
-    """only print what the run will need in memory and hours, before anything is loaded (--plan)"""
-    plan_for: PlanConfig = field(default_factory=PlanConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    reference_cache: str = "out/reference"
+    """folder of reference log-probs, shared by all runs that start from the same weights"""
 
 
-# keys that may change when a run is resumed; how it is spread over the ranks changes nothing it computes
-FREE = ("checkpoint", "reference_cache", "heldout", "parallel", "watch", "plan", "plan_for")
+if __name__ == "__main__":
+    parse(Config, __doc__)  # --help and mistyped keys are answered before torch and transformers load
+
+import math
+from pathlib import Path
+
+import torch
+
+from data.dataset import Examples, load_pairs, plan_step, sequences_saved, unique_seqs
+from data.packing import PackedBatch, pack, plan_epoch
+from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
+from model.load import resolve_dtype
+from model.logprobs import response_sums
+from model.metrics import GapStats
+from model.optim import apply_step, lr_at
+from model.parallel import reshard
+from model.reference import cache_key, reference_logps
+from model.session import Run, begin, finish, predict, resume
+from progress import Progress
 
 
-def main(cfg):
-    at_least_one(
-        cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
-        "heldout.every_steps", "parallel.replicate", "data.limit",
-    )  # fmt: skip
-    check_optim(cfg.optim)
-    check_lora(cfg.lora)
+def main(cfg: Config) -> None:
+    def load(data, renderer):
+        return load_pairs(data, renderer, cfg.batch.group_by_problem)
+
     has_reference = cfg.loss.name != "simpo"
     if cfg.plan:
-        if cfg.plan_for.examples:
-            examples = assume_examples(cfg, triads=True)
-        else:
-            examples = load_pairs(cfg.data, Renderer(load_tokenizer(cfg.model.path)), cfg.batch.group_by_problem)
-        return print(show_plan(cfg, load_config(cfg.model.path), examples, has_reference))
-    stop, ranks = Preemption(), Ranks()
-    check_output(cfg, cfg.out, FREE)
-    if ranks.broadcast(is_done(cfg.out)):
-        return say(f"already done: {cfg.out}/{FOLDER}")
+        return print(predict(cfg, load, triads=True, reference=has_reference))
+    run = begin(cfg, __file__, load, describe)
+    if run is not None:
+        if has_reference:  # before anything is trained or resumed: the model still is the reference
+            add_reference(run)
+        resume(run)
+        if has_reference and run.start == 0:
+            check_start(run)
+        train(run)
+        finish(run, evaluate)
 
-    tokenizer = load_tokenizer(cfg.model.path)
-    renderer = Renderer(tokenizer)
-    examples, heldout = load_pairs(cfg.data, renderer, cfg.batch.group_by_problem), None
-    if cfg.heldout.file:
-        heldout = load_pairs(replace(cfg.data, file=cfg.heldout.file, limit=None), renderer, cfg.batch.group_by_problem)
-    model_config = load_config(cfg.model.path)
-    num_pairs = sum(u.items for u in examples.units)
-    plan = [step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)]
-    say(
-        f"{num_pairs} pairs over {len(examples.sequences)} unique responses ({sequences_saved(examples.units)} of "
-        f"{2 * num_pairs} passes saved), {sum(examples.lengths)} tokens, {examples.dropped} pairs dropped as too long; "
-        f"{len(plan)} steps on {ranks.count} x {ranks.device.type}"
+
+def describe(examples: Examples) -> str:
+    """Say what was read: pairs, and how many passes their shared responses spare."""
+    num_pairs = sum(unit.items for unit in examples.units)
+    saved = sequences_saved(examples.units)
+    return (
+        f"{num_pairs} pairs over {len(examples.sequences)} unique responses ({saved} of {2 * num_pairs} passes saved)"
     )
 
-    warn_of_length(cfg.model, model_config, max(examples.lengths))
-    model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
-    if ranks.is_main:
-        claim_output(cfg, cfg.out, FREE)
-    weights = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
-    shape = shape_of(model_config)
-    if has_reference:  # before anything is trained or resumed: the model still is the reference
-        compute_dtype = resolve_dtype(cfg.model.compute_dtype, ranks.device)
-        cache = Path(cfg.reference_cache) / cache_key(weights, compute_dtype, model.lm.config.packed_backend)
-        first_epoch = plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch=0)
-        examples.ref_logps = reference(cfg, ranks, shape, examples, first_epoch, model, cache)
-        if heldout:
-            heldout.ref_logps = reference(cfg, ranks, shape, heldout, [heldout.everything], model, cache)
 
-    optimizer = make_optimizer(cfg.optim, model)
-    inputs = {"data.file": examples.digest(), "model.path": weights}  # the reference follows model.path
-    saver = Saver(cfg, ranks, stop)
-    resumed = saver.load_latest(model, optimizer, inputs)
-    start = resumed["step"] if resumed else 0
-    metrics = train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, start, inputs)
-    export(cfg, model, tokenizer, ranks)  # first: nothing that only shows the run may cost its model
-    say(f"model in {cfg.out}/{FOLDER}, metrics in {cfg.out}/metrics.jsonl, curves in {cfg.out}/plots.png")
-    with cosmetic("held-out values of the trained model"):
-        if heldout:
-            metrics.log(step=len(plan), **evaluate(cfg, ranks, shape, heldout, model))
-    finish_metrics(metrics, cfg.out)
-    ranks.close()
+def train(run: Run) -> None:
+    """Do the optimizer steps from run.start to the end of the plan, with checkpoints and one line of metrics each."""
+    cfg, ranks, num_steps = run.cfg, run.ranks, len(run.steps)
+    with run.saver, Progress(num_steps, cfg.loss.name, initial=run.start, unit="step") as bar:
+        for step in range(run.start, num_steps):
+            # held-out values first: all values of a line belong to the same weights, those before the update
+            eval_metrics = evaluate(run) if run.is_eval_step(step) else {}
+            run.speed.start()
 
+            # the micro-batches of every rank, as many for each (sharding makes every pass a collective), and the
+            # global count of pairs, so that all losses are parts of one mean
+            plan_by_rank = plan_step(run.steps[step], run.examples, cfg.batch, ranks.count, run.quadratic)
+            num_pairs = sum(run.examples.units[u].items for u in run.steps[step])
 
-def reference(cfg, ranks, shape, examples, steps, model, folder):
-    """log π_ref of every unique response, float32 [R], in the micro-batches of `steps` (model/reference.py)."""
-    micro_batches = [
-        unique_seqs(micro, examples.units)
-        for step in steps
-        for micro in plan_step(step, examples, cfg.batch, ranks.count, quadratic(shape))[ranks.rank]
-    ]
-    return reference_logps(model, examples.sequences, micro_batches, folder, ranks).to(ranks.device)
+            # forward and backward: the gradients of the micro-batches add up
+            total = torch.zeros(1, dtype=torch.float64, device=ranks.device)
+            stats = GapStats(ranks.device)
+            for micro in plan_by_rank[ranks.rank]:
+                loss = micro_batch_loss(run, run.examples, micro, stats) / num_pairs
+                loss.backward()
+                total += loss.detach()
+
+            # update, unless the loss or the gradient is not finite; the numbers of all ranks come in one read
+            lr, sums = lr_at(cfg.optim, step, num_steps), torch.cat([total, stats.sums.flatten()])
+            (loss, *gaps), norm = apply_step(cfg.optim, run.model, run.optimizer, lr, step, ranks.sum(sums))
+
+            values = {"loss": loss, "lr": lr, "grad_norm": norm, **GapStats.means(gaps), **eval_metrics}
+            bar.update(**run.log(step, plan_by_rank, **values))
+            run.save(step + 1)
 
 
-def local_batch(micro, examples, device):
-    """A packed batch of a micro-batch's unique responses, and its pairs as indices into them.
+def micro_batch_loss(run: Run, examples: Examples, micro: list[int], stats: GapStats) -> torch.Tensor:
+    """Run one micro-batch (unit indices) and sum its loss over pairs: float32 [], nats, not divided.
 
-    Returns (PackedBatch, sequence indices [S], chosen [P], rejected [P], gap [P]). An empty micro-batch becomes one
-    sequence and no pairs, so that every rank runs the same collectives.
+    stats: takes up the pairs' values. An empty micro-batch runs one sequence that weighs nothing, so that every rank
+    takes part in the collectives.
+    """
+    # each unique response once: R sequences, P pairs as indices into them
+    batch, seqs, chosen, rejected, gap = local_batch(micro, examples, run.ranks.device)
+    logps = response_sums(run.model(batch), batch)  # [R]
+    mean_logps = logps / torch.tensor(batch.response_lens, device=logps.device)
+    ref_logps = None if examples.ref_logps is None else examples.ref_logps[seqs]
+
+    pairs = pair_losses(run.cfg.loss, logps, mean_logps, ref_logps, chosen, rejected, gap)
+    stats.add(pairs, gap, logps, chosen, rejected)
+    loss = pairs.loss.sum() + 0.0 * logps.sum()  # without pairs the zero keeps the sequence part of the graph
+    if run.cfg.loss.nll_weight:
+        loss = loss + run.cfg.loss.nll_weight * (-mean_logps[chosen]).sum()
+    return loss
+
+
+def pair_losses(
+    loss: LossConfig,
+    logps: torch.Tensor,
+    mean_logps: torch.Tensor,
+    ref_logps: torch.Tensor | None,
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    gap: torch.Tensor,
+) -> PairLoss:
+    """Compute the loss of the config on P pairs over R responses.
+
+    logps, ref_logps: float32 [R], summed, nats; mean_logps: per token. chosen, rejected: int64 [P], indices into R.
+    gap: int64 [P]. What the config leaves out is not passed: the defaults are those of the functions in losses/.
+    """
+    if loss.name == "cogpo":
+        return cogpo_loss(logps, ref_logps, chosen, rejected, gap, **given(betas=loss.betas))
+    if loss.name == "dpo":
+        return dpo_loss(logps, ref_logps, chosen, rejected, **given(beta=loss.beta))
+    if loss.name == "simpo":
+        return simpo_loss(mean_logps, chosen, rejected, **given(beta=loss.simpo_beta, gamma=loss.simpo_gamma))
+    keys = given(alpha=loss.alpha, m0=loss.m0, ceiling=loss.beta_ceiling)
+    keys |= given(beta=loss.beta) if loss.name == "beta_dpo" else given(beta=loss.betas, gap=gap)
+    return beta_dpo_loss(logps, ref_logps, chosen, rejected, **keys)
+
+
+def given(**keys) -> dict:
+    """Keep the keys that are set."""
+    return {key: value for key, value in keys.items() if value is not None}
+
+
+def local_batch(
+    micro: list[int], examples: Examples, device: torch.device
+) -> tuple[PackedBatch, list[int], torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Pack the R unique responses of a micro-batch, and express its P pairs as indices into them.
+
+    Returns (batch, sequence indices [R], chosen [P], rejected [P], gap [P]), the last three int64. An empty micro-batch
+    becomes one sequence and no pairs.
     """
     seqs = unique_seqs(micro, examples.units) or [0]
     place = {s: i for i, s in enumerate(seqs)}
-    pairs = [(place[p.chosen], place[p.rejected], p.gap) for u in micro for p in examples.units[u].payload]
+    pairs = [(place[p.chosen], place[p.rejected], p.gap) for u in micro for p in examples.units[u].pairs]
     chosen, rejected, gap = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 3).unbind(1)
     return pack([examples.sequences[s] for s in seqs]).to(device), seqs, chosen, rejected, gap
 
 
-@dataclass
-class MicroResult:
-    """What a micro-batch of pairs gives. loss: [], a sum over pairs, not divided; preference: the same without NLL."""
-
-    loss: torch.Tensor
-    preference: torch.Tensor
-    pairs: PairLoss
-    gap: torch.Tensor
-    chosen_logps: torch.Tensor
-    rejected_logps: torch.Tensor
-
-
-def run_micro_batch(cfg, examples, micro, model, device):
-    """Forward pass and loss of one micro-batch."""
-    batch, seqs, chosen, rejected, gap = local_batch(micro, examples, device)
-    logps = response_sums(model(batch), batch)
-    refs = None if examples.ref_logps is None else examples.ref_logps[seqs]
-    mean_logps = logps / torch.tensor(batch.response_lens, device=device)
-    pairs = pair_losses(cfg.loss, logps, mean_logps, refs, chosen, rejected, gap)
-    nll = -mean_logps[chosen]
-    # an empty micro-batch has no pairs; the zero keeps it part of the graph, and of the collectives
-    preference = pairs.loss.sum() + 0.0 * logps.sum()
-    loss = preference + cfg.loss.nll_weight * nll.sum() if cfg.loss.nll_weight else preference
-    return MicroResult(loss, preference.detach(), pairs, gap, logps.detach()[chosen], logps.detach()[rejected])
-
-
-def pair_losses(loss, logps, mean_logps, ref_logps, chosen, rejected, gap):
-    """The loss of the config on the pairs of one micro-batch: a PairLoss. logps: float32 [S], summed, nats."""
-    if loss.name == "cogpo":
-        return cogpo_loss(logps, ref_logps, chosen, rejected, gap, betas=loss.betas)
-    if loss.name == "simpo":
-        return simpo_loss(mean_logps, chosen, rejected, beta=loss.simpo_beta, gamma=loss.simpo_gamma)
-    if loss.name == "dpo":
-        return dpo_loss(logps, ref_logps, chosen, rejected, beta=loss.beta)
-    per_gap = loss.name == "beta_cogpo"
-    return beta_dpo_loss(
-        logps, ref_logps, chosen, rejected, beta=loss.betas if per_gap else loss.beta, alpha=loss.alpha, m0=loss.m0,
-        gap=gap if per_gap else None, ceiling=loss.beta_ceiling,
-    )  # fmt: skip
-
-
-def train(cfg, ranks, saver, shape, examples, heldout, plan, model, optimizer, start, inputs):
-    metrics = Metrics(cfg.out, cfg.watch, start, ranks, flat(cfg))
-    speed = Speed(ranks, device_peak(ranks.device))
-    with saver, Progress(len(plan), cfg.loss.name, initial=start, unit="step") as bar:
-        for step in range(start, len(plan)):
-            # the held-out values of a line belong to the same weights as its training loss: those before the update
-            watched = step % cfg.heldout.every_steps == 0
-            held = evaluate(cfg, ranks, shape, heldout, model) if heldout and watched else {}
-            speed.start()
-            units = [examples.units[u] for u in plan[step]]
-            num_pairs = sum(unit.items for unit in units)
-            everywhere = plan_step(plan[step], examples, cfg.batch, ranks.count, quadratic(shape))
-
-            stats = GapStats(ranks.device)
-            sums = torch.zeros(2, dtype=torch.float64, device=ranks.device)  # the loss, and its preference part
-            for micro in everywhere[ranks.rank]:
-                done = run_micro_batch(cfg, examples, micro, model, ranks.device)
-                (done.loss / num_pairs).backward()
-                sums += torch.stack([done.loss.detach(), done.preference]) / num_pairs
-                stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
-            total, preference = ranks.sum(sums).tolist()
-            if step == 0 and cfg.loss.name != "simpo" and abs(preference - math.log(2)) > 1e-3:
-                raise UserError(
-                    f"the first loss is {preference:.4f}, not ln 2 = 0.6931: policy and reference log-probs differ "
-                    f"before any training; delete {cfg.reference_cache} if another version, number of ranks or "
-                    f"batch.max_tokens wrote it"
-                )
-            lr = lr_at(cfg.optim, step, len(plan))
-            norm = apply_step(cfg.optim, model, optimizer, lr, total, step)
-            lengths, supervised = count_tokens(examples, everywhere)
-            fast = speed.read(sum(lengths), train_flops(shape, lengths, supervised, cfg.lora.rank))
-            packing = plan_stats(everywhere, examples.units, examples.lengths, cfg.batch.max_tokens, quadratic(shape))
-            metrics.log(
-                step=step, loss=total, lr=lr, grad_norm=norm, tokens=sum(lengths),
-                sequences_saved=2 * sum(unit.items for unit in units) - len(lengths), **fast, **packing,
-                **stats.read(ranks), **held,
-            )  # fmt: skip
-            bar.update(loss=total, **shown(fast))
-            saver.after_step(step + 1, len(plan), model, optimizer, {"inputs": inputs})
-    return metrics
-
-
-def evaluate(cfg, ranks, shape, heldout, model):
-    """{"eval/loss": …, "eval/small/margin": …}: the same numbers on the held-out pairs, all of them one batch."""
-    micro_batches = plan_step(heldout.everything, heldout, cfg.batch, ranks.count, quadratic(shape))[ranks.rank]
-    stats = GapStats(ranks.device)
-    total = torch.zeros((), device=ranks.device)
+def evaluate(run: Run) -> dict[str, float]:
+    """Compute {"eval/loss": …, "eval/small/margin": …}: a step's numbers, on all held-out pairs as one batch."""
+    plan_by_rank = plan_step(run.heldout.everything, run.heldout, run.cfg.batch, run.ranks.count, run.quadratic)
+    total, stats = torch.zeros((), device=run.ranks.device), GapStats(run.ranks.device)
     with torch.no_grad():
-        for micro in micro_batches:
-            done = run_micro_batch(cfg, heldout, micro, model, ranks.device)
-            total += done.loss
-            stats.add(done.pairs, done.gap, done.chosen_logps, done.rejected_logps)
-    reshard(model)
-    num_pairs = sum(unit.items for unit in heldout.units)
-    values = {"loss": ranks.sum(total).item() / num_pairs, **stats.read(ranks)}
+        for micro in plan_by_rank[run.ranks.rank]:
+            total += micro_batch_loss(run, run.heldout, micro, stats)
+    reshard(run.model)
+    values = {"loss": run.ranks.sum(total).item() / sum(unit.items for unit in run.heldout.units)}
+    values |= GapStats.means(run.ranks.sum(stats.sums).flatten().tolist())
     return {f"eval/{name}": value for name, value in values.items()}
+
+
+def add_reference(run: Run) -> None:
+    """Give the examples, and the held-out ones, log π_ref of every unique response: computed now, or read from disk.
+
+    It runs in the micro-batches of the first epoch, which the first step runs again (model/reference.py).
+    """
+    cfg = run.cfg
+    dtype = resolve_dtype(cfg.model.compute_dtype, run.ranks.device)
+    key = cache_key(run.inputs["model.path"], dtype, run.model.lm.config.packed_backend)
+    first_epoch = plan_epoch(run.examples.units, cfg.batch.size, cfg.seed, epoch=0)
+    held_out = [(run.heldout, [run.heldout.everything])] if run.heldout else []
+    for examples, steps in [(run.examples, first_epoch), *held_out]:
+        micro_batches = [
+            unique_seqs(micro, examples.units)
+            for step in steps
+            for micro in plan_step(step, examples, cfg.batch, run.ranks.count, run.quadratic)[run.ranks.rank]
+        ]
+        folder = Path(cfg.reference_cache) / key
+        logps = reference_logps(run.model, examples.sequences, micro_batches, folder, run.ranks)
+        examples.ref_logps = logps.to(run.ranks.device)
+
+
+def check_start(run: Run) -> None:
+    """Refuse to train if policy and reference differ on the first step's responses, on any rank: they are one model.
+
+    The log-probs themselves are compared, so this holds for every loss. Raises UserError on all ranks.
+    """
+    # the forward pass of training itself; its graph is dropped
+    eps = torch.finfo(resolve_dtype(run.cfg.model.compute_dtype, run.ranks.device)).eps
+    worst = (0.0, 0.0)  # of this rank: |Δ| as a multiple of what rounding explains, and in nats
+    for micro in plan_step(run.steps[0], run.examples, run.cfg.batch, run.ranks.count, run.quadratic)[run.ranks.rank]:
+        batch, seqs, *_ = local_batch(micro, run.examples, run.ranks.device)
+        drift = (
+            (response_sums(run.model(batch), batch).detach() - run.examples.ref_logps[seqs]).abs().nan_to_num(math.inf)
+        )
+        # the errors of n tokens add up like a random walk: √n times a few roundings of the compute dtype
+        allowed = 1e-3 + 8 * eps * torch.tensor(batch.response_lens, device=drift.device).sqrt()
+        at = (drift / allowed).argmax()
+        worst = max(worst, ((drift / allowed)[at].item(), drift[at].item()))
+    reshard(run.model)
+
+    # every rank learns the worst of all, so that all stop or none does
+    ratio, nats = max(run.ranks.gather(worst))
+    if not ratio <= 1:
+        raise UserError(
+            f"policy and reference log-probs differ by {nats:.4g} nats before any training, where they are the same "
+            f"model; delete {run.cfg.reference_cache}: its values are not those of {run.cfg.model.path} here"
+        )
 
 
 if __name__ == "__main__":

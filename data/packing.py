@@ -23,11 +23,11 @@ SEARCH = 400  # combinations tried for a row; more find little
 
 @dataclass(frozen=True)
 class Unit:
-    """seqs: indices of sequences. items: how many examples or pairs it counts for. payload: the caller's own."""
+    """seqs: indices of sequences. items: how many examples or pairs it counts for. pairs: the caller's own."""
 
     seqs: tuple
     items: int = 1
-    payload: tuple = ()
+    pairs: tuple = ()
 
 
 @dataclass
@@ -88,7 +88,7 @@ def plan_micro_batches(step, units, lengths, max_tokens, num_ranks, quadratic=0.
     """Pack the units of one step into micro-batches, the same number for every rank.
 
     step: unit indices. lengths: tokens per sequence. quadratic: what attention adds to the cost of a sequence of n
-    tokens, in units of one token's cost: quadratic · n² (model.flops.quadratic). Returns [rank][micro-batch] -> unit
+    tokens, in units of one token's cost: quadratic · n² (model.cost.quadratic). Returns [rank][micro-batch] -> unit
     indices; a micro-batch is empty where a step has fewer units than micro-batches (the caller runs an empty one so
     that collectives match). A unit longer than `max_tokens` gets a micro-batch of its own.
 

@@ -6,18 +6,32 @@ of nats, where α (M_i − M0) would send β to zero or to ten times its size: h
 """
 
 import torch
+from torch import Tensor
 
-from losses.dpo import dpo_loss
+from losses.cogpo import BETAS
+from losses.dpo import PairLoss, dpo_loss
 
 
 def beta_dpo_loss(
-    logps, ref_logps, chosen, rejected, beta=0.1, alpha=0.6, m0=0.0, gap=None, floor=1e-3, ceiling=float("inf")
-):
-    """DPO with β_i* = β_i + α (M_i − M0) β_i, clamped to [floor, ceiling]   (Eq. 4). No gradient flows through β.
+    logps: Tensor,
+    ref_logps: Tensor,
+    chosen: Tensor,
+    rejected: Tensor,
+    beta: float | tuple[float, float, float] | None = None,
+    alpha: float = 0.6,
+    m0: float = 0.0,
+    gap: Tensor | None = None,
+    floor: float = 1e-3,
+    ceiling: float = 1.0,
+) -> PairLoss:
+    """Compute DPO with β_i* = β_i + α (M_i − M0) β_i, clamped to [floor, ceiling]   (Eq. 4). β carries no gradient.
 
-    logps, ref_logps: float32 [R]. chosen, rejected: int64 [P]. beta: a float; or (β_S, β_M, β_L) with `gap` int64 [P].
-    alpha: per nat. m0: nats. Returns a PairLoss whose `.beta` is the β used for each pair.
+    logps, ref_logps: float32 [R]. chosen, rejected: int64 [P]. beta: a float, 0.1 if None; with `gap` int64 [P] the
+    three (β_S, β_M, β_L), CogPO's if None. alpha: per nat. m0: nats. Returns a PairLoss whose `.beta` is the β used for
+    each pair.
     """
+    if beta is None:
+        beta = 0.1 if gap is None else BETAS
     base = torch.tensor(beta, dtype=logps.dtype, device=logps.device)
     if gap is not None:
         base = base[gap]  # [P]

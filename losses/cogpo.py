@@ -9,12 +9,22 @@ while its pull at z = 0 is β/2, the strongest for the large gap.
 """
 
 import torch
+from torch import Tensor
 
-from losses.dpo import dpo_loss
+from losses.dpo import PairLoss, dpo_loss
+
+BETAS = (0.1, 0.2, 0.5)  # β_S, β_M, β_L (A.2)
 
 
-def cogpo_loss(logps, ref_logps, chosen, rejected, gap, betas=(0.1, 0.2, 0.5)):
-    """−log σ(β_gap (Δ_w − Δ_l))   (Eq. 3; Δ as in Eq. 1).
+def cogpo_loss(
+    logps: Tensor,
+    ref_logps: Tensor,
+    chosen: Tensor,
+    rejected: Tensor,
+    gap: Tensor,
+    betas: tuple[float, float, float] = BETAS,
+) -> PairLoss:
+    """Compute −log σ(β_gap (Δ_w − Δ_l))   (Eq. 3; Δ as in Eq. 1).
 
     logps, ref_logps: float32 [R], summed response log-probs in nats. chosen, rejected: int64 [P], indices into R.
     gap: int64 [P], 0 small, 1 medium, 2 large. betas: (β_S, β_M, β_L). Returns a PairLoss.

@@ -8,21 +8,24 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 
 @dataclass
 class PairLoss:
     """What every preference loss returns; all float32 [P], one entry a pair. Only `loss` carries a gradient."""
 
-    loss: torch.Tensor  # not reduced: the caller sums and divides by the global pair count
-    margin: torch.Tensor  # what the sigmoid sees: β (Δ_w − Δ_l), the difference of the two rewards
-    beta: torch.Tensor
-    chosen_reward: torch.Tensor  # β Δ_w
-    rejected_reward: torch.Tensor  # β Δ_l
+    loss: Tensor  # not reduced: the caller sums and divides by the global pair count
+    margin: Tensor  # what the sigmoid sees: β (Δ_w − Δ_l), the difference of the two rewards
+    beta: Tensor
+    chosen_reward: Tensor  # β Δ_w
+    rejected_reward: Tensor  # β Δ_l
 
 
-def dpo_loss(logps, ref_logps, chosen, rejected, beta=0.1):
-    """−log σ(M_β) with M_β = β (Δ_w − Δ_l) and Δ = log π_θ(y|x) − log π_ref(y|x)   (Eq. 1, 2).
+def dpo_loss(
+    logps: Tensor, ref_logps: Tensor, chosen: Tensor, rejected: Tensor, beta: float | Tensor = 0.1
+) -> PairLoss:
+    """Compute −log σ(M_β) with M_β = β (Δ_w − Δ_l) and Δ = log π_θ(y|x) − log π_ref(y|x)   (Eq. 1, 2).
 
     logps, ref_logps: float32 [R], summed response log-probs in nats. chosen, rejected: int64 [P], indices into R.
     beta: a float, or float32 [P] with one value a pair.

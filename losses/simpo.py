@@ -2,12 +2,13 @@
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from losses.dpo import PairLoss
 
 
-def simpo_loss(mean_logps, chosen, rejected, beta=2.0, gamma=0.3):
-    """−log σ(β (mean log π(y_w) − mean log π(y_l)) − γ).
+def simpo_loss(mean_logps: Tensor, chosen: Tensor, rejected: Tensor, beta: float = 2.0, gamma: float = 0.3) -> PairLoss:
+    """Compute −log σ(β (mean log π(y_w) − mean log π(y_l)) − γ).
 
     mean_logps: float32 [R], response log-probs divided by response length, nats per token. chosen, rejected: int64 [P],
     indices into R. gamma is the absolute margin, inside the sigmoid as it stands: LLaMA-Factory's and TRL's reading of

@@ -1,30 +1,40 @@
-"""Checkpoints of a run that can be killed at any moment.
+"""Checkpoints of a run that can be killed at any point, and preemption.
 
 A checkpoint is written under a temporary name and renamed when it is whole; a reader sees a complete one or none. It
 holds the sharded trainable weights, the optimizer state and a small JSON of the caller's, and is loaded on any number
 of ranks. The data position needs no state: the plan is a pure function of the step.
+
+On SIGTERM a training step is finished and saved; anything else stops at once. Both exit with status 75. Under torchrun
+the workers exit with 75, torchrun itself with 1; it passes SIGTERM on and kills what still runs after 30 seconds: give
+a large model longer with `torchrun --shutdown-timeout 300 …`.
 """
 
 import json
 import os
 import re
 import shutil
+import signal
+import sys
 import warnings
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors import SafetensorError
+from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
+from torch.optim import Optimizer
 from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 from errors import UserError
-from model.preempt import on_any_rank
+from model.parallel import Ranks
+from progress import say
+from settings import TrainConfig
 
 TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)  # what is frozen is read from model.path again
 
@@ -32,16 +42,58 @@ TRAINABLE = StateDictOptions(ignore_frozen_params=True, strict=False)  # what is
 warnings.filterwarnings("ignore", message="torch.distributed is (disabled|unavailable)")
 
 
-@dataclass
-class CheckpointConfig:
-    """When to save, what to keep."""
+PREEMPTED = 75  # exit status of a run that was stopped from outside and can be resumed: EX_TEMPFAIL, try again later
 
-    every_steps: int = 50
-    """optimizer steps between checkpoints; the last step always makes one"""
-    keep: int = 2
-    """how many of the newest checkpoints stay while the run goes on; the disk must hold one more"""
-    keep_after_export: bool = False
-    """keep the last checkpoint after the model was exported"""
+
+class Preemption:
+    """SIGTERM ends this process from now on. Inside `with` it only sets `asked`: the caller leaves, in order.
+
+    Outside of it there is nothing to save (all files are written so that a kill does not hurt them), and rank 0 may be
+    anywhere in a library: so the process goes without unwinding.
+    """
+
+    def __init__(self):
+        self.asked, self.waits = False, False
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def __enter__(self):
+        self.waits = True
+        return self
+
+    def __exit__(self, *exc):
+        self.waits = False
+        if self.asked and exc[0] is None:
+            self._on_signal()
+
+    def _on_signal(self, *_):
+        self.asked = True
+        if not self.waits:
+            if os.environ.get("RANK", "0") == "0":
+                os.write(2, b"stopped by SIGTERM; run the same command again to resume\n")  # print may be mid-call
+            os._exit(PREEMPTED)
+
+    def leave(self, step: int) -> None:
+        """End this process after `step` whole steps, which a checkpoint on disk holds."""
+        say(f"stopped by SIGTERM after step {step}; checkpoint saved; run the same command again to resume")
+        sys.exit(PREEMPTED)
+
+
+def on_any_rank(flag: bool, ranks: Ranks) -> bool:
+    """Whether `flag` is true on one rank at least, the same answer on all. Exchanged by CPUs: no GPU is waited for."""
+    return ranks.sum(torch.tensor(float(flag))).item() > 0
+
+
+def check_inputs(made_from: dict, inputs: dict, what: str, out: str) -> None:
+    """Refuse to take `what`, made in the folder `out`, for the outcome of this run when its inputs were others.
+
+    made_from, inputs: {config key or file of the code: digest of its content}. Raises UserError naming what changed.
+    """
+    changed = sorted(key for key in made_from.keys() | inputs.keys() if made_from.get(key) != inputs.get(key))
+    if changed:
+        raise UserError(
+            f"the content of {' and '.join(changed)} has changed since {what} was made; "
+            f"set another output folder (out=…), or delete {out}"
+        )
 
 
 class Saver:
@@ -57,11 +109,11 @@ class Saver:
                 saver.after_step(step + 1, last, model, optimizer, extra)
     """
 
-    def __init__(self, cfg, ranks, stop):
-        """cfg: a script's config, with .out and .checkpoint. stop: a Preemption. Removes what a killed save left."""
+    def __init__(self, cfg: TrainConfig, ranks: Ranks, stop: Preemption):
+        """Open <cfg.out>/checkpoints, and remove what a killed save left there."""
         self.every, self.keep = cfg.checkpoint.every_steps, cfg.checkpoint.keep
         self.ranks, self.stop = ranks, stop
-        self.folder = Path(cfg.out) / "checkpoints"
+        self.out, self.folder = cfg.out, Path(cfg.out) / "checkpoints"
         self.group = dist.new_group(backend="gloo") if ranks.count > 1 else None
         self.thread, self.pending = ThreadPoolExecutor(1), None
         if ranks.is_main:
@@ -78,7 +130,7 @@ class Saver:
             self.wait()
         self.stop.__exit__(*exc)
 
-    def after_step(self, step, num_steps, model, optimizer, extra):
+    def after_step(self, step: int, num_steps: int, model: nn.Module, optimizer: Optimizer, extra: dict) -> None:
         """Save if it is time, or the last step. If a rank was told to stop: save, wait, and exit with PREEMPTED.
 
         Raises as `wait` does, one step after a write has failed.
@@ -90,7 +142,7 @@ class Saver:
             self.wait()
             self.stop.leave(step)
 
-    def save(self, step, model, optimizer, extra):
+    def save(self, step: int, model: nn.Module, optimizer: Optimizer, extra: dict) -> None:
         """Begin to write the state after `step` steps; all but the newest checkpoints go once it stands.
 
         extra: JSON-able dict, for `load_latest` to return. Waits for the save before this one, and raises as `wait`.
@@ -99,15 +151,15 @@ class Saver:
         state = tree_map(_copy, _state(model, optimizer))
         self.pending = self.thread.submit(self._write, step, state, json.dumps(extra | {"step": step}))
 
-    def wait(self):
-        """Until the save in flight is on disk. Raises UserError on every rank if one of them could not write."""
+    def wait(self) -> None:
+        """Wait until the save in flight is on disk. Raises UserError on every rank if one of them could not write."""
         if self.pending is not None:
             pending, self.pending = self.pending, None
             pending.result()
 
     @property
-    def failed(self):
-        """The save in flight has come to an end that `wait` will raise."""
+    def failed(self) -> bool:
+        """Whether the save in flight has failed, which `wait` will raise."""
         return self.pending is not None and self.pending.done() and self.pending.exception() is not None
 
     def _write(self, step, state, extra):
@@ -134,22 +186,16 @@ class Saver:
 
         on_main(self.ranks, final, finish, self.group)
 
-    def load_latest(self, model, optimizer, inputs):
+    def load_latest(self, model: nn.Module, optimizer: Optimizer, inputs: dict) -> dict | None:
         """Restore the newest whole checkpoint in place. Returns its extra JSON, or None if there is none.
 
-        inputs: {config key: digest of what it points at}; a run does not go on from other inputs than it began with.
-        Raises UserError if one differs from the checkpoint's own `inputs`.
+        inputs: as for `check_inputs`, which raises UserError if they are not those of the checkpoint.
         """
         found = self.ranks.broadcast(_steps(self.folder))
         if not found:
             return None
         extra = json.loads((found[-1] / "extra.json").read_text())
-        changed = [key for key, digest in inputs.items() if extra["inputs"][key] != digest]
-        if changed:
-            raise UserError(
-                f"the content of {' and '.join(changed)} has changed since {found[-1]} was written; "
-                f"set another output folder, or delete this one"
-            )
+        check_inputs(extra["inputs"], inputs, str(found[-1]), self.out)
         state = _state(model, optimizer)
         dcp.load(state, checkpoint_id=str(found[-1]), process_group=self.group, no_dist=self.group is None)
         weights, moments = state["model"], state["optim"]
@@ -181,7 +227,7 @@ class _Writer(dcp.FileSystemWriter):
             raise error.__context__ if isinstance(error.__context__, OSError) else error from None
 
 
-def on_main(ranks, target, write, group=None):
+def on_main(ranks: Ranks, target: Path, write: Callable[[], None], group: dist.ProcessGroup | None = None) -> None:
     """Run write() on rank 0. Raises UserError on every rank if the disk refuses. target: what is being written."""
     problem = None
     if ranks.is_main:
@@ -199,7 +245,7 @@ def on_main(ranks, target, write, group=None):
 
 def _cannot_write(target, error):
     reason = getattr(error, "strerror", None) or error
-    return UserError(f"cannot write {target}: {reason}; once there is room, run the same command again to go on")
+    return UserError(f"cannot write {target}: {reason}; once there is room, run the same command again to resume")
 
 
 def _steps(folder):
@@ -208,7 +254,7 @@ def _steps(folder):
     return sorted(names, key=lambda p: int(p.name[5:]))
 
 
-def sync(folder):
+def sync(folder: Path) -> None:
     """Flush the files of a folder to disk, so that a rename that survives a crash names files that did too."""
     for path in [*folder.iterdir(), folder]:
         handle = os.open(path, os.O_RDONLY)

@@ -6,20 +6,34 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from transformers import PreTrainedTokenizerBase
 
 from model.checkpoint import on_main, sync
+from model.logprobs import LogProbModel
 from model.lora import is_adapter, merged_value, plain_name
+from model.parallel import Ranks
+from settings import TrainConfig
 
 FOLDER = "model"
+RECORD = "run.json"
 SHARD_BYTES = 5 * 10**9
 
 
-def export(cfg, model, tokenizer, ranks, shard_bytes=SHARD_BYTES):
-    """Write <cfg.out>/model, which AutoModelForCausalLM.from_pretrained opens. Its rename is the sign of a run done.
+def export(
+    cfg: TrainConfig,
+    model: LogProbModel,
+    tokenizer: PreTrainedTokenizerBase,
+    ranks: Ranks,
+    inputs: dict[str, str],
+    shard_bytes: int = SHARD_BYTES,
+) -> None:
+    """Write <cfg.out>/model, which AutoModelForCausalLM.from_pretrained opens. It appears whole: the run is done then.
 
-    Tied weights are written once, adapters merged into what they adapt. Rank 0 holds the tensors of one file at a time
-    (shard_bytes, or one larger parameter). Raises UserError on every rank if the disk refuses.
+    inputs: digests of what the model was made from, kept in model/run.json. Tied weights are written once, adapters
+    merged into what they adapt. Rank 0 holds the tensors of one file at a time (shard_bytes, or one larger parameter).
+    Raises UserError on every rank if the disk refuses.
     """
+    # which parameter goes into which file
     parameters, value = {n: p for n, p in model.lm.named_parameters() if not is_adapter(n)}, merged_value(model.lm)
     folder, dtype = Path(cfg.out), getattr(torch, cfg.model.export_dtype)
     partial = folder / f"{FOLDER}.partial"
@@ -48,17 +62,17 @@ def export(cfg, model, tokenizer, ranks, shard_bytes=SHARD_BYTES):
         config.save_pretrained(partial)
         model.lm.generation_config.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
+        (partial / RECORD).write_text(json.dumps({"inputs": inputs}, indent=2) + "\n")
         sync(partial)
         partial.rename(folder / FOLDER)
         sync(folder)
-        if not cfg.checkpoint.keep_after_export:
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     on_main(ranks, folder / FOLDER, finish)
 
 
-def plan_files(parameters, itemsize, shard_bytes):
-    """The parameters' names in order, cut into lists of at most shard_bytes each (a larger parameter is alone)."""
+def plan_files(parameters: dict[str, torch.Tensor], itemsize: int, shard_bytes: int) -> list[list[str]]:
+    """Cut the parameters' names, in order, into lists of at most shard_bytes each (a larger parameter is alone)."""
     files, room = [], 0
     for name, parameter in parameters.items():
         size = parameter.numel() * itemsize
@@ -77,5 +91,10 @@ def _clean(config):
     return config
 
 
-def is_done(folder):
-    return (Path(folder) / FOLDER / "config.json").exists()
+def inputs_of_export(out: str) -> dict[str, str] | None:
+    """Read from which inputs <out>/model was made; None if there is no exported model, {} if they were not recorded."""
+    folder = Path(out) / FOLDER
+    if not (folder / "config.json").exists():
+        return None
+    record = folder / RECORD
+    return json.loads(record.read_text())["inputs"] if record.exists() else {}

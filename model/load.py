@@ -1,54 +1,50 @@
 """From a folder or hub id to a tokenizer and a model ready for packed training.
 
 No rank ever holds the whole model: it is built without storage (on the meta device), sharded, and each rank then reads
-its own rows of every weight from the safetensors files (model/stream.py).
+its own rows of every weight from the safetensors files.
 """
 
+import hashlib
+import json
 import os
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from safetensors import SafetensorError, safe_open
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import logging as transformers_logging
 
 from data.render import Renderer
 from errors import UserError
 from model.attention import NAME, choose_backend
 from model.logprobs import LogProbModel
-from model.lora import add_adapters
-from model.parallel import ParallelConfig, shard
-from model.stream import WeightFiles, fill
+from model.lora import add_adapters, initial_value, is_adapter, plain_name
+from model.parallel import Ranks, own_rows, shard
 from progress import say
+from settings import LoraConfig, ModelConfig, ParallelConfig
+
+INDEX = "model.safetensors.index.json"
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
 
-@dataclass
-class ModelConfig:
-    """The model to train."""
-
-    path: str
-    """local folder in Hugging Face format, or hub id (e.g. Qwen/Qwen2.5-7B-Instruct)"""
-    attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
-    """flash = the flash-attn package, varlen = torch's own packed kernel (both CUDA), sdpa = one call a segment, runs
-    anywhere; auto takes the first that works here"""
-    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """dtype of matrix products; master weights, gradients' reduction, log-probs and losses are always float32.
-    auto: bfloat16 on CUDA, float32 on CPU"""
-    export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """dtype of the exported Hugging Face folder"""
-
-
-def resolve_dtype(name, device):
+def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
+    """Return the dtype that model.compute_dtype means on a device."""
     if name == "auto":
         return torch.bfloat16 if device.type == "cuda" else torch.float32
     return getattr(torch, name)
 
 
-def load_tokenizer(path):
-    """The tokenizer of a local folder or hub id. Raises UserError when there is none."""
+def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of a local folder or hub id. Raises UserError when there is none."""
     _check_folder(path)
     try:
         return AutoTokenizer.from_pretrained(path)
@@ -56,8 +52,8 @@ def load_tokenizer(path):
         raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from None
 
 
-def load_config(path):
-    """The transformers config of a local folder or hub id. Raises UserError when there is none."""
+def load_config(path: str) -> PretrainedConfig:
+    """Load the transformers config of a local folder or hub id. Raises UserError when there is none."""
     _check_folder(path)
     try:
         return AutoConfig.from_pretrained(path)
@@ -65,7 +61,7 @@ def load_config(path):
         raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from None
 
 
-def warn_of_length(cfg, model_config, longest):
+def warn_of_length(cfg: ModelConfig, model_config: PretrainedConfig, longest: int) -> None:
     """Say so if sequences are longer than the positions that the model was made for. longest: tokens."""
     if longest > model_config.max_position_embeddings:
         say(
@@ -74,12 +70,18 @@ def warn_of_length(cfg, model_config, longest):
         )
 
 
-def load_policy(cfg, ranks, tokenizer, parallel=None, lora=None, seed=0):
-    """The model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
+def load_policy(
+    cfg: ModelConfig,
+    ranks: Ranks,
+    tokenizer: PreTrainedTokenizerBase,
+    parallel: ParallelConfig | None = None,
+    lora: LoraConfig | None = None,
+    seed: int = 0,
+) -> LogProbModel:
+    """Load the model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
 
-    cfg: ModelConfig. parallel: ParallelConfig. lora: LoraConfig; with adapters only they are float32 and trainable, and
-    the frozen weights lie in the compute dtype. seed: of the adapters. Raises UserError for a model that cannot be
-    trained.
+    With lora, only the adapters are float32 and trainable, and the frozen weights lie in the compute dtype. seed: of
+    the adapters. Raises UserError for a model that cannot be trained.
     """
     dtype = resolve_dtype(cfg.compute_dtype, ranks.device)
     model = LogProbModel(build(cfg, ranks.device, tokenizer))
@@ -91,8 +93,8 @@ def load_policy(cfg, ranks, tokenizer, parallel=None, lora=None, seed=0):
     return model.train()
 
 
-def build(cfg, device, tokenizer):
-    """The causal language model of `cfg` on the meta device, with packed attention. Raises UserError if unsupported.
+def build(cfg: ModelConfig, device: torch.device, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
+    """Build the causal language model of `cfg` on the meta device, with packed attention. Raises UserError if it fails.
 
     device: where it is going to compute.
     """
@@ -143,3 +145,86 @@ def _check_folder(path):
 
 def _first_line(error):
     return " ".join(str(error).split())[:300]
+
+
+class WeightFiles:
+    """The safetensors files of a model folder or hub id, by parameter name. Raises UserError if there are none.
+
+    A hub id is downloaded into the local cache first.
+    """
+
+    def __init__(self, path: str):
+        self.path, self.folder = path, Path(path)
+        if not self.folder.is_dir():
+            self.folder = _download(path)
+        if (self.folder / INDEX).is_file():  # some repositories hold a second copy under other names
+            named = json.loads((self.folder / INDEX).read_text())["weight_map"].values()
+            self.files = [self.folder / name for name in sorted(set(named))]
+        else:
+            self.files = sorted(self.folder.glob("*.safetensors"))
+        missing = [file.name for file in self.files if not file.is_file()]
+        if missing or not self.files:
+            what = f"lacks {missing[0]}" if missing else "holds no *.safetensors files"
+            raise UserError(
+                f"{path} {what}; save the model once more with transformers' save_pretrained, which writes them"
+            )
+
+    def digest(self) -> str:
+        """Return sha256 over the files' contents, hex: changes when any weight changes."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(file.name.encode())
+            with file.open("rb") as handle:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+        return digest.hexdigest()
+
+    def open(self) -> dict:
+        """Map {parameter name: an open file that holds it}."""
+        named = {}
+        for file in self.files:
+            try:
+                handle = safe_open(file, framework="pt")
+            except SafetensorError as error:
+                raise UserError(f"{file} is damaged: {error}; copy or download it again") from None
+            named |= dict.fromkeys(handle.keys(), handle)
+        return named
+
+
+def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device) -> None:
+    """Give every parameter of a sharded, empty model its values; adapters get their initial ones, drawn from `seed`.
+
+    files: WeightFiles. device: where buffers live. Raises UserError if the files do not hold what the model needs.
+    """
+    named = files.open()
+    with torch.no_grad():
+        for name, parameter in lm.named_parameters():
+            rows, first = own_rows(parameter)
+            part = slice(first, first + len(rows))
+            if is_adapter(name):
+                rows.copy_(initial_value(name, parameter.shape, seed)[part])
+                continue
+            stored = plain_name(name)
+            if stored not in named:
+                raise UserError(f"{files.path} holds no weight named {stored}, which {type(lm).__name__} needs")
+            whole = named[stored].get_slice(stored)
+            if whole.get_shape() != list(parameter.shape):
+                raise UserError(
+                    f"{files.path}: {stored} has shape {whole.get_shape()}, config.json asks for "
+                    f"{list(parameter.shape)}"
+                )
+            rows.copy_(whole[part])
+    # the only buffers of these models, computed from the config
+    lm.model.rotary_emb = type(lm.model.rotary_emb)(config=lm.config).to(device)
+    stray = [name for name, buffer in lm.named_buffers() if buffer.is_meta or "rotary_emb" not in name]
+    assert not stray, f"buffers that nothing fills: {stray}"
+
+
+def _download(path):
+    """The local copy of a hub id. Its files' locks make the ranks of a machine wait for the one that downloads."""
+    from huggingface_hub import snapshot_download
+
+    wanted, second_copies = ["*.safetensors", "*.json"], ["original/*", "consolidated*"]
+    try:
+        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=second_copies))
+    except OSError as error:
+        raise UserError(f"cannot download {path}: {' '.join(str(error).split())[:300]}") from None

@@ -6,31 +6,12 @@ makes every adapter an exact zero.
 
 import math
 import zlib
-from dataclasses import dataclass
 
 import torch
 
 from errors import UserError
 
 ADAPTER = "default"
-
-
-@dataclass
-class LoraConfig:
-    """Train low-rank adapters instead of all weights."""
-
-    rank: int = 0
-    """rank of the adapters; 0 trains all weights"""
-    alpha: float = 32.0
-    """their scale is alpha / rank"""
-    targets: list[str] | str = "all-linear"
-    """names of the linear layers that get one, e.g. [q_proj, v_proj]; all-linear: every one but the head"""
-
-
-def check_lora(cfg):
-    """Raises UserError for a rank that is none."""
-    if cfg.rank < 0:
-        raise UserError(f"config key lora.rank must be 0 (off) or more, not {cfg.rank}")
 
 
 def add_adapters(lm, cfg, frozen_dtype):

@@ -5,33 +5,22 @@ weights after `step` updates. Held-out values (`eval/…`) stand on the line of 
 of their own whose step is the number of steps. A value that is not finite is null: JSON has no NaN.
 """
 
-import importlib.util
 import json
 import math
 import resource
 import secrets
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from data.records import GAPS, write_text
 from errors import UserError
+from losses import PairLoss
+from model.parallel import Ranks
 from progress import cosmetic
-
-
-@dataclass
-class WatchConfig:
-    """Where metrics go besides <out>/metrics.jsonl and <out>/tensorboard, which are always written."""
-
-    wandb: str = ""
-    """Weights & Biases project (needs `pip install wandb`; WANDB_MODE=offline works); empty: off"""
-
-    def __post_init__(self):
-        if self.wandb and importlib.util.find_spec("wandb") is None:  # said before anything is loaded
-            raise UserError("watch.wandb is set, but the package is missing: pip install wandb, or leave the key empty")
+from settings import WatchConfig
 
 
 class Metrics:
@@ -45,7 +34,7 @@ class Metrics:
     only metrics.jsonl can stop a run; TensorBoard or Weights & Biases are dropped with one warning when they fail.
     """
 
-    def __init__(self, out, cfg, next_step, ranks, resolved_config):
+    def __init__(self, out: str | Path, cfg: WatchConfig, next_step: int, ranks: Ranks, resolved_config: dict):
         self.out, self.cfg, self.next_step, self.resolved_config = Path(out), cfg, next_step, resolved_config
         self.is_main = ranks.is_main
         self.file = self.board = self.wandb = None
@@ -59,7 +48,7 @@ class Metrics:
         if self.cfg.wandb:
             self.wandb = _wandb_run(self.out, self.cfg.wandb, self.resolved_config)
 
-    def log(self, step, **values):
+    def log(self, step: int, **values: float) -> None:
         """Write one line. values: numbers; `**{"small/loss": 0.6}` for nested names."""
         if not self.is_main:
             return
@@ -79,7 +68,7 @@ class Metrics:
                 wandb.log(values, step=step)
                 self.wandb = wandb
 
-    def close(self):
+    def close(self) -> None:
         """Close every sink. The lines are on disk already, so a failure is one warning."""
         with cosmetic("last line of metrics.jsonl"):
             if self.file is not None:
@@ -92,16 +81,6 @@ class Metrics:
                 self.wandb.finish()
 
 
-def finish_metrics(metrics, out):
-    """Close the sinks of a run whose model is exported, and draw <out>/plots.png; what fails is told, not raised."""
-    from model.plots import plot_run
-
-    metrics.close()
-    with cosmetic("plots.png"):
-        if metrics.is_main:
-            plot_run(Path(out) / "metrics.jsonl", Path(out) / "plots.png")
-
-
 def _cut_back(path, next_step):
     """Drop the lines of `next_step` and later, and one that a kill left unfinished. Returns the path."""
     lines = path.read_text().splitlines(keepends=True) if path.exists() else []
@@ -111,7 +90,7 @@ def _cut_back(path, next_step):
 
 
 def _wandb_run(out, project, config):
-    """Begin a Weights & Biases run, or go on with the one whose id is in <out>/wandb.id."""
+    """Begin a Weights & Biases run, or resume the one whose id is in <out>/wandb.id."""
     import wandb
 
     id_file = out / "wandb.id"
@@ -129,17 +108,18 @@ class Speed:
     peak_flops: what one device can do in bfloat16, FLOP/s, or None where that is unknown.
     """
 
-    def __init__(self, ranks, peak_flops=None):
+    def __init__(self, ranks: Ranks, peak_flops: float | None = None):
         self.ranks, self.peak_flops = ranks, peak_flops
         self.on_cuda = ranks.device.type == "cuda"
 
-    def start(self):
+    def start(self) -> None:
+        """Start the clock of a step, and on CUDA its peak of memory."""
         if self.on_cuda:
             torch.cuda.reset_peak_memory_stats(self.ranks.device)
         self.began = time.perf_counter()
 
-    def read(self, tokens, flops):
-        """tokens, flops: of the step, over all ranks. Every rank calls it. Returns a dict for `Metrics.log`.
+    def read(self, tokens: int, flops: float) -> dict[str, float]:
+        """Measure the step since `start`. tokens, flops: of the step, over all ranks. Every rank calls it.
 
         memory_gib is the peak over ranks, on CUDA of this step's tensors (reserved_gib: with the allocator's spare
         blocks), on CPU of the process since it began, which cannot be reset. The clock is read after the memory of
@@ -159,8 +139,8 @@ class Speed:
             out["reserved_gib"] = reserved / 2**30
         return out
 
-    def _memory(self):
-        """(peak in use, peak reserved) of this rank, bytes."""
+    def _memory(self) -> tuple[int, int]:
+        """Return (peak in use, peak reserved) of this rank, bytes."""
         if self.on_cuda:
             device = self.ranks.device
             return torch.cuda.max_memory_allocated(device), torch.cuda.max_memory_reserved(device)
@@ -168,43 +148,38 @@ class Speed:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit, 0
 
 
-def shown(fast):
-    """What a progress line says of `Speed.read`'s values."""
-    words = {"tok/s": f"{fast['tokens_per_second']:,.0f}"}
-    return words | ({"MFU": f"{fast['mfu']:.0%}"} if "mfu" in fast else {})
-
-
 class GapStats:
     """Per gap: pairs, loss, margin, accuracy, chosen and rejected log-prob and reward, β. Stays on the device."""
 
     NAMES = (
-        "pairs",
-        "loss",
-        "margin",
-        "accuracy",
-        "chosen_logp",
-        "rejected_logp",
-        "chosen_reward",
-        "rejected_reward",
+        "pairs", "loss", "margin", "accuracy", "chosen_logp", "rejected_logp", "chosen_reward", "rejected_reward",
         "beta",
-    )
+    )  # fmt: skip
 
-    def __init__(self, device):
+    def __init__(self, device: torch.device):
         self.sums = torch.zeros(len(GAPS), len(self.NAMES), dtype=torch.float64, device=device)
 
-    def add(self, pairs, gap, chosen_logps, rejected_logps):
-        """pairs: a losses.PairLoss over P pairs. gap: int64 [P]. The log-probs: float32 [P], summed, detached."""
+    def add(
+        self, pairs: PairLoss, gap: torch.Tensor, logps: torch.Tensor, chosen: torch.Tensor, rejected: torch.Tensor
+    ):
+        """Add P pairs over R responses. gap, chosen, rejected: int64 [P]. logps: float32 [R], summed, nats."""
+        logps = logps.detach()
         columns = (
-            torch.ones_like(pairs.margin), pairs.loss.detach(), pairs.margin, (pairs.margin > 0).float(), chosen_logps,
-            rejected_logps, pairs.chosen_reward, pairs.rejected_reward, pairs.beta,
+            torch.ones_like(pairs.margin), pairs.loss.detach(), pairs.margin, (pairs.margin > 0).float(), logps[chosen],
+            logps[rejected], pairs.chosen_reward, pairs.rejected_reward, pairs.beta,
         )  # fmt: skip
         self.sums.index_add_(0, gap, torch.stack(columns, dim=1).double())
 
-    def read(self, ranks):
-        """{"small/pairs": count, "small/loss": mean over pairs, …} over all ranks; a gap without pairs is left out."""
-        out = {}
-        for name, row in zip(GAPS, ranks.sum(self.sums.clone()).tolist(), strict=True):
-            if row[0]:
-                out[f"{name}/pairs"] = int(row[0])
-                out |= {f"{name}/{k}": v / row[0] for k, v in zip(self.NAMES[1:], row[1:], strict=True)}
+    @classmethod
+    def means(cls, sums: list[float]) -> dict[str, float]:
+        """Turn the sums of all ranks, flattened, into {"small/pairs": count, "small/loss": mean over pairs, …}.
+
+        A gap without pairs is left out.
+        """
+        out, width = {}, len(cls.NAMES)
+        for i, gap in enumerate(GAPS):
+            count, *rest = sums[i * width : (i + 1) * width]
+            if count:
+                out[f"{gap}/pairs"] = int(count)
+                out |= {f"{gap}/{name}": value / count for name, value in zip(cls.NAMES[1:], rest, strict=True)}
         return out

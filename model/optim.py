@@ -2,47 +2,17 @@
 
 import importlib.util
 import math
-from dataclasses import dataclass
-from typing import Literal
 
 import torch
+from torch import nn
 from torch.distributed.tensor import DTensor
 
 from errors import UserError
+from settings import OptimConfig
 
 
-@dataclass
-class OptimConfig:
-    """AdamW with linear warm-up, then cosine to zero."""
-
-    lr: float
-    """peak learning rate (Table 8: 1e-5 for SFT, 5e-7 for the preference stage)"""
-    warmup: float = 0.1
-    """share of the steps with linear warm-up"""
-    betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's moments"""
-    eps: float = 1e-8
-    """AdamW's epsilon"""
-    weight_decay: float = 0.0
-    """decoupled weight decay, of matrices only"""
-    max_grad_norm: float = 1.0
-    """gradients are scaled down to this global norm; .inf leaves them as they are"""
-    state: Literal["float32", "8bit"] = "float32"
-    """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
-
-
-def check_optim(cfg):
-    """Raises UserError for settings that would spoil the weights, or train nothing."""
-    if not (math.isfinite(cfg.lr) and cfg.lr > 0):
-        raise UserError(f"config key optim.lr must be a finite number above 0, not {cfg.lr}")
-    if not cfg.max_grad_norm > 0:
-        raise UserError(f"config key optim.max_grad_norm must be above 0 (.inf: no clipping), not {cfg.max_grad_norm}")
-    if not 0 <= cfg.warmup <= 1:
-        raise UserError(f"config key optim.warmup is a share of the steps, from 0 to 1, not {cfg.warmup}")
-
-
-def make_optimizer(cfg, model):
-    """AdamW over the trainable parameters. Raises UserError if the package for `cfg.state` is missing."""
+def make_optimizer(cfg: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
+    """Make AdamW over the trainable parameters. Raises UserError if the package for `cfg.state` is missing."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": cfg.weight_decay},
@@ -50,16 +20,16 @@ def make_optimizer(cfg, model):
     ]
     groups = [group for group in groups if group["params"]]
     if cfg.state == "float32":
-        return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps, fused=True)
+        return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
     if importlib.util.find_spec("torchao") is None:
         raise UserError("optim.state: 8bit needs the torchao package (pip install torchao)")
     from torchao.optim import AdamW8bit
 
-    return AdamW8bit(groups, lr=cfg.lr, betas=cfg.betas, eps=cfg.eps)
+    return AdamW8bit(groups, lr=cfg.lr, betas=cfg.betas)
 
 
-def lr_at(cfg, step, num_steps):
-    """Learning rate of step 0 … num_steps − 1. Step 0 is already above zero, the step after the last would be zero."""
+def lr_at(cfg: OptimConfig, step: int, num_steps: int) -> float:
+    """Return the rate of steps 0 … num_steps − 1. The first is above zero, the one after the last would be 0."""
     warmup_steps = math.ceil(cfg.warmup * num_steps)
     if step < warmup_steps:
         return cfg.lr * (step + 1) / warmup_steps
@@ -67,17 +37,21 @@ def lr_at(cfg, step, num_steps):
     return cfg.lr * 0.5 * (1 + math.cos(math.pi * done))
 
 
-def apply_step(cfg, model, optimizer, lr, loss, step):
-    """Clip, check, step, clear. loss: float, the step's global loss. Returns the gradient norm before clipping.
+def apply_step(
+    cfg: OptimConfig, model: nn.Module, optimizer: torch.optim.Optimizer, lr: float, step: int, sums: torch.Tensor
+) -> tuple[list[float], float]:
+    """Clip, check, step, clear. Returns (`sums` as floats, the gradient norm before clipping).
 
-    Raises UserError, before any weight changes, if the loss or the norm is not finite.
+    sums: [K] on the device, already summed over ranks, the step's loss first; they are read together with the norm,
+    so a step waits for the GPU once. Raises UserError, before any weight changes, if loss or norm is not finite.
     """
     norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.max_grad_norm)
-    norm = (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()
-    if not (math.isfinite(loss) and math.isfinite(norm)):
+    norm = norm.full_tensor() if isinstance(norm, DTensor) else norm
+    *values, norm = torch.cat([sums, norm.to(sums)[None]]).tolist()
+    if not (math.isfinite(values[0]) and math.isfinite(norm)):
         raise UserError(
-            f"step {step}: loss {loss}, gradient norm {norm}; stopped before the update, the last checkpoint is sound "
-            f"(a lower optim.lr or a look at this step's data may help)"
+            f"step {step}: loss {values[0]}, gradient norm {norm}; stopped before the update, the last checkpoint is "
+            f"sound (a lower optim.lr or a look at this step's data may help)"
         )
     for group in optimizer.param_groups:
         if isinstance(group["lr"], torch.Tensor):  # torchao's: a number would be compiled in
@@ -86,4 +60,4 @@ def apply_step(cfg, model, optimizer, lr, loss, step):
             group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return norm
+    return values, norm

@@ -3,41 +3,39 @@
 Parameters are sharded with FSDP2 (`fully_shard`): one unit a decoder layer, one for the embedding, one for the final
 norm and the head. Each unit computes in `compute_dtype` from float32 shards and reduces its gradients in float32, as a
 plain sum: the losses are divided by global counts, so the sharding must not divide again.
+
+Activation checkpointing wraps a layer's `forward`, inside FSDP's hooks (whose gathered weights serve both passes) and
+inside torch.compile (which then sees, and honours, the choice of what to keep).
 """
 
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Literal
+from functools import partial, wraps
+from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import nn
 from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from errors import UserError
-from model.recompute import checkpointed
+from settings import ParallelConfig
 
 PATIENCE = timedelta(minutes=10)  # how long a rank waits for the others before it gives up
 
-
-@dataclass
-class ParallelConfig:
-    """How the model is spread over the ranks, and what it saves memory with."""
-
-    replicate: int = 1
-    """HSDP: so many copies of the model, each sharded over count/replicate ranks (one copy a node keeps the gathering
-    of weights inside the node). 1 shards over all ranks"""
-    prefetch: int = 1
-    """layers whose weights are gathered ahead of the one that computes"""
-    activation_checkpointing: Literal["none", "selective", "full"] = "none"
-    """full recomputes each layer in the backward pass; selective keeps attention's and every second matrix product's
-    output and recomputes the rest"""
-    compile: bool = False
-    """torch.compile each decoder layer (needs a C++ compiler on CPU, Triton on CUDA)"""
-    offload: bool = False
-    """keep parameters, gradients and optimizer state in CPU memory; AdamW then runs there, on as many threads as
-    OMP_NUM_THREADS says, which torchrun sets to 1 (CUDA)"""
+PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
+ATTENTION = (  # by name: the flash-attn package registers its own when it is imported
+    "_scaled_dot_product_flash_attention",
+    "_scaled_dot_product_efficient_attention",
+    "_scaled_dot_product_cudnn_attention",
+    "_flash_attn_varlen_forward",
+    "_flash_attn_forward",
+    "_varlen_attn",
+    "flash_attn_3.fwd",
+)
 
 
 class Ranks:
@@ -62,21 +60,21 @@ class Ranks:
     def is_main(self):
         return self.rank == 0
 
-    def sum(self, tensor):
-        """The sum over ranks of a tensor on this rank's device, in place."""
+    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+        """Sum a tensor over ranks, in place: on the GPU through NCCL, on the CPU through gloo. Returns it."""
         if self.count > 1:
             dist.all_reduce(tensor)
         return tensor
 
-    def broadcast(self, value):
-        """Rank 0's Python value on every rank."""
+    def broadcast(self, value: Any) -> Any:
+        """Return rank 0's Python value on every rank."""
         box = [value]
         if self.count > 1:
             dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    def gather(self, value):
-        """List of every rank's Python value, on every rank."""
+    def gather(self, value: Any) -> list:
+        """List every rank's Python value, on every rank."""
         values = [value] * self.count
         if self.count > 1:
             dist.all_gather_object(values, value)
@@ -98,7 +96,7 @@ def _join(**kwargs):
         dist.init_process_group(backend, timeout=PATIENCE, **kwargs)
 
 
-def shard(model, cfg, ranks, compute_dtype):
+def shard(model: nn.Module, cfg: ParallelConfig, ranks: Ranks, compute_dtype: torch.dtype) -> nn.Module:
     """Spread a model.logprobs.LogProbModel, still on the meta device, over the ranks. Returns it, without values.
 
     Alone in float32, and not offloaded, it stays a plain module. Raises UserError if the ranks cannot be divided as
@@ -142,16 +140,43 @@ def _fully_shard(model, cfg, ranks, compute_dtype, tied):
         fully_shard([lm.model.norm, lm.lm_head], **options, reshard_after_forward=False)
     fully_shard(model, **options, reshard_after_forward=False)  # with tied weights, the unit of all three
     for i, layer in enumerate(layers):
-        layer.set_modules_to_forward_prefetch(list(layers[i + 1 : i + 1 + cfg.prefetch]))
-        layer.set_modules_to_backward_prefetch(list(reversed(layers[max(0, i - cfg.prefetch) : i])))
+        layer.set_modules_to_forward_prefetch(list(layers[i + 1 : i + 2]))
+        layer.set_modules_to_backward_prefetch(list(layers[max(0, i - 1) : i]))
     for module in model.modules():
         if isinstance(module, FSDPModule) and ranks.count > 1:  # alone, FSDP2 divides by nothing
             module.set_gradient_divide_factor(1.0)
             module.set_force_sum_reduction_for_comms(True)  # a plain sum: gloo knows no other
 
 
-def own_rows(parameter):
-    """(local tensor, first row): the part of a parameter that lies on this rank, rows first:first+len(local)."""
+def checkpointed(forward: Callable, mode: str) -> Callable:
+    """Wrap the `forward` of a decoder layer for mode "none", "selective" or "full"."""
+    if mode == "none":
+        return forward
+    contexts = {"context_fn": _selective_contexts} if mode == "selective" else {}
+
+    @wraps(forward)
+    def wrapped(*args, **kwargs):
+        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **contexts, **kwargs)
+
+    return wrapped
+
+
+def _selective_contexts():
+    return create_selective_checkpoint_contexts(partial(_policy, seen={False: 0, True: 0}))
+
+
+def _policy(ctx, op, *args, seen, **kwargs):
+    """Keep attention, whose recomputation costs most, and every second matrix product."""
+    if op in PRODUCTS:
+        seen[ctx.is_recompute] += 1
+        return CheckpointPolicy.MUST_SAVE if seen[ctx.is_recompute] % 2 else CheckpointPolicy.PREFER_RECOMPUTE
+    if any(name in str(op) for name in ATTENTION):
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
+
+
+def own_rows(parameter: nn.Parameter) -> tuple[torch.Tensor, int]:
+    """Return (local tensor, first row): the part of a parameter on this rank, rows first:first+len(local)."""
     if not isinstance(parameter, DTensor):
         return parameter.data, 0
     rows = -(-parameter.shape[0] // parameter.device_mesh.size(-1))  # FSDP2 shards the first dimension, in such pieces
@@ -159,8 +184,8 @@ def own_rows(parameter):
     return local, min(parameter.device_mesh.get_local_rank(-1) * rows, parameter.shape[0])
 
 
-def reshard(model):
-    """After forward passes without a backward one: free the head's gathered weights.
+def reshard(model: nn.Module) -> None:
+    """Free the head's gathered weights, after forward passes without a backward one.
 
     They are kept for a backward pass otherwise, and an optimizer or a checkpoint made meanwhile would take hold of the
     gathered copies instead of the shards.

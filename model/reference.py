@@ -1,44 +1,61 @@
 """Reference log-probs (log π_ref in Eq. 1): computed once per unique response, kept on disk, re-used by every run.
 
 The reference is the model before any step of this stage. Its values are made by the policy's own forward pass, in the
-micro-batches of the first epoch's plan: the same kernels, dtype and shapes, so the first loss of a run is ln 2 to the
-last bit of the margin's rounding.
+micro-batches of the first epoch's plan: the same kernels, dtype and shapes, so before the first update policy and
+reference are equal to the last bit.
 
-On disk: <folder>/<key>/rank-<n>.jsonl with lines [sequence hash, log-prob]. The key is made from the
-weights' content, the compute dtype and the attention backend; the sequence hash from the token ids (which the chat
+On disk: <folder>/<key>/rank-<n>.jsonl with lines [sequence hash, log-prob]. The key is made from the content of the
+weights, the compute dtype, the kernels and the code that computes; the sequence hash from the token ids (which the chat
 template went into) and the prompt length. So a changed weight file, template or token is a miss, and a β sweep is not.
 """
 
 import hashlib
+import inspect
 import json
+import sys
 from pathlib import Path
 
 import torch
+import transformers
 
+from data import packing
 from data.packing import pack
-from model.logprobs import response_sums
-from model.parallel import reshard
+from data.render import Sequence
+from model import attention, load, logprobs, parallel
+from model.logprobs import LogProbModel, response_sums
+from model.parallel import Ranks, reshard
 from progress import Progress
 
 
-def cache_key(weights, compute_dtype, backend):
-    """weights: model.stream.WeightFiles.digest(). Returns a short hex string, the name of the cache folder."""
-    text = f"{weights} {compute_dtype} {backend} logps-v1"
-    return hashlib.sha256(text.encode()).hexdigest()[:20]
+def cache_key(weights: str, compute_dtype: torch.dtype, backend: str) -> str:
+    """Name the cache folder of a model: a short hex string. weights: model.load.WeightFiles.digest().
+
+    It changes with everything that the values depend on besides the tokens: the weights, the dtype, the kernels
+    (backend, versions of torch and transformers), and the code that computes them.
+    """
+    parts = [weights, str(compute_dtype), backend, torch.__version__, transformers.__version__]
+    parts += [
+        inspect.getsource(module) for module in (packing, attention, load, logprobs, parallel, sys.modules[__name__])
+    ]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:20]
 
 
-def sequence_hash(sequence):
+def sequence_hash(sequence: Sequence) -> str:
+    """Hash what a response's log-prob depends on: all token ids (the chat template is in them), and where it begins."""
     digest = hashlib.blake2b(sequence.ids.tobytes(), digest_size=16)
     digest.update(str(sequence.prompt_len).encode())
     return digest.hexdigest()
 
 
-def reference_logps(model, sequences, micro_batches, folder, ranks):
-    """Summed response log-probs under `model`, float32 [R] on the CPU, R = len(sequences).
+def reference_logps(
+    model: LogProbModel, sequences: list[Sequence], micro_batches: list[list[int]], folder: Path, ranks: Ranks
+) -> torch.Tensor:
+    """Compute, or read, the summed response log-probs under `model`: float32 [R] on the CPU, R = len(sequences).
 
     model: a LogProbModel that has not been trained. micro_batches: this rank's lists of sequence indices, as many as on
     every other rank; together they cover all sequences. folder: the cache folder of this model.
     """
+    # what is known already; a micro-batch is run again if a rank misses one of its values
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     hashes = [sequence_hash(s) for s in sequences]
@@ -46,6 +63,7 @@ def reference_logps(model, sequences, micro_batches, folder, ranks):
     ranks.barrier()  # nobody appends while another rank still reads, or ranks would disagree about what is missing
     done = ranks.gather([all(hashes[i] in known for i in micro) for micro in micro_batches])
     todo = [n for n, on_rank in enumerate(zip(*done, strict=True)) if not all(on_rank)]
+    # every value is on disk as soon as it is known: a pass that is killed loses one micro-batch
     path = folder / f"rank-{ranks.rank}.jsonl"
     torn = path.exists() and not path.read_bytes().endswith(b"\n")
     new = {}
@@ -67,8 +85,8 @@ def reference_logps(model, sequences, micro_batches, folder, ranks):
     return torch.tensor([known[h] for h in hashes], dtype=torch.float32)
 
 
-def read_cache(folder):
-    """{sequence hash: log-prob}; a line torn by a kill is left out. The first value of a hash counts."""
+def read_cache(folder: Path) -> dict[str, float]:
+    """Read {sequence hash: log-prob}; a line torn by a kill is left out. The first value of a hash counts."""
     known = {}
     for path in sorted(folder.glob("rank-*.jsonl"), key=lambda path: int(path.stem[5:])):
         for line in path.read_text().splitlines():

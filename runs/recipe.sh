@@ -106,8 +106,8 @@ train() {
     step "$script: $config $*"
     case $mode in
         run) gpus_are_free; torchrun --nproc_per_node "$gpus" "$script" --config "$paper/$config.yaml" "$@" ;;
-        plan) python "$script" --config "$paper/$config.yaml" --plan "$@" plan_for.gpus="$gpus" \
-            plan_for.examples="$size" model.path="$student" | tee -a "$hours" ;;
+        plan) python "$script" --config "$paper/$config.yaml" "$@" model.path="$student" \
+            --plan gpus="$gpus" examples="$size" | tee -a "$hours" ;;
         smoke)
             "${launch[@]}" "$root/$script" --config "$paper/$config.yaml" --config "$root/configs/smoke/train.yaml" "$@"
             launch=(python) ;;

@@ -52,8 +52,11 @@ def known_keys():
     def walk(schema, prefix):
         for name, kind in typing.get_type_hints(schema).items():
             keys.update([prefix + name, name])  # prose may leave the section out
+            options = [option for option in typing.get_args(kind) if dataclasses.is_dataclass(option)]
             if dataclasses.is_dataclass(kind):
                 walk(kind, f"{prefix}{name}.")
+            elif options and type(None) in typing.get_args(kind):  # the words behind --plan
+                walk(options[0], "")
             elif typing.get_origin(kind) is dict:
                 keys.add(f"{name}.*")
                 if dataclasses.is_dataclass(inner := typing.get_args(kind)[1]):

@@ -122,6 +122,6 @@ def test_a_triad_has_three_unique_responses(tmp_path):
     config = DataConfig(str(tmp_path / "p.jsonl"))
     grouped = load_pairs(config, Renderer(make_tokenizer("llama")), True)
     assert [(u.items, len(u.seqs)) for u in grouped.units] == [(1, 2), (3, 3), (3, 3)]
-    assert [[p.gap for p in u.payload] for u in grouped.units] == [[2], [0, 1, 2], [0, 1, 2]]
+    assert [[p.gap for p in u.pairs] for u in grouped.units] == [[2], [0, 1, 2], [0, 1, 2]]
     alone = load_pairs(config, Renderer(make_tokenizer("llama")), False)
     assert [u.items for u in alone.units] == [1] * 7 and len(alone.sequences) == len(grouped.sequences) == 8

@@ -179,7 +179,7 @@ def load(folder):
 @pytest.mark.parametrize("tie", [False, True])
 def test_the_export_comes_in_files_that_transformers_opens(tmp_path, tie):
     model, tokenizer = load(make_model(tmp_path / "from", "qwen2", tie=tie))
-    export(config(tmp_path), model, tokenizer, Ranks(), shard_bytes=50_000)
+    export(config(tmp_path), model, tokenizer, Ranks(), {}, shard_bytes=50_000)
     index = json.loads((tmp_path / "model" / "model.safetensors.index.json").read_text())
     files = sorted((tmp_path / "model").glob("*.safetensors"))
     assert len(files) > 2 and files[0].name == f"model-00001-of-{len(files):05d}.safetensors"
@@ -198,7 +198,7 @@ def test_a_full_disk_during_the_export_leaves_the_checkpoints(tmp_path):
     model, tokenizer = load(make_model(tmp_path / "from"))
     (tmp_path / "checkpoints").mkdir()
     with files_up_to(20_000), pytest.raises(UserError, match=r"cannot write .*model-00001-of-.*File too large"):
-        export(config(tmp_path), model, tokenizer, Ranks(), shard_bytes=50_000)
+        export(config(tmp_path), model, tokenizer, Ranks(), {}, shard_bytes=50_000)
     assert not (tmp_path / "model").exists() and (tmp_path / "checkpoints").exists()
-    export(config(tmp_path), model, tokenizer, Ranks())
+    export(config(tmp_path), model, tokenizer, Ranks(), {})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["from", "model"]

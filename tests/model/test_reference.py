@@ -9,10 +9,9 @@ from safetensors.torch import load_file, save_file
 
 from data.dataset import DataConfig, load_pairs
 from data.render import Renderer, Sequence
-from model.load import ModelConfig, load_policy, load_tokenizer
+from model.load import ModelConfig, WeightFiles, load_policy, load_tokenizer
 from model.parallel import Ranks
 from model.reference import cache_key, reference_logps
-from model.stream import WeightFiles
 from pocket.tiny import make_model
 
 

@@ -17,7 +17,7 @@ import torch
 import config
 import train_sft
 from data.records import write_jsonl
-from model.preempt import PREEMPTED
+from model.checkpoint import PREEMPTED
 from tests.support.scripts import (
     ROOT,
     assert_same_run,
@@ -27,9 +27,10 @@ from tests.support.scripts import (
     metrics,
     run,
     sft_words,
+    up_to_the_export,
     weights,
 )  # fmt: skip
-from tests.support.tiny import pair_rows, sft_rows
+from tests.support.tiny import pair_rows
 
 LONG = {"epochs": 8, "batch__size": 4, "optim__lr": 1e-3, "checkpoint__every_steps": 3}  # 40 steps
 SCRIPTS = pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
@@ -37,10 +38,13 @@ SCRIPTS = pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), 
 
 @pytest.fixture(scope="module")
 def undisturbed(tiny_qwen, files, tmp_path_factory):
-    """A whole run of train_sft.py with its last two checkpoints: after 39 steps and after 40."""
+    """A whole run of train_sft.py; beside it, in `stopped`, as it was before the export: after 39 and 40 steps."""
     out = tmp_path_factory.mktemp("undisturbed") / "sft"
-    run("train_sft.py", *sft_words(tiny_qwen, files, out, **LONG, checkpoint__keep_after_export="true"))
+    up_to_the_export("train_sft.py", sft_words(tiny_qwen, files, out, **LONG))
     assert checkpoints(out) == ["step-000039", "step-000040"]
+    shutil.copytree(out, out.parent / "stopped")
+    run("train_sft.py", *sft_words(tiny_qwen, files, out, **LONG))
+    assert not (out / "checkpoints").exists()
     return out
 
 
@@ -116,7 +120,7 @@ def test_two_ranks_are_stopped_then_one_of_them_killed(undisturbed, tiny_qwen, f
     subprocess.run(["kill", "-KILL", ranks[1]], check=True)
     said = stderr_of(process, within=60)
     assert process.returncode != 0
-    assert "[rank0]: Traceback" not in said and "run the same command again to go on" in said
+    assert "[rank0]: Traceback" not in said and "run the same command again to resume" in said
     assert not (out / "model").exists()
 
     run("train_sft.py", *words)
@@ -135,7 +139,7 @@ def test_sigterm_before_the_first_step_ends_at_once(tiny_qwen, files, tmp_path):
     began = time.monotonic()
     said = stderr_of(process)
     assert process.returncode == PREEMPTED and time.monotonic() - began < 10
-    assert said.strip().splitlines()[-1] == "stopped by SIGTERM; run the same command again to go on"
+    assert said.strip().splitlines()[-1] == "stopped by SIGTERM; run the same command again to resume"
     (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
     assert cache.read_text().count("]") > 0 and not (tmp_path / "o" / "metrics.jsonl").exists()
 
@@ -152,9 +156,8 @@ def small_disk(num_bytes):
 )
 def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files, tmp_path, num_bytes, target):
     out = tmp_path / "o"
-    shutil.copytree(undisturbed, out)
+    shutil.copytree(undisturbed.parent / "stopped", out)
     (out / "config.yaml").write_text((out / "config.yaml").read_text().replace(str(undisturbed), str(out)))
-    shutil.rmtree(out / "model")
     if target.startswith("checkpoints"):
         shutil.rmtree(out / target)
     before = checkpoints(out)
@@ -216,18 +219,6 @@ def test_a_changed_config_is_named(undisturbed, tiny_qwen, files, monkeypatch, c
     said = refused(words, monkeypatch, capsys)
     assert said.startswith("error: ") and said.count("\n") == 1
     assert "another configuration (batch.size: 4 there, 8 now; seed: 0 there, 1 now)" in said
-
-
-@SCRIPTS
-def test_a_run_does_not_go_on_from_other_data(tiny_qwen, files, tmp_path, script, words):
-    data = tmp_path / "data.jsonl"
-    write_jsonl(data, (sft_rows if words is sft_words else pair_rows)(20))
-    words = words(tiny_qwen, files, tmp_path / "o", checkpoint__every_steps=1, checkpoint__keep_after_export="true")
-    words.append(f"data.file={data}")
-    run(script, *words)
-    shutil.rmtree(tmp_path / "o" / "model")  # as if killed before the export
-    data.write_text("".join(data.read_text().splitlines(keepends=True)[:-1]))
-    assert "the content of data.file has changed" in fails(script, *words)
 
 
 @pytest.mark.parametrize("lr", ["nan", "inf", "0", "-1e-5"])

@@ -8,7 +8,16 @@ from safetensors.torch import load_file
 
 from data.records import write_jsonl
 from pocket.tiny import make_model
-from tests.support.scripts import assert_same_run, cogpo_words, fails, metrics, run, sft_words, weights
+from tests.support.scripts import (
+    assert_same_run,
+    cogpo_words,
+    fails,
+    metrics,
+    run,
+    sft_words,
+    up_to_the_export,
+    weights,
+)
 from tests.support.tiny import pair_rows
 
 
@@ -40,8 +49,8 @@ def test_four_uneven_ranks_in_two_replicas_equal_one(one_rank, tiny_qwen, uneven
         assert a.get("eval/loss") == pytest.approx(b.get("eval/loss"), abs=1e-5)
 
 
-def test_three_ranks_with_prefetch_and_recomputation_equal_one(one_rank, tiny_qwen, uneven, tmp_path):
-    extra = {"parallel__prefetch": 2, "parallel__activation_checkpointing": "full"}
+def test_three_ranks_with_recomputation_equal_one(one_rank, tiny_qwen, uneven, tmp_path):
+    extra = {"parallel__activation_checkpointing": "full"}
     run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "o", **extra), ranks=3)
     assert_same_run(one_rank, tmp_path / "o")
 
@@ -101,7 +110,7 @@ def test_nll_term_is_the_mean_log_prob_of_chosen_responses(tiny_qwen, uneven, tm
     examples = load_pairs(DataConfig(str(uneven / "pairs.jsonl")), Renderer(load_tokenizer(tiny_qwen)), True)
     lm = AutoModelForCausalLM.from_pretrained(tiny_qwen)
     nll = []
-    for pair in (pair for unit in examples.units for pair in unit.payload):
+    for pair in (pair for unit in examples.units for pair in unit.pairs):
         sequence = examples.sequences[pair.chosen]
         ids = torch.tensor(sequence.ids.tolist())[None]
         with torch.no_grad():
@@ -166,7 +175,7 @@ def test_offload_without_a_gpu_is_refused(tiny_qwen, uneven, tmp_path):
 
 COUNT_ROWS = """
 import sys
-import model.stream as stream
+import model.load as load
 from model.load import ModelConfig, load_policy, load_tokenizer
 from model.parallel import Ranks, own_rows
 
@@ -185,8 +194,8 @@ class Counted:
                 return rows
         return Slice()
 
-opened = stream.safe_open
-stream.safe_open = lambda *args, **kwargs: Counted(opened(*args, **kwargs))
+opened = load.safe_open
+load.safe_open = lambda *args, **kwargs: Counted(opened(*args, **kwargs))
 ranks = Ranks()
 model = load_policy(ModelConfig(sys.argv[1]), ranks, load_tokenizer(sys.argv[1]))
 held = sum(own_rows(p)[0].numel() for p in model.parameters())
@@ -245,7 +254,7 @@ def test_a_second_copy_of_the_weights_is_not_read(tmp_path):
     """Some repositories hold consolidated.safetensors beside the indexed files."""
     import json
 
-    from model.stream import WeightFiles
+    from model.load import WeightFiles
 
     folder = tmp_path / "m"
     make_model(folder)
@@ -270,10 +279,8 @@ def test_a_hub_id_on_two_ranks(tiny_qwen, uneven, tmp_path, monkeypatch):
 
 def test_adapters_do_not_go_on_over_other_weights(files, tmp_path):
     base = make_model(tmp_path / "base")
-    extra = {"lora__rank": 2, "epochs": 1, "checkpoint__keep_after_export": "true"}
-    line = sft_words(base, files, tmp_path / "o", **extra)
-    run("train_sft.py", *line)
-    shutil.rmtree(tmp_path / "o" / "model")  # as if killed before the export
+    line = sft_words(base, files, tmp_path / "o", lora__rank=2, epochs=1)
+    up_to_the_export("train_sft.py", line)
     shutil.rmtree(base)
     make_model(base, seed=1)
     assert "the content of model.path has changed" in fails("train_sft.py", *line)

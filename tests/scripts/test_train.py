@@ -187,7 +187,7 @@ def test_three_unique_responses_equal_six_separate(tiny_qwen, files):
     shared_grads = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()
 
-    pairs = [p for u in micro for p in examples.units[u].payload]
+    pairs = [p for u in micro for p in examples.units[u].pairs]
     six = [s for p in pairs for s in (p.chosen, p.rejected)]
     batch = pack([examples.sequences[s] for s in six])
     index = torch.arange(len(six))
@@ -251,7 +251,8 @@ def test_a_stale_reference_is_caught_before_any_step(tiny_qwen, files, tmp_path)
     (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
     lines = [json.loads(line) for line in cache.read_text().splitlines()]
     cache.write_text("".join(json.dumps([key, value - 5.0 * i]) + "\n" for i, (key, value) in enumerate(lines)))
-    assert "not ln 2" in fails("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b"))
+    said = fails("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b"))
+    assert "policy and reference log-probs differ by " in said and f"delete {tmp_path}/reference" in said
     assert not (tmp_path / "b" / "model").exists()
 
 

@@ -1,7 +1,9 @@
 """The training scripts run through their command lines on tiny models, and the comparison of what they leave."""
 
+import importlib
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from config import claim_output, load
 from tests.support.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,15 +28,36 @@ def command(script, *words, ranks=1):
     return [*launch, script, *map(str, words)]
 
 
-def run(script, *words, ranks=1, launched=False):
+def run(script, *words, ranks=1, launched=False, cwd=ROOT):
     """Run a script to its good end. launched: by a new interpreter and torchrun, not by forks that torchrun's variables
-    make ranks of."""
+    make ranks of. cwd: the tree whose code runs, then in a new interpreter."""
+    launched = launched or cwd != ROOT
     if ranks > 1 and not launched:
         return run_ranks(script, words, ranks)
     line = command(script, *words, ranks=ranks) if launched else [*python(), script, *map(str, words)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
+
+
+def inside(script, *words):
+    """Call a script's main in this process: as `run`, without the seconds that a new interpreter takes."""
+    module, handler = importlib.import_module(script.removesuffix(".py")), signal.getsignal(signal.SIGTERM)
+    try:
+        module.main(load(module.Config, [str(word) for word in words]))
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+
+
+def up_to_the_export(script, words):
+    """A run that did all its steps and left its checkpoints, but could not write its model: as if killed just then."""
+    cfg = load(importlib.import_module(script.removesuffix(".py")).Config, [str(word) for word in words])
+    claim_output(cfg, cfg.out)
+    partial = Path(cfg.out) / "model.partial"
+    partial.write_text("a file where the export's folder should be")
+    with pytest.raises(FileExistsError, match=r"model\.partial"):
+        inside(script, *words)
+    partial.unlink()
 
 
 def run_ranks(script, words, ranks):
@@ -84,10 +108,14 @@ def assert_same_run(out_a, out_b, atol=2e-5):
         torch.testing.assert_close(a[name], b[name], rtol=0, atol=atol, msg=name)
 
 
-def fails(script, *words):
-    line = [*python(), script, *map(str, words)]
-    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, timeout=120)
+def fails(script, *words, ranks=1, cwd=ROOT):
+    """The last line of stderr, the error in one line; of several ranks under torchrun all that they said."""
+    launched = ranks > 1 or cwd != ROOT
+    line = command(script, *words, ranks=ranks) if launched else [*python(), script, *map(str, words)]
+    done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
+    if ranks > 1:
+        return done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")

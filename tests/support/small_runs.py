@@ -15,8 +15,9 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor
 
 from errors import UserError
-from model.checkpoint import CheckpointConfig, Saver
+from model.checkpoint import Saver
 from model.parallel import Ranks
+from settings import CheckpointConfig
 
 FORKS = multiprocessing.get_context("forkserver")  # a process does not pay for these imports (optimizers need dynamo)
 FORKS.set_forkserver_preload(["torch._dynamo", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"])

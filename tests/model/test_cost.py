@@ -1,37 +1,41 @@
 """Predictions against what real (tiny) models take, and the sanity of what --plan says about real sizes."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
-from data.dataset import BatchConfig, DataConfig, Examples, Pair
+from data.dataset import Examples, Pair
 from data.packing import Unit, pack
 from data.render import Sequence
 from errors import UserError
 from model.attention import NAME
-from model.flops import forward_flops, peak_flops, shape_of, train_flops
-from model.load import ModelConfig
-from model.logprobs import LogProbModel
-from model.lora import LoraConfig, add_adapters
-from model.memory import GIB, Settings, _kept_bytes, predict_memory
-from model.optim import OptimConfig
-from model.parallel import ParallelConfig
-from model.plan import (
-    PlanConfig,
+from model.cost import (
+    GIB,
+    Settings,
     Work,
+    _kept_bytes,
     assume_examples,
-    format_plan,
+    forward_flops,
     longest_row,
     measure_work,
+    peak_flops,
     predict_hours,
+    predict_memory,
     settings_of,
+    shape_of,
     show_plan,
-    ways_to_fit,
+    train_flops,
+    ways_to_less,
 )
-from model.recompute import checkpointed
+from model.logprobs import LogProbModel
+from model.lora import add_adapters
+from model.parallel import checkpointed
+from settings import DataConfig, LoraConfig, ModelConfig, ParallelConfig, PlanConfig
+from tests.support.scripts import fails, run
+from train_cogpo import Config, PairBatchConfig
 
 VOCAB = 152064
 
@@ -65,7 +69,7 @@ def work(longest=16384, in_unit=3, steps=100):
     lengths = np.random.default_rng(0).integers(longest // 16, longest, 32 * steps * in_unit)
     return Work(
         lengths=lengths, supervised=int(lengths.sum() * 0.95), epochs=1, steps=steps, micro_batches=32 * steps,
-        longest_unit=longest * in_unit, longest_pair=longest * min(2, in_unit), largest_step=20 * longest * in_unit,
+        longest_unit=longest * in_unit, largest_step=20 * longest * in_unit,
         fill=0.9, idle=0.02, reference=in_unit > 1,
     )  # fmt: skip
 
@@ -154,40 +158,20 @@ def test_cogpo_of_7b_on_one_80_gb_gpu(qwen_7b):
     settings, capacity = Settings(gpus=1, checkpointing="full"), 80 * GIB
     memory = predict_memory(qwen_7b, settings, longest_row(settings, work()))
     assert memory.parts["weights"] + memory.parts["gradients"] + memory.parts["optimizer state"] > capacity
-    (first, offloaded), *others = ways_to_fit(qwen_7b, settings, work(), capacity)
-    assert first == "parallel.offload=true"
-    assert [text for text, _ in others] == ["plan_for.gpus=4", "lora.rank=16"]
+    offloaded = replace(settings, offload=True)
     memory = predict_memory(qwen_7b, offloaded, longest_row(offloaded, work()))
     assert memory.total < capacity and memory.parts["weights"] == 0 and memory.cpu == 16 * qwen_7b.params
 
 
-def test_the_first_change_is_the_gentlest(qwen_7b):
-    settings = Settings(gpus=8, checkpointing="none", replicate=4)
-    first = [ways_to_fit(qwen_7b, s, work(), 80 * GIB)[0][0] for s in (settings, replace(settings, replicate=1))]
-    assert first[0] == "parallel.activation_checkpointing=full parallel.replicate=1"
-    assert first[1] == "parallel.activation_checkpointing=full"
-    short = replace(settings, replicate=1, max_tokens=16384)
-    ways = [text for text, _ in ways_to_fit(qwen_7b, short, work(16384, in_unit=1), 80 * GIB)]
-    assert ways[0] == "parallel.activation_checkpointing=selective"
-
-
-def test_what_is_named_really_fits_and_less_does_not(qwen_7b):
-    small = work(4096)
-    for gpus, memory, rank in ((1, 24, 0), (1, 40, 0), (2, 80, 0), (1, 24, 16)):
-        settings = Settings(gpus=gpus, lora_rank=rank)
-        ways = ways_to_fit(qwen_7b, settings, small, memory * GIB)
-        assert predict_memory(qwen_7b, settings, longest_row(settings, small)).total > memory * GIB and ways
-        for text, changed in ways:
-            assert predict_memory(qwen_7b, changed, longest_row(changed, small)).total <= memory * GIB, text
-            keys = [word.split("=")[0] for word in text.split()]
-            assert len(set(keys)) == len(keys), f"says two things about one key: {text}"
-
-
-def test_lora_of_7b_fits_24_gb(qwen_7b):
-    settings = Settings(gpus=1, checkpointing="full", lora_rank=16, max_tokens=16384)
-    assert predict_memory(qwen_7b, settings, 16384).total > 24 * GIB
-    [(first, _), *_] = ways_to_fit(qwen_7b, settings, work(8192, in_unit=1), 24 * GIB)
-    assert first == "batch.max_tokens=8192"
+@pytest.mark.parametrize("settings", [Settings(gpus=1), Settings(gpus=8, replicate=4, lora_rank=8, offload=True)])
+def test_every_change_that_is_named_needs_less(qwen_7b, settings):
+    ways, now = (
+        ways_to_less(qwen_7b, settings, work(4096)),
+        predict_memory(qwen_7b, settings, longest_row(settings, work(4096))),
+    )
+    assert ways and max(ways.values()) < now.total / GIB
+    assert ("parallel.offload=true" in ways) == (not settings.offload)
+    assert ("parallel.replicate=1" in ways) == (settings.replicate > 1 and not settings.offload)
 
 
 def test_14b_fits_eight_gpus_at_16k(qwen_14b):
@@ -221,17 +205,10 @@ def test_hours(qwen_7b):
 # --- from a config and data
 
 
-@dataclass
-class Config:
-    model: ModelConfig
-    data: DataConfig = field(default_factory=lambda: DataConfig("absent.jsonl"))
-    plan_for: PlanConfig = field(default_factory=PlanConfig)
-    batch: BatchConfig = field(default_factory=lambda: BatchConfig(size=6, max_tokens=100))
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
-    parallel: ParallelConfig = field(default_factory=ParallelConfig)
-    lora: LoraConfig = field(default_factory=LoraConfig)
-    epochs: int = 2
-    seed: int = 0
+def config(model, **keys):
+    """A small CogPO configuration that is asked for its plan."""
+    keys = {"data": DataConfig("absent.jsonl"), "plan": PlanConfig(), "epochs": 2} | keys
+    return Config("out", ModelConfig(model), batch=PairBatchConfig(size=6, max_tokens=100), **keys)
 
 
 def triads(n):
@@ -242,44 +219,48 @@ def triads(n):
 
 
 def test_work_is_that_of_the_plan(tiny_qwen):
-    cfg, examples = Config(ModelConfig(tiny_qwen)), triads(10)
-    found = measure_work(cfg, examples, shape_of(AutoConfig.from_pretrained(tiny_qwen)), settings_of(cfg), True)
+    cfg, examples = config(tiny_qwen), triads(10)
+    found = measure_work(cfg, examples, shape_of(AutoConfig.from_pretrained(tiny_qwen)), 8, True)
     assert sorted(found.lengths) == list(range(10, 40)) and found.supervised == sum(range(6, 36))
     assert (found.steps, found.epochs, found.micro_batches) == (10, 2, 10)  # two triads a step, fewer than GPUs
-    assert (found.longest_unit, found.longest_pair) == (37 + 38 + 39, 38 + 39)
+    assert found.longest_unit == 37 + 38 + 39
     assert 0.7 < found.idle < 0.9, "eight GPUs, two of them with work"
 
 
 def test_plan_as_it_is_printed(tiny_qwen):
-    cfg, config = Config(ModelConfig(tiny_qwen)), AutoConfig.from_pretrained(tiny_qwen)
-    text = show_plan(cfg, config, triads(10), reference=True)
+    cfg, hf_config = config(tiny_qwen), AutoConfig.from_pretrained(tiny_qwen)
+    text = show_plan(cfg, hf_config, triads(10), reference=True)
     assert "of 80: fits" in text and "rows of up to 114 tokens" in text and "for the reference" in text
-    text = show_plan(replace(cfg, plan_for=PlanConfig(gpus=1, memory_gb=1.0)), config, triads(10))
-    assert "does not fit" in text and "short of a lower data.max_length" in text and "reference" not in text
-
-
-def test_plan_names_the_change(qwen_7b):
-    text = format_plan(qwen_7b, Settings(gpus=8), work(), PlanConfig(), peak_flops("A800"))
-    assert "does not fit\nfirst change that makes it fit: parallel.activation_checkpointing=full (" in text
+    assert "together with one change" not in text
+    text = show_plan(replace(cfg, plan=PlanConfig(gpus=1, memory_gb=1.0)), hf_config, triads(10))
+    assert "does not fit\ntogether with one change: parallel.activation_checkpointing=full " in text
+    assert "GiB" in text and "reference" not in text
 
 
 def test_errors_say_what_to_set(tiny_qwen):
-    cfg, config = Config(ModelConfig(tiny_qwen)), AutoConfig.from_pretrained(tiny_qwen)
-    with pytest.raises(UserError, match=r"plan_for.gpu='TPU'"):
-        show_plan(replace(cfg, plan_for=PlanConfig(gpu="TPU")), config, triads(2))
-    with pytest.raises(UserError, match=r"replicate=3 does not divide plan_for.gpus=8"):
-        show_plan(replace(cfg, parallel=ParallelConfig(replicate=3)), config, triads(2))
+    cfg, hf_config = config(tiny_qwen), AutoConfig.from_pretrained(tiny_qwen)
+    with pytest.raises(UserError, match=r"--plan gpu='TPU'"):
+        show_plan(replace(cfg, plan=PlanConfig(gpu="TPU")), hf_config, triads(2))
+    with pytest.raises(UserError, match=r"replicate=3 does not divide --plan gpus=8"):
+        settings_of(replace(cfg, parallel=ParallelConfig(replicate=3)))
 
 
 def test_assumed_lengths(tiny_qwen):
-    config, data = AutoConfig.from_pretrained(tiny_qwen), DataConfig("absent.jsonl", max_length=9000)
-    cfg = Config(ModelConfig(tiny_qwen), data=data, plan_for=PlanConfig(examples=2000))
-    single, triads = assume_examples(cfg), assume_examples(cfg, triads=True)
+    plan = PlanConfig(examples=2000)
+    single, triads = assume_examples(plan, 9000), assume_examples(plan, 9000, triads=True)
     assert len(single.units) + single.dropped == len(triads.units) + triads.dropped == 2000
     assert 0 < single.dropped < 400 and max(single.lengths) <= 9000
     assert 3500 < np.median(single.lengths) < 4200  # the longest are missing
-    assert {len(u.seqs) for u in triads.units} == {3} and triads.units[1].payload[0].chosen == 3
-    text = show_plan(cfg, config, triads, reference=True)
+    assert {len(u.seqs) for u in triads.units} == {3} and triads.units[1].pairs[0].chosen == 3
+    text = show_plan(config(tiny_qwen, plan=plan), AutoConfig.from_pretrained(tiny_qwen), None, triads=True)
     assert "disk: 0 GB" in text and "assumed: 2000 examples, lengths with a median of 4000 tokens" in text
-    short = replace(cfg, plan_for=PlanConfig(examples=2000, tokens=400))
-    assert sum(assume_examples(short).lengths) * 6 < sum(single.lengths)
+    assert sum(assume_examples(PlanConfig(examples=2000, tokens=400), 9000).lengths) * 6 < sum(single.lengths)
+
+
+def test_plan_from_the_command_line(tiny_qwen, tmp_path):
+    """The words behind --plan are its own; they come before or after keys of the run, which nothing is written for."""
+    words = ["--plan", "gpus=2", "gpu=a800", f"model.path={tiny_qwen}", "examples=50", "memory_gb=40"]
+    done = run("train_sft.py", f"out={tmp_path}/o", f"data.file={tmp_path}/none.jsonl", *words)
+    assert "memory of each of 2 x a800" in done.stdout and "GiB of 40: fits" in done.stdout
+    assert "assumed: 50 examples" in done.stdout and not (tmp_path / "o").exists()
+    assert "unknown config key gpus" in fails("train_sft.py", f"out={tmp_path}/o", "gpus=2")

@@ -1,0 +1,417 @@
+"""What a run costs: floating-point operations, memory of a GPU, hours; all from shapes, before a weight is touched.
+
+Operations. Counted are the matrix products, two operations a multiply-add: every linear layer for every token, the
+head for the supervised tokens alone (the others get no logits), and attention per sequence, of whose n × n scores the
+causal half is computed. The backward pass is twice the forward one. What activation checkpointing, chunked log-probs
+or flash attention compute again is work but not progress, and is not counted; nor are norms, activations, rotations.
+
+Memory of one GPU at the peak of a training step follows what model/parallel.py and model/logprobs.py do. In bytes, with
+
+    P parameters  S = GPUs / parallel.replicate shards  T tokens of the longest row  e bytes of the compute dtype
+    L layers  D hidden  I intermediate  Q = heads · head size  K = key/value heads · head size  N heads  V vocabulary
+    W = e · parameters of a layer   H = V · D
+
+    shards               (4 P master weights + 4 P gradients + 8 P AdamW, 2.03 P in 8 bits) / S; in CPU memory with
+                         parallel.offload. LoRA: e P / S frozen weights, the rest for the adapters alone
+    kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + 2 Q + K + I) + 4 N) with selective;
+    pass                 with none all that the backward passes read, T L · _layer_bytes
+    while a layer runs   gathered: 2 W, and W for the prefetched layer; its gradient W, and in float32 what is being
+    backward             reduced, the head's still among it; T times what it recomputed and the gradients under way
+    while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
+
+What a layer keeps and its working set are tested against torch's memory tracker; the allowance for kernels and
+fragmentation is an assumption. parallel.compile fuses, and needs less than predicted here.
+"""
+
+import copy
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from data.dataset import Examples, Pair
+from data.packing import Unit, plan_epoch, plan_micro_batches, plan_stats
+from data.render import Sequence
+from errors import UserError
+from model.logprobs import BLOCK
+from settings import PlanConfig, TrainConfig
+
+GIB = 2**30
+CONTEXT = 1.5 * GIB  # CUDA context, kernels, cuBLAS and NCCL buffers
+FRAGMENTED = 0.05  # share of what is allocated that is lost between blocks
+HOST_LINK = 20e9  # bytes/s between a GPU and pinned CPU memory, each way
+HOST_MEMORY = 100e9  # bytes/s at which AdamW walks through CPU memory
+
+# dense bfloat16 TFLOP/s (no sparsity) by the words of a GPU's name, from NVIDIA's data sheets; the first match counts
+PEAK_TFLOPS = (
+    ({"B200"}, 2250), ({"H200", "NVL"}, 836), ({"H200"}, 989), ({"GH200"}, 989),
+    ({"H100", "PCIE"}, 756), ({"H100", "NVL"}, 836), ({"H100"}, 989), ({"H800"}, 989),
+    ({"H20"}, 148), ({"A100"}, 312), ({"A800"}, 312), ({"A40"}, 150),
+    ({"A10"}, 125), ({"A6000"}, 155), ({"L40S"}, 362), ({"L40"}, 181),
+    ({"L4"}, 121), ({"4090"}, 165), ({"3090"}, 71),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder-only transformer (Qwen2, Llama, Mistral) that time and memory follow from."""
+
+    layers: int
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocab: int
+    tied: bool  # head and embedding are one matrix
+    layer_params: int  # parameters of a decoder layer, biases and norms included
+    layer_linear: int  # those of its matrices
+    layer_sides: int  # rows + columns, summed over its matrices: what a LoRA adapter of rank 1 holds
+
+    @property
+    def head_params(self):
+        return self.vocab * self.hidden
+
+    @property
+    def params(self):
+        return self.layers * self.layer_params + self.hidden + self.head_params * (1 if self.tied else 2)
+
+    @property
+    def attention_width(self):
+        return self.heads * self.head_dim
+
+
+def shape_of(config: PretrainedConfig) -> Shape:
+    """Return the Shape of a transformers config, counted on the library's own model, built without storage."""
+    with torch.device("meta"):
+        lm = AutoModelForCausalLM.from_config(copy.deepcopy(config))
+    layer = lm.model.layers[0]
+    matrices = [p.shape for p in layer.parameters() if p.ndim == 2]
+    return Shape(
+        layers=config.num_hidden_layers,
+        hidden=config.hidden_size,
+        heads=config.num_attention_heads,
+        kv_heads=config.num_key_value_heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads,
+        intermediate=config.intermediate_size,
+        vocab=config.vocab_size,
+        tied=config.tie_word_embeddings,
+        layer_params=sum(p.numel() for p in layer.parameters()),
+        layer_linear=sum(shape.numel() for shape in matrices),
+        layer_sides=sum(map(sum, matrices)),
+    )
+
+
+def forward_flops(shape: Shape, lengths: Iterable[int], supervised: int) -> float:
+    """Count the FLOPs of a forward pass. lengths: tokens of each sequence. supervised: tokens with a label."""
+    linear, head, attention = _forward_parts(shape, lengths, supervised)
+    return linear + head + attention
+
+
+def train_flops(shape: Shape, lengths: Iterable[int], supervised: int, lora_rank: int = 0) -> float:
+    """Count the FLOPs of forward and backward. With LoRA no frozen weight gets a gradient, only the adapters do."""
+    linear, head, attention = _forward_parts(shape, lengths, supervised)
+    if not lora_rank:
+        return 3 * (linear + head + attention)
+    adapters = 2.0 * shape.layers * shape.layer_sides * lora_rank * float(np.sum(lengths))
+    return 2 * (linear + head) + 3 * (attention + adapters)
+
+
+def _forward_parts(shape, lengths, supervised):
+    lengths = np.asarray(lengths, dtype=np.float64)
+    linear = 2.0 * shape.layers * shape.layer_linear * lengths.sum()
+    head = 2.0 * shape.head_params * supervised
+    attention = 2.0 * shape.layers * shape.attention_width * np.square(lengths).sum()  # q·k and p·v, half of 2 n² each
+    return float(linear), float(head), float(attention)
+
+
+def quadratic(shape: Shape) -> float:
+    """Return what attention adds to the cost of n tokens, all supervised, in tokens: quadratic · n²."""
+    return shape.layers * shape.attention_width / (shape.layers * shape.layer_linear + shape.head_params)
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Look up the dense bfloat16 FLOP/s of a GPU by its name, e.g. "NVIDIA A100-SXM4-80GB"; None if unknown."""
+    words = set(re.split(r"[\s_-]+", device_name.upper()))
+    return next((tflops * 1e12 for name, tflops in PEAK_TFLOPS if name <= words), None)
+
+
+def device_peak(device: torch.device) -> float | None:
+    """Look up the peak FLOP/s of a torch.device; None for a CPU and for a GPU that is not in the table."""
+    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The keys of a configuration that decide memory. compute_bytes: of the compute dtype."""
+
+    gpus: int
+    replicate: int = 1
+    checkpointing: str = "none"
+    offload: bool = False
+    optim_state: str = "float32"
+    lora_rank: int = 0
+    max_tokens: int = 32768
+    compute_bytes: int = 2
+
+
+@dataclass(frozen=True)
+class Memory:
+    """parts: {what: bytes} on one GPU at the peak. cpu: bytes of CPU memory for one GPU."""
+
+    parts: dict
+    cpu: float
+
+    @property
+    def total(self):
+        return sum(self.parts.values())
+
+
+def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory:
+    """Predict the memory at the peak of a step: when the head, or the last layer runs backward. longest_row: tokens."""
+    s, e = settings, settings.compute_bytes
+    trained = s.lora_rank * shape.layers * shape.layer_sides if s.lora_rank else shape.params
+    frozen = shape.params if s.lora_rank else 0
+    shards = s.gpus // s.replicate
+    state = 8 if s.optim_state == "float32" else 2 * (1 + 4 / 256)  # a scale for every 256 codes
+    sharded = {
+        "weights": (4 * trained + e * frozen) / shards,
+        "gradients": 4 * trained / shards,
+        "optimizer state": state * trained / shards,
+    }
+    parts = dict.fromkeys(sharded, 0.0) if s.offload else dict(sharded)
+    parts["activations kept"] = _kept_bytes(shape, s.checkpointing, e) * shape.layers * longest_row
+    phases = _layer_phase(shape, s, shards, longest_row), _head_phase(shape, s, shards, longest_row)
+    parts |= max(phases, key=lambda phase: sum(phase.values()))
+    parts["kernels, fragmentation"] = CONTEXT + FRAGMENTED * sum(parts.values())
+    return Memory(parts, sum(sharded.values()) if s.offload else 0.0)
+
+
+def _layer_bytes(shape: Shape, e: int) -> float:
+    """Count what the backward pass of one layer reads, bytes a token (transformers' Qwen2 and Llama blocks)."""
+    d, q, k = shape.hidden, shape.attention_width, shape.kv_heads * shape.head_dim
+    norms = 2 * ((4 + e) * d + 4)  # the input in float32, the normed input, 1 / rms
+    attention = e * d + e * (2 * q + 2 * k) + 4 * shape.heads  # input of q, k, v; those and the output; log-sum-exps
+    mlp = e * d + 4 * e * shape.intermediate  # input; gate, silu(gate), up, their product
+    return norms + attention + mlp
+
+
+def _kept_bytes(shape: Shape, checkpointing: str, e: int) -> float:
+    """Count what a layer keeps of its forward pass, bytes a token."""
+    if checkpointing == "none":
+        return _layer_bytes(shape, e)
+    if checkpointing == "full":
+        return e * shape.hidden
+    key_value = shape.kv_heads * shape.head_dim
+    products = shape.attention_width + key_value + shape.intermediate + shape.hidden  # q, v, gate, down: every second
+    return e * (shape.hidden + shape.attention_width + products) + 4 * shape.heads
+
+
+def _layer_phase(shape, s, shards, tokens):
+    e, layer = s.compute_bytes, shape.layer_params
+    gathered = 3 * e * layer  # this one, the one before that is still in use, and the prefetched
+    if s.lora_rank:
+        gradients = (e + _reduced(shards)) * s.lora_rank * shape.layer_sides
+    else:
+        gradients = e * layer + _reduced(shards) * layer + 4 * shape.head_params
+        gradients += e * shape.head_params if shape.tied else 0  # waits for the embedding's share
+    gathered += e * shape.head_params if shape.tied else 0
+    recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e)
+    passing = e * shape.intermediate + (0 if recomputed else 5 * e * shape.hidden)  # gradients on their way through
+    return {
+        "gathered weights": gathered,
+        "gradients being reduced": gradients,
+        "working set of a layer": (recomputed + passing) * tokens,
+    }
+
+
+def _head_phase(shape, s, shards, tokens):
+    e, head = s.compute_bytes, shape.head_params
+    hidden = (4 + 3 * e + 4) * shape.hidden  # the final norm's, the head's input and its gradient in float32
+    return {
+        "gathered weights": e * head + 2 * e * shape.layer_params,
+        "gradients being reduced": 0 if s.lora_rank else (e + _reduced(shards)) * head,
+        "working set of the head": ((8 + e) * min(BLOCK, shape.vocab) + hidden) * tokens,
+    }
+
+
+def _reduced(shards):
+    """Bytes in float32 for each weight whose gradient is being reduced: all of it, and this rank's share of the sum."""
+    return 4 + 4 / shards
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is to be computed, over all epochs and GPUs."""
+
+    lengths: np.ndarray  # int64, tokens of each sequence run in one epoch
+    supervised: int  # tokens with a label, in one epoch
+    epochs: int
+    steps: int
+    micro_batches: int  # of one rank
+    longest_unit: int  # tokens that travel in one row whatever batch.max_tokens says
+    largest_step: int  # tokens
+    fill: float
+    idle: float
+    reference: bool  # a forward pass over every sequence comes first
+
+
+def longest_row(settings: Settings, work: Work) -> int:
+    """Tokens of the longest row that the settings allow; an upper bound that needs no new plan."""
+    return max(work.longest_unit, min(settings.max_tokens, work.largest_step))
+
+
+def predict_hours(
+    shape: Shape, settings: Settings, work: Work, peak: float, utilization: float
+) -> tuple[float, float, float]:
+    """Predict (hours of training, hours of the reference pass, MFU). peak: FLOP/s of one GPU.
+
+    Counted is what is computed, recomputation included, at `utilization` of the peak, longer by what ranks wait for
+    each other; with offload never faster than weights and gradients cross to the CPU and AdamW walks through them.
+    """
+    s, speed = settings, settings.gpus * peak * utilization * (1 - work.idle)
+    useful = train_flops(shape, work.lengths, work.supervised, s.lora_rank)
+    # what the backward pass computes again: the head always, layers as the checkpointing says
+    forward = forward_flops(shape, work.lengths, work.supervised)
+    head = forward_flops(shape, [0], work.supervised)
+    linear = 2.0 * shape.layers * shape.layer_linear * float(work.lengths.sum())
+    again = {"none": 0.0, "selective": linear / 2, "full": forward - head}[s.checkpointing] + head
+    seconds, reference = work.epochs * (useful + again) / speed, forward / speed if work.reference else 0.0
+    if s.offload:
+        crossing = 12 * shape.params / (s.gpus / s.replicate) / HOST_LINK  # two gathers, one gradient, float32
+        seconds = max(seconds, work.micro_batches * crossing) + work.steps * 28 * shape.params / HOST_MEMORY
+    mfu = work.epochs * useful / (seconds * s.gpus * peak)
+    return seconds / 3600, reference / 3600, mfu
+
+
+def assume_examples(plan: PlanConfig, max_length: int, triads: bool = False) -> Examples:
+    """Make up examples with the lengths that `plan` assumes; longer ones than max_length are dropped, as in a run.
+
+    triads: three responses and three pairs a problem, within ±20 % of one length.
+    """
+    rng, count = np.random.default_rng(0), 3 if triads else 1
+    lengths = rng.lognormal(np.log(plan.tokens), 0.7, (plan.examples, 1))
+    lengths = (lengths * rng.uniform(0.8, 1.2, (plan.examples, count)) if triads else lengths).astype(int)
+    kept = lengths[lengths.max(axis=1) <= max_length]
+    units = []
+    for a in range(0, kept.size, count):
+        pairs = (Pair(a, a + 1, 0), Pair(a + 1, a + 2, 1), Pair(a, a + 2, 2)) if triads else ()
+        units.append(Unit(tuple(range(a, a + count)), len(pairs) or 1, pairs))
+    # sequences of which only the lengths are read: no memory behind their tokens; the prompt is a twentieth
+    sequences = [Sequence(np.broadcast_to(np.int32(0), n), n // 20) for n in kept.ravel().tolist()]
+    return Examples(sequences, units, dropped=plan.examples - len(kept))
+
+
+def measure_work(cfg: TrainConfig, examples: Examples, shape: Shape, gpus: int, reference: bool) -> Work:
+    """Plan the first epoch on `gpus` ranks, and count what the whole run computes."""
+    units, lengths, cap = examples.units, examples.lengths, cfg.batch.max_tokens
+    attention, steps = quadratic(shape), plan_epoch(units, cfg.batch.size, cfg.seed, 0)
+    micro_batches, figures = 0, []
+    for step in steps:
+        plan = plan_micro_batches(step, units, lengths, cap, gpus, attention)
+        micro_batches += len(plan[0])
+        figures.append(plan_stats(plan, units, lengths, cap, attention))
+    unit_tokens = [sum(lengths[s] for s in unit.seqs) for unit in units]
+    step_tokens = [sum(unit_tokens[u] for u in step) for step in steps]
+    run = [s for unit in units for s in unit.seqs]
+    return Work(
+        lengths=np.array([lengths[s] for s in run]),
+        supervised=sum(lengths[s] - examples.sequences[s].prompt_len for s in run),
+        epochs=cfg.epochs,
+        steps=len(steps) * cfg.epochs,
+        micro_batches=micro_batches * cfg.epochs,
+        longest_unit=max(unit_tokens),
+        largest_step=max(step_tokens),
+        fill=float(np.average([f["fill"] for f in figures], weights=step_tokens)),
+        idle=float(np.average([f["idle"] for f in figures], weights=step_tokens)),
+        reference=reference,
+    )
+
+
+def settings_of(cfg: TrainConfig) -> Settings:
+    """Take from a script's config what decides memory. Raises UserError if the GPUs cannot be divided so."""
+    gpus, replicate = cfg.plan.gpus, cfg.parallel.replicate
+    if gpus % replicate:
+        raise UserError(f"parallel.replicate={replicate} does not divide --plan gpus={gpus}")
+    return Settings(
+        gpus=gpus,
+        replicate=replicate,
+        checkpointing=cfg.parallel.activation_checkpointing,
+        offload=cfg.parallel.offload,
+        optim_state=cfg.optim.state,
+        lora_rank=cfg.lora.rank,
+        max_tokens=cfg.batch.max_tokens,
+        compute_bytes=4 if cfg.model.compute_dtype == "float32" else 2,
+    )
+
+
+def ways_to_less(shape: Shape, settings: Settings, work: Work) -> dict[str, float]:
+    """Predict {change of the configuration: GiB of a GPU with it} for the single changes that need less memory."""
+    changes = {
+        "parallel.activation_checkpointing=full": {"checkpointing": "full"},
+        "parallel.replicate=1": {"replicate": 1},
+        f"batch.max_tokens={settings.max_tokens // 2}": {"max_tokens": settings.max_tokens // 2},
+        "optim.state=8bit": {"optim_state": "8bit"},
+        "parallel.offload=true": {"offload": True},
+        "lora.rank=16": {"lora_rank": settings.lora_rank or 16},
+        f"{2 * settings.gpus} GPUs": {"gpus": 2 * settings.gpus},
+    }
+    found, now = {}, predict_memory(shape, settings, longest_row(settings, work)).total
+    for text, change in changes.items():
+        changed = replace(settings, **change)
+        total = predict_memory(shape, changed, longest_row(changed, work)).total
+        if total < now:
+            found[text] = total / GIB
+    return found
+
+
+def show_plan(
+    cfg: TrainConfig, hf_config: PretrainedConfig, examples: Examples | None, triads: bool = False, reference=False
+) -> str:
+    """Return the text that --plan prints. Raises UserError for an unknown GPU.
+
+    examples: of data.file; None: assume those of cfg.plan, with triads as CogPO has them. reference: whether log π_ref
+    of every sequence is computed first.
+    """
+    plan, shape, settings = cfg.plan, shape_of(hf_config), settings_of(cfg)
+    peak = peak_flops(plan.gpu)
+    if peak is None:
+        raise UserError(f"--plan gpu={plan.gpu!r} is not among the GPUs whose peak is known: see model/cost.py")
+    examples = examples or assume_examples(plan, cfg.data.max_length, triads)
+    work = measure_work(cfg, examples, shape, plan.gpus, reference)
+
+    # memory, part by part; where it does not fit, what each single change would make of it
+    row, size = longest_row(settings, work), shape.params / 1e9
+    memory = predict_memory(shape, settings, row)
+    fits = memory.total <= plan.memory_gb * GIB
+    lines = [
+        f"memory of each of {settings.gpus} x {plan.gpu}: {size:.2f} B parameters over "
+        f"{settings.gpus // settings.replicate} GPUs, rows of up to {row} tokens",
+        *(f"  {name:<28}{part / GIB:8.1f} GiB" for name, part in memory.parts.items()),
+        f"  {'together':<28}{memory.total / GIB:8.1f} GiB of {plan.memory_gb:g}: "
+        + ("fits" if fits else "does not fit"),
+    ]
+    if memory.cpu:
+        lines.append(f"  and {memory.cpu / GIB:.0f} GiB of CPU memory for each GPU")
+    if not fits:
+        ways = ways_to_less(shape, settings, work).items()
+        lines.append("together with one change: " + "; ".join(f"{text} {gib:.1f} GiB" for text, gib in ways))
+
+    # hours, disk, and what was assumed
+    train, reference, mfu = predict_hours(shape, settings, work, peak, plan.utilization)
+    lines.append(
+        f"time: {train + reference:.1f} h: {work.steps} steps, {work.epochs * work.lengths.sum() / 1e6:.1f} M tokens "
+        f"at {plan.utilization:.0%} of {peak / 1e12:.0f} TFLOP/s (MFU {mfu:.0%}, recomputation not counted)"
+        + (f"; {reference:.1f} h of it for the reference" if work.reference else "")
+    )
+    lines.append(f"rows {work.fill:.0%} full, GPUs wait {work.idle:.1%} of the time for each other")
+    lines.append(
+        f"disk: {2 * size:.0f} GB for the model it writes, {12 * size:.0f} GB for each checkpoint"
+        + (" (adapters alone: less)" if settings.lora_rank else "")
+    )
+    if plan.examples:
+        lines.append(f"assumed: {plan.examples} examples, lengths with a median of {plan.tokens} tokens")
+    return "\n".join(lines)

@@ -1,0 +1,181 @@
+"""What both training scripts do before and after their loop.
+
+run = begin(cfg, __file__, load)      data, weights, code: what decides the result; then the model. None: done already
+resume(run)                           optimizer, and the newest checkpoint if there is one
+…                                     the loop, in the script
+finish(run, evaluate)                 export the model; then whatever only shows the run
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedTokenizerBase
+
+import losses
+from config import check_output, claim_output, flat
+from data.dataset import Examples, count_tokens
+from data.packing import plan_epoch, plan_stats
+from data.render import Renderer
+from errors import UserError
+from model.checkpoint import Preemption, Saver, check_inputs
+from model.cost import Shape, device_peak, quadratic, shape_of, show_plan, train_flops
+from model.export import FOLDER, export, inputs_of_export
+from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
+from model.logprobs import LogProbModel
+from model.metrics import Metrics, Speed
+from model.optim import make_optimizer
+from model.parallel import Ranks
+from model.plots import plot_run
+from progress import cosmetic, say
+from settings import DataConfig, TrainConfig, check
+
+# how a run is spread over ranks, watched and saved changes nothing that it computes
+MAY_CHANGE_ON_RESUME = ("checkpoint", "heldout", "parallel", "watch", "reference_cache")
+
+Load = Callable[[DataConfig, Renderer], Examples]
+"""How a script reads a file of its kind."""
+
+
+@dataclass
+class Run:
+    """Everything a training loop works with."""
+
+    cfg: TrainConfig
+    ranks: Ranks
+    tokenizer: PreTrainedTokenizerBase
+    examples: Examples
+    heldout: Examples | None
+    inputs: dict[str, str]  # {what decides the result besides the config: a digest of its content}
+    steps: list[list[int]]  # the units of each optimizer step, all epochs in a row
+    shape: Shape
+    quadratic: float  # what attention adds to the cost of n tokens: quadratic · n²
+    model: LogProbModel
+    saver: Saver
+    speed: Speed
+    optimizer: torch.optim.Optimizer | None = None  # from `resume` on
+    start: int = 0  # the first step that is still to be done
+    metrics: Metrics | None = None
+
+    def is_eval_step(self, step: int) -> bool:
+        """Whether the held-out examples are evaluated before this step's update."""
+        return self.heldout is not None and step % self.cfg.heldout.every_steps == 0
+
+    def save(self, step: int) -> None:
+        """Save a checkpoint if one is due after `step` whole steps; leave with status 75 if told to stop (SIGTERM)."""
+        self.saver.after_step(step, len(self.steps), self.model, self.optimizer, {"inputs": self.inputs})
+
+    def log(self, step: int, plan_by_rank: list[list[list[int]]], **values: float) -> dict:
+        """Write a step's line: the values given, its speed, how full its rows were. Every rank calls it.
+
+        Returns what a progress line shows.
+        """
+        lengths, supervised = count_tokens(self.examples, plan_by_rank)
+        speed = self.speed.read(sum(lengths), train_flops(self.shape, lengths, supervised, self.cfg.lora.rank))
+        cap, units = self.cfg.batch.max_tokens, self.examples.units
+        packing = plan_stats(plan_by_rank, units, self.examples.lengths, cap, self.quadratic)
+        num_pairs = sum(len(units[u].pairs) for u in self.steps[step])
+        if num_pairs:  # passes that shared responses spared: 2 a pair without sharing
+            packing["sequences_saved"] = 2 * num_pairs - len(lengths)
+        self.metrics.log(step=step, **values, tokens=sum(lengths), **speed, **packing)
+        shown = {"loss": values["loss"], "tok/s": f"{speed['tokens_per_second']:,.0f}"}
+        return shown | ({"MFU": f"{speed['mfu']:.0%}"} if "mfu" in speed else {})
+
+
+def begin(cfg: TrainConfig, script: str, load: Load, describe: Callable[[Examples], str]) -> Run | None:
+    """Read the data and load the model; None if the run is done already.
+
+    script: the file of the running script, part of what decides the result. describe: says what was read, in words.
+    Raises UserError for bad settings, data or models, and for a folder that holds another run.
+    """
+    check(cfg)
+    stop, ranks = Preemption(), Ranks()
+    check_output(cfg, cfg.out, MAY_CHANGE_ON_RESUME)
+
+    # what decides the result, by content: a finished or a stopped run of other inputs is not this one
+    tokenizer = load_tokenizer(cfg.model.path)
+    renderer = Renderer(tokenizer)
+    examples = load(cfg.data, renderer)
+    inputs = _digests(cfg, script, examples, ranks)
+    made_from = ranks.broadcast(inputs_of_export(cfg.out))
+    if made_from is not None:
+        check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
+        say(f"already done: {cfg.out}/{FOLDER}, from the same data, weights, code and configuration")
+        return None
+    heldout = None
+    if cfg.heldout.file:
+        heldout = load(replace(cfg.data, file=cfg.heldout.file, limit=None), renderer)
+
+    # the plan of all steps: a function of the data and the seed alone, so a resumed run walks the same one
+    model_config = load_config(cfg.model.path)
+    shape = shape_of(model_config)
+    steps = [
+        step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)
+    ]
+    say(
+        f"{describe(examples)} dropped as too long, {sum(examples.lengths)} tokens; "
+        f"{len(steps)} steps on {ranks.count} x {ranks.device.type}"
+    )
+
+    # the folder is claimed once the model is known to load: a mistyped path must not leave one that refuses a retry
+    warn_of_length(cfg.model, model_config, max(examples.lengths))
+    model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
+    if ranks.is_main:
+        claim_output(cfg, cfg.out, MAY_CHANGE_ON_RESUME)
+    return Run(
+        cfg, ranks, tokenizer, examples, heldout, inputs, steps, shape, quadratic(shape), model,
+        saver=Saver(cfg, ranks, stop), speed=Speed(ranks, device_peak(ranks.device)),
+    )  # fmt: skip
+
+
+def resume(run: Run) -> None:
+    """Make the optimizer, and restore the newest checkpoint. Raises UserError if that is of other inputs."""
+    run.optimizer = make_optimizer(run.cfg.optim, run.model)
+    saved = run.saver.load_latest(run.model, run.optimizer, run.inputs)
+    run.start = saved["step"] if saved else 0
+    run.metrics = Metrics(run.cfg.out, run.cfg.watch, run.start, run.ranks, flat(run.cfg))
+
+
+def finish(run: Run, evaluate: Callable[[Run], dict[str, float]]) -> None:
+    """Export the model. After that, nothing that fails can cost it: each becomes one warning on stderr."""
+    out = Path(run.cfg.out)
+    export(run.cfg, run.model, run.tokenizer, run.ranks, run.inputs)
+    say(f"model in {out}/{FOLDER}, metrics in {out}/metrics.jsonl, curves in {out}/plots.png")
+    with cosmetic("held-out values of the trained model"):
+        if run.heldout is not None:
+            run.metrics.log(step=len(run.steps), **evaluate(run))
+    run.metrics.close()
+    with cosmetic("plots.png"):
+        if run.ranks.is_main:
+            plot_run(out / "metrics.jsonl", out / "plots.png")
+    run.ranks.close()
+
+
+def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool = False) -> str:
+    """Return what --plan prints: memory and hours on the machine of cfg.plan. See model.cost.show_plan."""
+    check(cfg)
+    examples = None
+    if not cfg.plan.examples:
+        examples = load(cfg.data, Renderer(load_tokenizer(cfg.model.path)))
+    return show_plan(cfg, load_config(cfg.model.path), examples, triads, reference)
+
+
+def _digests(cfg: TrainConfig, script: str, examples: Examples, ranks: Ranks) -> dict[str, str]:
+    """Digest what decides the result: the tokens, the weights, losses/*.py and the script. The same on every rank."""
+    # each rank has read the data for itself: copies on the disks of several machines may differ
+    found = ranks.gather(examples.digest())
+    if len(set(found)) > 1:
+        other = next(rank for rank, digest in enumerate(found) if digest != found[0])
+        raise UserError(
+            f"rank {other} has read other data than rank 0 from {cfg.data.file} (or has another tokenizer); every "
+            f"machine must see the same files"
+        )
+    code = [*sorted(Path(losses.__file__).parent.glob("*.py")), Path(script)]
+    inputs = {"data.file": found[0]}
+    inputs["model.path"] = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
+    for path in code:
+        name = path.name if path == Path(script) else f"losses/{path.name}"
+        inputs[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:20]
+    return inputs

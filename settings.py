@@ -1,0 +1,195 @@
+"""Every key of the two training scripts but CogPO's loss: dataclasses alone, so that `--help` need not load torch."""
+
+import importlib.util
+import math
+from dataclasses import dataclass, field
+from typing import Literal
+
+from config import at_least_one
+from errors import UserError
+
+
+@dataclass
+class ModelConfig:
+    """The model to train."""
+
+    path: str
+    """local folder in Hugging Face format, or hub id (e.g. Qwen/Qwen2.5-7B-Instruct)"""
+    attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
+    """flash = the flash-attn package, varlen = torch's own packed kernel (both CUDA), sdpa = one call a segment, runs
+    anywhere; auto takes the first that works here"""
+    compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """dtype of matrix products; master weights, gradients' reduction, log-probs and losses are always float32.
+    auto: bfloat16 on CUDA, float32 on CPU"""
+    export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    """dtype of the exported Hugging Face folder"""
+
+
+@dataclass
+class DataConfig:
+    """What to train on."""
+
+    file: str
+    """sft.jsonl or pairs.jsonl, as build_crv.py writes them"""
+    max_length: int = 16384
+    """longest sequence in tokens, prompt and response together"""
+    overlength: Literal["drop", "error"] = "error"
+    """a longer example (for pairs: the whole pair) is dropped and counted, or the run refuses; nothing is ever cut"""
+    limit: int | None = None
+    """only the first N records of the file"""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW with linear warm-up, then cosine to zero."""
+
+    lr: float
+    """peak learning rate (Table 8: 1e-5 for SFT, 5e-7 for the preference stage)"""
+    warmup: float = 0.1
+    """share of the steps with linear warm-up"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's moments"""
+    weight_decay: float = 0.0
+    """decoupled weight decay, of matrices only"""
+    max_grad_norm: float = 1.0
+    """gradients are scaled down to this global norm; .inf leaves them as they are"""
+    state: Literal["float32", "8bit"] = "float32"
+    """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
+
+
+@dataclass
+class BatchConfig:
+    """How much goes into a step and into a row."""
+
+    size: int = 96
+    """examples (SFT) or pairs (CogPO) per optimizer step, over all ranks (Table 8)"""
+    max_tokens: int = 32768
+    """tokens packed into one row, the micro-batch of one rank"""
+
+
+@dataclass
+class ParallelConfig:
+    """How the model is spread over the ranks, and what it saves memory with."""
+
+    replicate: int = 1
+    """HSDP: N copies of the model, each sharded over count/N ranks (one copy a node keeps the gathering of weights
+    inside the node). 1 shards over all ranks"""
+    activation_checkpointing: Literal["none", "selective", "full"] = "none"
+    """full recomputes each layer in the backward pass; selective keeps attention's and every second matrix product's
+    output and recomputes the rest"""
+    compile: bool = False
+    """torch.compile each decoder layer (needs a C++ compiler on CPU, Triton on CUDA)"""
+    offload: bool = False
+    """keep parameters, gradients and optimizer state in CPU memory; AdamW then runs there, on as many threads as
+    OMP_NUM_THREADS says, which torchrun sets to 1 (CUDA)"""
+
+
+@dataclass
+class LoraConfig:
+    """Train low-rank adapters instead of all weights."""
+
+    rank: int = 0
+    """rank of the adapters; 0 trains all weights"""
+    alpha: float = 32.0
+    """their scale is alpha / rank"""
+    targets: list[str] | str = "all-linear"
+    """names of the linear layers that get one, e.g. [q_proj, v_proj]; all-linear: every one but the head"""
+
+
+@dataclass
+class HeldOutConfig:
+    """Loss and margins on data that is not trained on."""
+
+    file: str = ""
+    """a file like data.file; empty for none"""
+    every_steps: int = 50
+    """steps between two evaluations; one more follows the last step"""
+
+
+@dataclass
+class CheckpointConfig:
+    """When to save, what to keep."""
+
+    every_steps: int = 50
+    """optimizer steps between checkpoints; the last step always makes one"""
+    keep: int = 2
+    """how many of the newest checkpoints stay while the run goes on; the disk must hold one more. The export removes
+    them all"""
+
+
+@dataclass
+class WatchConfig:
+    """Where metrics go besides <out>/metrics.jsonl and <out>/tensorboard, which are always written."""
+
+    wandb: str = ""
+    """Weights & Biases project (needs `pip install wandb`; WANDB_MODE=offline works); empty: off"""
+
+    def __post_init__(self):
+        if self.wandb and importlib.util.find_spec("wandb") is None:  # said before anything is loaded
+            raise UserError("watch.wandb is set, but the package is missing: pip install wandb, or leave the key empty")
+
+
+@dataclass
+class PlanConfig:
+    """Only print what the run will need in memory and hours on this machine; nothing is trained. Words behind --plan,
+    not saved with a run."""
+
+    gpus: int = 8
+    """how many GPUs"""
+    memory_gb: float = 80.0
+    """memory of one, in GiB"""
+    gpu: str = "A800"
+    """its name, for its peak FLOP/s (model/cost.py)"""
+    utilization: float = 0.45
+    """share of the peak that is assumed to be reached, recomputation included"""
+    examples: int = 0
+    """assume N examples (CogPO: problems with a triad each) while there is no data.file yet; 0: read it"""
+    tokens: int = 4000
+    """median length of the assumed sequences; log-normal with σ 0.7, none longer than data.max_length"""
+
+
+@dataclass
+class TrainConfig:
+    """What both training scripts have in common."""
+
+    out: str
+    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while
+    running checkpoints/"""
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
+    batch: BatchConfig = field(default_factory=BatchConfig)
+    parallel: ParallelConfig = field(default_factory=ParallelConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
+    epochs: int = 3
+    """passes over the data (Table 8: 3 of SFT, 1 of CogPO)"""
+    seed: int = 0
+    """order of the data, and LoRA's initial values"""
+    plan: PlanConfig | None = None
+
+
+def check(cfg: TrainConfig) -> None:
+    """Refuse settings that would spoil the weights, or train nothing. Raises UserError naming the key."""
+    at_least_one(
+        cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
+        "heldout.every_steps", "parallel.replicate", "data.limit",
+    )  # fmt: skip
+    if not (math.isfinite(cfg.optim.lr) and cfg.optim.lr > 0):
+        raise UserError(f"config key optim.lr must be a finite number above 0, not {cfg.optim.lr}")
+    if not cfg.optim.max_grad_norm > 0:
+        raise UserError(
+            f"config key optim.max_grad_norm must be above 0 (.inf: no clipping), not {cfg.optim.max_grad_norm}"
+        )
+    if not 0 <= cfg.optim.warmup <= 1:
+        raise UserError(f"config key optim.warmup is a share of the steps, from 0 to 1, not {cfg.optim.warmup}")
+    if not all(0 <= beta < 1 for beta in cfg.optim.betas):
+        raise UserError(f"config key optim.betas holds two numbers from 0 to below 1, not {list(cfg.optim.betas)}")
+    if not cfg.optim.weight_decay >= 0:
+        raise UserError(f"config key optim.weight_decay must be 0 or more, not {cfg.optim.weight_decay}")
+    if cfg.seed < 0:
+        raise UserError(f"config key seed must be 0 or more, not {cfg.seed}")
+    if cfg.lora.rank < 0:
+        raise UserError(f"config key lora.rank must be 0 (off) or more, not {cfg.lora.rank}")

@@ -1,0 +1,152 @@
+"""A run is known by all that decides its result: data, weights, code, configuration. None of it changes in silence."""
+
+import json
+import shutil
+
+import pytest
+
+from data.records import write_jsonl
+from errors import UserError
+from pocket.tiny import make_model
+from tests.support.scripts import (
+    ROOT,
+    cogpo_words,
+    fails,
+    inside,
+    metrics,
+    run,
+    sft_words,
+    up_to_the_export,
+)
+from tests.support.tiny import pair_rows, sft_rows
+
+SCRIPTS = pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A copy of the code, to be edited."""
+    folder = tmp_path / "tree"
+    for room in ("data", "losses", "model"):
+        shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ROOT.glob("*.py"):
+        shutil.copy(file, folder)
+    return folder
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert text.count(before) == 1
+    path.write_text(text.replace(before, after))
+
+
+def refused(script, words):
+    with pytest.raises(UserError) as error:
+        inside(script, *words)
+    return str(error.value)
+
+
+@SCRIPTS
+def test_a_finished_run_is_done_only_for_its_own_inputs(tmp_path, capsys, script, words):
+    """The same command after the data, then after the weights changed: refused, with what changed and what to do."""
+    make_rows, out = (sft_rows if words is sft_words else pair_rows), tmp_path / "o"
+    make_model(tmp_path / "m")
+    write_jsonl(tmp_path / "data.jsonl", make_rows(8))
+    words = words(tmp_path / "m", tmp_path, out, data__file=tmp_path / "data.jsonl", epochs=1)
+    inside(script, *words)
+    record = json.loads((out / "model/run.json").read_text())
+    assert {"data.file", "model.path", "losses/cogpo.py", script} <= record["inputs"].keys()
+    inside(script, *words)
+    assert f"already done: {out}/model, from the same data" in capsys.readouterr().err
+
+    write_jsonl(tmp_path / "data.jsonl", make_rows(9))
+    said = refused(script, words)
+    assert f"the content of data.file has changed since {out}/model was made" in said
+    assert f"set another output folder (out=…), or delete {out}" in said
+    write_jsonl(tmp_path / "data.jsonl", make_rows(8))
+    shutil.rmtree(tmp_path / "m")
+    make_model(tmp_path / "m", seed=1)
+    assert "the content of model.path has changed since" in refused(script, words)
+
+
+def test_a_redone_first_phase_is_not_answered_with_the_old_second_one(tiny_qwen, files, tmp_path):
+    sft = sft_words(tiny_qwen, files, tmp_path / "sft", epochs=1)
+    cogpo = cogpo_words(tmp_path / "sft/model", files, tmp_path / "cogpo", epochs=1)
+    inside("train_sft.py", *sft)
+    inside("train_cogpo.py", *cogpo)
+    shutil.rmtree(tmp_path / "sft")
+    inside("train_sft.py", *sft, "seed=1")
+    assert "the content of model.path has changed" in refused("train_cogpo.py", cogpo)
+
+
+@SCRIPTS
+def test_a_stopped_run_is_not_resumed_from_other_data(tiny_qwen, tmp_path, script, words):
+    data, make_rows = tmp_path / "data.jsonl", (sft_rows if words is sft_words else pair_rows)
+    write_jsonl(data, make_rows(20))
+    words = words(tiny_qwen, tmp_path, tmp_path / "o", data__file=data, checkpoint__every_steps=1, epochs=1)
+    up_to_the_export(script, words)
+    write_jsonl(data, make_rows(19))
+    assert f"the content of data.file has changed since {tmp_path}/o/checkpoints/step-" in refused(script, words)
+    write_jsonl(data, make_rows(20))
+    inside(script, *words)
+
+
+def test_an_edited_loss_changes_what_a_run_does_and_never_takes_over_another_run(tree, tiny_qwen, files, tmp_path):
+    """The default in losses/ is the run's default, and the file is part of what the run was made from."""
+    a, stopped = (cogpo_words(tiny_qwen, files, tmp_path / name, epochs=1) for name in ("a", "stopped"))
+    inside("train_cogpo.py", *a)
+    up_to_the_export("train_cogpo.py", stopped)
+    edit(tree / "losses/cogpo.py", "BETAS = (0.1, 0.2, 0.5)", "BETAS = (0.1, 0.2, 1.5)")
+    for words in (a, stopped):
+        assert "the content of losses/cogpo.py has changed since" in fails("train_cogpo.py", *words, cwd=tree)
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b", epochs=1), cwd=tree)
+    assert metrics(tmp_path / "a")[0]["large/beta"] == pytest.approx(0.5)
+    assert metrics(tmp_path / "b")[0]["large/beta"] == pytest.approx(1.5)
+    assert "loss.betas: null" in (tmp_path / "b/config.yaml").read_text()
+
+
+def test_the_script_is_part_of_what_a_run_was_made_from(tree, tiny_qwen, files, tmp_path):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", epochs=1)
+    inside("train_sft.py", *words)
+    edit(tree / "train_sft.py", "loss.backward()", "(2 * loss).backward()")
+    assert "the content of train_sft.py has changed since" in fails("train_sft.py", *words, cwd=tree)
+
+
+def test_any_loss_passes_the_start_check(tree, tiny_qwen, files, tmp_path):
+    """A target margin: the first loss is not ln 2, policy and reference are equal all the same."""
+    edit(tree / "losses/dpo.py", "loss=-F.logsigmoid(margin),", "loss=-F.logsigmoid(margin - 1.0),")
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", epochs=1), cwd=tree)
+    assert metrics(tmp_path / "o")[0]["loss"] == pytest.approx(1.3133, abs=1e-3)  # log(1 + e)
+
+
+def test_an_edit_of_what_computes_the_reference_is_a_miss(tree, tiny_qwen, files, tmp_path):
+    folders = tmp_path / "reference"
+    for name in ("a", "b"):
+        inside("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / name, epochs=1, loss__name="dpo"))
+        assert len(list(folders.iterdir())) == 1
+    edit(tree / "model/logprobs.py", "BLOCK = 2048", "BLOCK = 1024")
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "c", epochs=1), cwd=tree)
+    assert len(list(folders.iterdir())) == 2
+
+
+@pytest.mark.parametrize("script", ["train_sft.py", "train_cogpo.py"])
+def test_ranks_with_different_data_do_not_train_together(tiny_qwen, files, tmp_path, script):
+    """Copies on the disks of two machines, of which one is older."""
+    words = (sft_words if script == "train_sft.py" else cogpo_words)(tiny_qwen, files, tmp_path / "o")
+    for rank in (0, 1):
+        folder = tmp_path / f"machine{rank}"
+        folder.mkdir()
+        name = "sft.jsonl" if script == "train_sft.py" else "pairs.jsonl"
+        write_jsonl(folder / name, (sft_rows if script == "train_sft.py" else pair_rows)(20 - rank))
+    launcher = tmp_path / "on_its_machine.py"
+    launcher.write_text(
+        "import os, runpy, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "os.chdir(f\"{sys.argv.pop(1)}{os.environ['RANK']}\")\n"
+        f"sys.argv[0] = {str(ROOT / script)!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    words = [word for word in words if not word.startswith("data.file=")]
+    words.append(f"data.file={'sft' if script == 'train_sft.py' else 'pairs'}.jsonl")
+    said = fails(launcher, tmp_path / "machine", *words, ranks=2)
+    assert "error: rank 1 has read other data than rank 0 from " in said and not (tmp_path / "o/config.yaml").exists()
