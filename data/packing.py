@@ -11,23 +11,21 @@ state needs saving. The words:
 
 import bisect
 import heapq
-import math
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-FEW = 200  # rows of a step up to which it pays to search for one less
-SEARCH = 400  # combinations tried for a row; more find little
+from data.render import Sequence
 
 
 @dataclass(frozen=True)
 class Unit:
-    """seqs: indices of sequences. items: how many examples or pairs it counts for. pairs: the caller's own."""
+    """Sequences that travel together."""
 
-    seqs: tuple
-    items: int = 1
-    pairs: tuple = ()
+    seqs: tuple[int, ...]  # indices of sequences
+    items: int = 1  # how many examples or pairs it counts for
+    pairs: tuple = ()  # data.dataset.Pair, over sequences; SFT has none
 
 
 @dataclass
@@ -40,15 +38,16 @@ class PackedBatch:
     max_seqlen: int
     predict_from: torch.Tensor  # int64 [N], the position whose hidden state predicts the token
     labels: torch.Tensor  # int64 [N]
-    response_lens: list  # S lengths, summing to N
+    response_lens: list[int]  # S lengths, summing to N
 
-    def to(self, device):
+    def to(self, device: torch.device) -> "PackedBatch":
+        """Copy the tensors to a device."""
         moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return PackedBatch(**(vars(self) | moved))
 
 
-def pack(sequences):
-    """sequences: list of data.render.Sequence. Returns a PackedBatch on the CPU."""
+def pack(sequences: list[Sequence]) -> PackedBatch:
+    """Put sequences into one row, without padding. Returns it on the CPU."""
     lens = np.array([len(s) for s in sequences])
     starts = np.concatenate([[0], lens.cumsum()])
     position_ids = np.concatenate([np.arange(n) for n in lens])
@@ -67,7 +66,7 @@ def pack(sequences):
     )
 
 
-def plan_epoch(units, batch_size, seed, epoch):
+def plan_epoch(units: list[Unit], batch_size: int, seed: int, epoch: int) -> list[list[int]]:
     """Shuffle the units and cut them into steps of at most `batch_size` items. Returns list of lists of unit indices.
 
     With units of several items (a problem's three pairs) a step holds as many whole units as fit. The last step may be
@@ -84,7 +83,9 @@ def plan_epoch(units, batch_size, seed, epoch):
     return steps
 
 
-def plan_micro_batches(step, units, lengths, max_tokens, num_ranks, quadratic=0.0):
+def plan_micro_batches(
+    step: list[int], units: list[Unit], lengths: list[int], max_tokens: int, num_ranks: int, quadratic: float = 0.0
+) -> list[list[list[int]]]:
     """Pack the units of one step into micro-batches, the same number for every rank.
 
     step: unit indices. lengths: tokens per sequence. quadratic: what attention adds to the cost of a sequence of n
@@ -96,14 +97,15 @@ def plan_micro_batches(step, units, lengths, max_tokens, num_ranks, quadratic=0.
     every micro-batch. So: as few micro-batches a rank as the tokens need, then all of them as equal in cost as they
     can be, the n-th ones of all ranks being neighbours in cost.
     """
+    # how many rows the tokens need, rounded up to the same number on every rank
     sizes, costs = _measure(step, units, lengths, quadratic)
     rows = _best_fit(step, sizes, max_tokens)
-    over = [u for u in step if sizes[u] > max_tokens]
-    least = len(over) + math.ceil((sum(sizes.values()) - sum(sizes[u] for u in over)) / max_tokens)
-    if _per_rank(least, num_ranks) < _per_rank(len(rows), num_ranks) and len(rows) <= FEW:
-        rows = min(rows, _fill_one_by_one(step, sizes, max_tokens), key=len)
-    count = _per_rank(len(rows), num_ranks) * num_ranks
+    count = -(-len(rows) // num_ranks) * num_ranks
+
+    # that many rows of like cost; where one would overflow, best-fit's rows, the costliest of them halved
     rows = _level(step, sizes, costs, max_tokens, count) or _split(rows, costs, count)
+
+    # dealt to the ranks so that the n-th rows of all are neighbours in cost
     rows.sort(key=lambda row: -sum(costs[u] for u in row))  # stable, so still a function of the inputs alone
     ranks = [[] for _ in range(num_ranks)]
     for start in range(0, count, num_ranks):  # back and forth, so that no rank always gets the heavier one
@@ -113,8 +115,10 @@ def plan_micro_batches(step, units, lengths, max_tokens, num_ranks, quadratic=0.
     return ranks
 
 
-def plan_stats(plan, units, lengths, max_tokens, quadratic=0.0):
-    """How good a step's plan is: {"fill", "idle"}, both in [0, 1]. plan: what plan_micro_batches returned.
+def plan_stats(
+    plan: list[list[list[int]]], units: list[Unit], lengths: list[int], max_tokens: int, quadratic: float = 0.0
+) -> dict[str, float]:
+    """Measure how good a step's plan is: {"fill", "idle"}, both in [0, 1]. plan: what plan_micro_batches returned.
 
     fill: tokens / (micro-batches · max_tokens), a unit over max_tokens counting as full. idle: the share of all ranks'
     time that is spent waiting for the slowest one at each micro-batch, if time is cost.
@@ -130,7 +134,7 @@ def plan_stats(plan, units, lengths, max_tokens, quadratic=0.0):
 
 
 def _measure(step, units, lengths, quadratic):
-    """({unit: tokens}, {unit: cost})"""
+    """Return ({unit: tokens}, {unit: cost})."""
     sizes, costs = {}, {}
     for u in step:
         lens = [int(lengths[s]) for s in units[u].seqs]
@@ -139,16 +143,12 @@ def _measure(step, units, lengths, quadratic):
     return sizes, costs
 
 
-def _per_rank(rows, num_ranks):
-    return -(-rows // num_ranks)
-
-
 def _descending(step, weights):
     return sorted(step, key=lambda u: (-weights[u], u))
 
 
 def _best_fit(step, sizes, max_tokens):
-    """Best-fit decreasing: each unit, longest first, into the fullest row that still has room for it."""
+    """Put each unit, longest first, into the fullest row that still has room for it (best-fit decreasing)."""
     rows, rooms = [], []  # rooms: (tokens left, row), ascending
     for u in _descending(step, sizes):
         at = bisect.bisect_left(rooms, (sizes[u], 0))
@@ -160,37 +160,8 @@ def _best_fit(step, sizes, max_tokens):
     return rows
 
 
-def _fill_one_by_one(step, sizes, max_tokens):
-    """Fuller rows than best-fit makes of a few units: the longest unit left, then the best that goes with it."""
-    left, rows = _descending(step, sizes), []
-    while left:
-        first = left.pop(0)
-        chosen = _best_subset([sizes[u] for u in left], max_tokens - sizes[first])
-        rows.append([first, *(left[i] for i in chosen)])
-        left = [u for u in left if u not in rows[-1]]
-    return rows
-
-
-def _best_subset(sizes, room):
-    """Ascending indices into `sizes` (descending) with the largest sum up to `room` that a short search finds."""
-    best, enough, nodes = (0, []), 0.995 * room, SEARCH
-
-    def extend(start, total, chosen):
-        nonlocal best, nodes
-        if total > best[0]:
-            best = total, chosen
-        for i in range(bisect.bisect_left(sizes, total - room, start, key=lambda n: -n), len(sizes)):
-            if nodes == 0 or best[0] >= enough:
-                return
-            nodes -= 1
-            extend(i + 1, total + sizes[i], [*chosen, i])
-
-    extend(0, 0, [])
-    return best[1]
-
-
 def _level(step, sizes, costs, max_tokens, count):
-    """`count` rows of like cost: each unit, costliest first, into the lightest row; None where one has no room."""
+    """Make `count` rows of like cost: each unit, costliest first, into the lightest row; None where one has no room."""
     rows, lightest = [[] for _ in range(count)], [(0.0, r, max_tokens) for r in range(count)]
     for u in _descending(step, costs):
         cost, row, room = lightest[0]
@@ -202,7 +173,7 @@ def _level(step, sizes, costs, max_tokens, count):
 
 
 def _split(rows, costs, count):
-    """Make `count` rows of fewer, by halving the costliest: rather that than run empty ones."""
+    """Make `count` rows of fewer, by halving the costliest ones: better than to run empty ones."""
     rows = list(rows)
     while len(rows) < count:
         heaviest = max(range(len(rows)), key=lambda r: (len(rows[r]) > 1, sum(costs[u] for u in rows[r])))

@@ -63,8 +63,8 @@ def long_chains(n, seed=0):
 
 
 def test_a_row_is_filled_with_what_fits_best():
-    """Best-fit decreasing needs three rows here (50 + 30, 40 + 35, 25 + 20); two can hold them all."""
-    lengths = [50, 40, 35, 30, 25, 20]
+    """The longest first, each into the fullest row with room: 60 + 40, 55 + 45 rather than 60, 55 + 45, 40."""
+    lengths = [40, 55, 45, 60]
     units, step = singles(lengths)
     [rows] = plan_micro_batches(step, units, lengths, max_tokens=100, num_ranks=1)
     assert sorted(sum(lengths[u] for u in row) for row in rows) == [100, 100]
