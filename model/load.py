@@ -25,6 +25,7 @@ from transformers.utils import logging as transformers_logging
 from data.render import Renderer
 from errors import UserError
 from model.attention import NAME, choose_backend
+from model.files import model_folder
 from model.logprobs import LogProbModel
 from model.lora import add_adapters, initial_value, is_adapter, plain_name
 from model.parallel import Ranks, own_rows, shard
@@ -154,9 +155,10 @@ class WeightFiles:
     """
 
     def __init__(self, path: str):
-        self.path, self.folder = path, Path(path)
-        if not self.folder.is_dir():
-            self.folder = _download(path)
+        folder = path if Path(path).is_dir() else model_folder(path)
+        if folder is None:
+            raise UserError(f"no model folder {path}; model.path takes a Hugging Face folder or a hub id")
+        self.path, self.folder = path, Path(folder)
         if (self.folder / INDEX).is_file():  # some repositories hold a second copy under other names
             named = json.loads((self.folder / INDEX).read_text())["weight_map"].values()
             self.files = [self.folder / name for name in sorted(set(named))]
@@ -217,14 +219,3 @@ def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device) -> 
     lm.model.rotary_emb = type(lm.model.rotary_emb)(config=lm.config).to(device)
     stray = [name for name, buffer in lm.named_buffers() if buffer.is_meta or "rotary_emb" not in name]
     assert not stray, f"buffers that nothing fills: {stray}"
-
-
-def _download(path):
-    """The local copy of a hub id. Its files' locks make the ranks of a machine wait for the one that downloads."""
-    from huggingface_hub import snapshot_download
-
-    wanted, second_copies = ["*.safetensors", "*.json"], ["original/*", "consolidated*"]
-    try:
-        return Path(snapshot_download(path, allow_patterns=wanted, ignore_patterns=second_copies))
-    except OSError as error:
-        raise UserError(f"cannot download {path}: {' '.join(str(error).split())[:300]}") from None

@@ -9,7 +9,7 @@ from tests.support.scripts import ROOT
 FLOORS = [  # from the ground up; a name is a folder or a file of the root
     {"losses", "errors", "progress"},
     {"config"},
-    {"pages"},
+    {"pages", "settings"},
     {"data", "grading"},
     {"model", "agents"},
     {"evals"},
