@@ -6,15 +6,18 @@ makes every adapter an exact zero.
 
 import math
 import zlib
+from collections.abc import Callable
 
 import torch
+from torch import nn
 
 from errors import UserError
+from settings import LoraConfig
 
 ADAPTER = "default"
 
 
-def add_adapters(lm, cfg, frozen_dtype):
+def add_adapters(lm: nn.Module, cfg: LoraConfig, frozen_dtype: torch.dtype) -> None:
     """Put float32 adapters beside the linear layers of a model on the meta device; the rest becomes `frozen_dtype`.
 
     Raises UserError if no layer bears one of the names in cfg.targets.
@@ -36,18 +39,18 @@ def add_adapters(lm, cfg, frozen_dtype):
             parameter.data = parameter.data.float()
 
 
-def is_adapter(name):
+def is_adapter(name: str) -> bool:
     """Whether a parameter belongs to an adapter."""
     return ".lora_" in name
 
 
-def plain_name(name):
-    """The name that a parameter has in the model without adapters."""
+def plain_name(name: str) -> str:
+    """Return the name that a parameter has in the model without adapters."""
     return name.replace(".base_layer.", ".")
 
 
-def initial_value(name, shape, seed):
-    """float32: A as kaiming-uniform noise that depends on the seed and the name alone, B as zero."""
+def initial_value(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
+    """Draw an adapter's start, float32: A as kaiming-uniform noise from the seed and the name alone, B as zero."""
     if ".lora_B." in name:
         return torch.zeros(shape)
     generator = torch.Generator().manual_seed(zlib.crc32(f"{seed} {name}".encode()))
@@ -55,8 +58,8 @@ def initial_value(name, shape, seed):
     return torch.nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator)
 
 
-def merged_value(lm):
-    """A function (name, parameter) -> full tensor on every rank, in which W has become W + (α/r) B A.
+def merged_value(lm: nn.Module) -> Callable[[str, nn.Parameter], torch.Tensor]:
+    """Make a function (name, parameter) -> full tensor on every rank, in which W has become W + (α/r) B A.
 
     For model.export.export. It is a collective under sharding: all ranks call it for the same names in one order.
     """
