@@ -176,7 +176,7 @@ def main(cfg: Config) -> None:
                 say(f"{count} responses have grades of another grader, which do not count; --grade-only grades anew")
             run = Evaluation(settings, places, problems, asked, generations, grades, keys)
             render(cfg, measured(cfg, tables, run), facts, distinct)
-            write_pages(cfg, viewer.collected(problems, places, asked, keys, generations, grades))
+            write_pages(cfg, viewer.collected(run))
     finally:
         if held is not None:
             os.close(held)

@@ -2,6 +2,7 @@ r"""The tables as LaTeX, to \input where booktabs and graphicx are in use. A tab
 
 import re
 
+from evals.results import Table
 from evals.tables import grids, notes
 
 SPECIAL = {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
@@ -10,12 +11,12 @@ SPECIAL |= {"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "<": "$<$", 
 MARKS = {1: r"\textbf{%s}", 2: r"\underline{%s}"}
 
 
-def escape(text):
+def escape(text: str) -> str:
     return re.sub("|".join(map(re.escape, SPECIAL)), lambda match: SPECIAL[match.group()], text)
 
 
-def latex(tables):
-    """All tables as one LaTeX text."""
+def latex(tables: list[Table]) -> str:
+    """Write all tables as one LaTeX text."""
     return "\n".join(_float(table, heading, grid) for table in tables for heading, grid in grids(table))
 
 

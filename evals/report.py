@@ -2,6 +2,7 @@
 
 import difflib
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,8 +29,8 @@ class TableConfig:
     """column heading: folder of a finished build_crv run, whose Critic's levels are shown (Table 1)"""
 
 
-def check(name, table, models):
-    """Raises UserError for what a TableConfig names and is not there. models: the names that `columns` may show."""
+def check(name: str, table: TableConfig, models: Collection[str]) -> None:
+    """Raise UserError for what a TableConfig names and is not there. models: the names that `columns` may show."""
     if "/" in name:
         raise UserError(f"tables.{name}: the name is a part of a file's name, it cannot have a slash; title: can")
     if table.paper and table.paper not in PAPERS:
@@ -49,8 +50,8 @@ def check(name, table, models):
             raise UserError(f"tables.{name} names {column!r}, not a column of {where}; did you mean {near!r}?")
 
 
-def check_rows(plan, rows):
-    """Raises UserError for a benchmark that no table shows, and for two that would fill one row of the paper's tables.
+def check_rows(plan: dict[str, TableConfig], rows: dict[str, str | None]) -> None:
+    """Raise UserError for a benchmark that no table shows, and for two that would fill one row of the paper's tables.
     plan: {name: TableConfig}. rows: {benchmark: its row of the paper's tables, or None}."""
     papers = [table.paper for table in plan.values() if table.paper]
     for number, (benchmark, row) in enumerate(rows.items()):
@@ -66,22 +67,24 @@ def check_rows(plan, rows):
             )
 
 
-def assemble(name, config, rows, cells, notes, papers=()):
-    """The Table of a TableConfig. rows: row names; cells: {(row, column): Cell}, those that are measured. papers: {row:
-    the paper's name for it}, of those whose name is another."""
+def assemble(
+    name: str, config: TableConfig, rows: list[str], cells: dict, notes: list[str], papers: dict[str, str] | None = None
+) -> Table:
+    """Make the Table of a TableConfig. rows: row names; cells: {(row, column): Cell}, those that are measured. papers:
+    {row: the paper's name for it}, of those whose name is another."""
     paper = PAPERS.get(config.paper)
     if paper is None:
         return Table(name, config.title or name, rows, list(config.columns), cells, config.against, notes)
     title, rows = config.title or f"{paper.number}: {paper.caption}", list(paper.benchmarks)
     below = notes if cells else []  # they are of what was generated
-    own = ALIASES | dict(papers)
+    own = ALIASES | (papers or {})
     cells = {(own.get(row, row), column): cell for (row, column), cell in cells.items()} | levels(config.levels)
     cells = {place: cell for place, cell in cells.items() if place[0] in rows}
     return Table(name, title, rows, paper.models, cells, config.against, below, paper)
 
 
-def levels(folders):
-    """{(level, column): Count} from report.json of each folder of a build_crv run that has finished."""
+def levels(folders: dict[str, str]) -> dict[tuple[str, str], Count]:
+    """Return {(level, column): Count} from report.json of each folder of a build_crv run that has finished."""
     cells = {}
     for column, folder in folders.items():
         file = Path(folder) / "report.json"
@@ -98,7 +101,7 @@ def levels(folders):
     return cells
 
 
-def write(folder, title, tables, speeds):
+def write(folder: str | Path, title: str, tables: list[Table], speeds: dict[str, str]) -> str:
     """Write table.md, table.html, table.tex and one PNG a table into `folder`. Returns the Markdown."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -13,6 +13,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from evals.cells import Evaluation
 from evals.stats import sign_flip
 from grading import STATUSES
 from grading.extraction import split_thought
@@ -23,18 +24,19 @@ LONGEST = 300  # characters of an extracted answer; of a program the beginning w
 CHANGES = ("gained", "lost", "both right", "both wrong", "as often")
 
 
-def collected(problems, places, wanted, keys, generations, grades):
-    """The items of what is graded; arguments as in evals/cells.py. Several seeds stand one after another, labelled."""
+def collected(run: Evaluation) -> list[dict]:
+    """Return the items of what is graded. Several seeds stand one after another, labelled."""
     graded = {}  # (place, problem) -> its samples
-    for want in wanted:
-        if want.key in generations and (key := keys[want.key, want.problem]) in grades:
-            made, grade = generations[want.key], grades[key]
+    for question in run.questions:
+        graded_as = run.grade_keys.get((question.key, question.problem))
+        if question.key in run.generations and graded_as in run.grades:
+            made, grade = run.generations[question.key], run.grades[graded_as]
             about = {key: made[key] for key in ("tokens", "finish_reason")}
             about |= {key: grade[key] for key in ("status", "extracted", "detail")}
-            about["text"] = lambda key=want.key: generations[key]["text"]
-            graded.setdefault((want.place, want.problem), []).append((want.sample + 1, about))
+            about["text"] = lambda key=question.key: run.generations[key]["text"]
+            graded.setdefault((question.place, question.problem), []).append((question.sample + 1, about))
     items = []
-    for problem in problems:
+    for problem in run.problems:
         item = {key: getattr(problem, key) for key in ("benchmark", "question", "gold", "private")}
         runs = {
             model: [
@@ -42,7 +44,7 @@ def collected(problems, places, wanted, keys, generations, grades):
                 for seed, place in seeds.items()
                 for at, about in graded.get((place, problem), ())
             ]
-            for model, seeds in places.items()
+            for model, seeds in run.places.items()
         }
         items.append(item | {"problem_id": problem.id, "runs": runs})
     return [item for item in items if any(item["runs"].values())]

@@ -9,7 +9,8 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evals.results import Count, Table, ranks
+from evals.published import Printed
+from evals.results import Cell, Comparison, Count, Table, ranks
 from pages.page import render
 
 PAIRED = "Paired differences on the same problems, in percentage points, with an exact test:"
@@ -37,51 +38,51 @@ class Grid:
 # --- texts ---
 
 
-def percent(x):
+def percent(x: float) -> str:
     return f"{100 * x:.1f}"
 
 
-def signed(text):
-    """A number's text with its sign, a true minus."""
+def signed(text: str) -> str:
+    """Give a number's text its sign, a true minus."""
     return "−" + text[1:] if text.startswith("-") else "+" + text
 
 
-def points(difference):
+def points(difference: float) -> str:
     return signed(percent(difference))
 
 
-def span(interval):
+def span(interval: tuple[float, float]) -> str:
     return f"[{percent(interval[0])}, {percent(interval[1])}]"
 
 
-def p_value(p):
+def p_value(p: float) -> str:
     return "p < .001" if p < 0.001 else "p = 1" if p >= 0.9995 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
-def value_text(cell):
+def value_text(cell: Cell | Count) -> str:
     return str(cell.k) if isinstance(cell, Count) else f"{percent(cell.accuracy)} %"
 
 
-def basis_text(cell):
-    """What the value stands on: 60/96 [52.5, 71.5]"""
+def basis_text(cell: Cell | Count) -> str:
+    """Say what the value stands on: 60/96 [52.5, 71.5]"""
     if isinstance(cell, Count):
         return f"{percent(cell.accuracy)} % of {cell.n} {span(cell.interval)}"
     return f"{cell.k}/{cell.n} {span(cell.interval)}" + (f" avg@{cell.samples}" if cell.samples > 1 else "")
 
 
-def cell_text(cell):
+def cell_text(cell: Cell | Count) -> str:
     basis, interval = basis_text(cell).split(" [")
     return f"{value_text(cell)} ({basis}) [{interval}"
 
 
-def per_run_text(cell):
-    """The single seeds of a cell as one line; no line for one run."""
+def per_run_text(cell: Cell | Count) -> list[str]:
+    """Give the single seeds of a cell as one line; no line for one run."""
     several = not isinstance(cell, Count) and len(cell.runs) > 1
     return ["seeds " + " · ".join(percent(x) for x in cell.per_run)] if several else []
 
 
-def printed_basis(printed):
-    """What a published value stands on at one response a problem: 9/30 [16.7, 47.9]; ≈ where several k fit."""
+def printed_basis(printed: Printed) -> str:
+    """Say what a published value stands on at one response a problem: 9/30 [16.7, 47.9]; ≈ where several k fit."""
     if isinstance(printed.value, int):
         return basis_text(Count(printed.k, printed.n))
     if printed.k is None:
@@ -89,25 +90,25 @@ def printed_basis(printed):
     return f"{'≈' if len(printed.ks) > 1 else ''}{printed.k}/{printed.n} {span(printed.interval)}"
 
 
-def difference_text(cell, printed):
-    """Measured minus published: points, or chains for a count."""
+def difference_text(cell: Cell | Count, printed: Printed) -> str:
+    """Give measured minus published: points, or chains for a count."""
     return signed(str(cell.k - printed.value)) if isinstance(cell, Count) else points(cell.accuracy - printed.accuracy)
 
 
-def change_text(c):
+def change_text(c: Comparison) -> str:
     return points(c.difference) if abs(c.difference) >= 0.0005 else "+0.0"  # no −0.0
 
 
-def comparison_text(c):
+def comparison_text(c: Comparison) -> str:
     return f"{c.column} − {c.reference}: {change_text(c)} ({c.gained} gained, {c.lost} lost, {p_value(c.p)})"
 
 
-def status_text(cell):
+def status_text(cell: Cell) -> str:
     return ", ".join(f"{count} {status.replace('_', ' ')}" for status, count in cell.statuses.items())
 
 
-def sample_text(cell):
-    """pass@k for some k, and maj@n; empty for one sample."""
+def sample_text(cell: Cell) -> str:
+    """Give pass@k for some k, and maj@n; empty for one sample."""
     n = cell.samples
     parts = [f"pass@{k} {percent(cell.pass_at(k))}" for k in sorted({4, 16, 64, n}) if 1 < k <= n]
     return " · ".join(parts + ([f"maj@{n} {percent(cell.majority)}"] if n > 1 and cell.majority is not None else []))
@@ -116,8 +117,8 @@ def sample_text(cell):
 # --- grids ---
 
 
-def layout(table, entry: Callable[[str, str], Entry]):
-    """A Grid of entry(row, column) in the table's own layout: the paper's, if it is one of the paper's."""
+def layout(table: Table, entry: Callable[[str, str], Entry]) -> Grid:
+    """Make a Grid of entry(row, column) in the table's own layout: the paper's, if it is one of the paper's."""
     paper = table.published
     if paper is None:
         return Grid([["", *table.columns]], [(row, [entry(row, c) for c in table.columns]) for row in table.rows])
@@ -128,15 +129,15 @@ def layout(table, entry: Callable[[str, str], Entry]):
     return Grid(heads, [(label, [entry(b, m) for m in paper.models]) for b, label in paper.benchmarks.items()])
 
 
-def printed_grid(table):
-    """The paper's table as the paper prints it."""
+def printed_grid(table: Table) -> Grid:
+    """Lay out the paper's table as the paper prints it."""
     cells = table.published.cells()
     best = {} if table.published.counts else {b: ranks({m: cells[b, m] for m in table.columns}) for b in table.rows}
     return layout(table, lambda row, column: Entry([str(cells[row, column])], best.get(row, {}).get(column, 0)))
 
 
-def measured_grid(table):
-    """What was measured, beside what is printed."""
+def measured_grid(table: Table) -> Grid:
+    """Lay out what was measured, beside what is printed."""
     printed = table.published.printed() if table.published else {}
     best = {row: {} if table.published and table.published.counts else table.ranks(row) for row in table.rows}
     bars = interval_bars(table, {"": table.cells, "theirs": printed})
@@ -157,8 +158,8 @@ def measured_grid(table):
     return layout(table, entry)
 
 
-def basis_grid(table):
-    """The printed numbers as k of N, with their intervals."""
+def basis_grid(table: Table) -> Grid:
+    """Lay out the printed numbers as k of N, with their intervals."""
     printed = table.published.printed()
     bars = interval_bars(table, {"theirs": printed})
     return layout(
@@ -185,8 +186,8 @@ def interval_bars(table: Table, sources: dict[str, dict]) -> dict[tuple[str, str
     return bars
 
 
-def grids(table):
-    """[(heading, Grid)]: the paper's table as printed, if there is one; then what was measured."""
+def grids(table: Table) -> list[tuple[str, Grid]]:
+    """Return [(heading, Grid)]: the paper's table as printed, if there is one; then what was measured."""
     if not table.published:
         return [("", measured_grid(table))]
     if not table.published.cells():  # a figure: its values are not in the paper's text
@@ -195,8 +196,8 @@ def grids(table):
     return [("", printed_grid(table)), second]
 
 
-def pair_grids(table):
-    """A Grid a row of the table: every pair of its columns. Empty if the list of comparisons says it all."""
+def pair_grids(table: Table) -> list[Grid]:
+    """Make a Grid a row of the table: every pair of its columns. Empty if the list of comparisons says it all."""
     if not table.published and len(table.pairs) <= len(table.comparisons()):
         return []
     found = []
@@ -217,8 +218,8 @@ def _pair(c):
     return Entry([f"{change_text(c)} ({c.gained} : {c.lost})", p_value(c.p) + (" *" if c.holm < 0.05 else "")])
 
 
-def answer_rows(table):
-    """What became of the answers: a heading line, then one line a measured cell."""
+def answer_rows(table: Table) -> list[list[str]]:
+    """List what became of the answers: a heading line, then one line a measured cell."""
     shares = {"truncated": "truncated", "no_answer": "no answer", "timeout": "grader timeout", "error": "grader error"}
     rows = [["", "column", "answers", *shares.values(), "tokens a response", ""]]
     for row in table.rows:
@@ -231,8 +232,8 @@ def answer_rows(table):
     return [line if any(line[-1] for line in rows) else line[:-1] for line in rows] if len(rows) > 1 else []
 
 
-def notes(table):
-    """The table's own notes, and what a reader must know of the printed numbers and of the tests."""
+def notes(table: Table) -> list[str]:
+    """Return the table's own notes, and what a reader must know of the printed numbers and of the tests."""
     lines, paper = list(table.notes), table.published
     if not paper or not paper.cells():
         lines.append("Bold: best of the row; underlined: second.")
@@ -263,8 +264,8 @@ def notes(table):
 # --- Markdown ---
 
 
-def markdown(tables, speeds):
-    """All tables as one Markdown text. speeds: {model's path: "496 tokens/s"} of what was generated here."""
+def markdown(tables: list[Table], speeds: dict[str, str]) -> str:
+    """Write all tables as one Markdown text. speeds: {model's path: "496 tokens/s"} of what was generated here."""
     speed = "; ".join(f"{name} {text}" for name, text in speeds.items())
     return "\n".join(map(_markdown_table, tables)) + (f"\nGenerated: {speed}\n" if speed else "")
 
@@ -283,15 +284,15 @@ def _markdown_table(table):
     return "\n".join([*lines, *(f"> {note}  " for note in notes(table)), ""])
 
 
-def markdown_grid(grid):
+def markdown_grid(grid: Grid) -> list[str]:
     marks = {1: "**{}**", 2: "<u>{}</u>"}
     body = [[row, *("<br>".join([marks.get(e.rank, "{}").format(e.lines[0]), *e.lines[1:]]) for e in entries)]
             for row, entries in grid.rows]  # fmt: skip
     return markdown_rows([*grid.heads, *body])
 
 
-def markdown_rows(rows):
-    """Lines of a table. rows: lists of text, the head first."""
+def markdown_rows(rows: list[list[str]]) -> list[str]:
+    """Return the lines of a table. rows: lists of text, the head first."""
     escaped = [[cell.replace("|", r"\|") for cell in row] for row in rows]  # a name may hold one
     head, *body = ["| " + " | ".join(row) + " |" for row in escaped]
     return [head, "| " + " | ".join(["---"] * len(rows[0])) + " |", *body]

@@ -55,8 +55,9 @@ def showed(out, cfg, respond, dtypes=("float32",), table=None):
     keys = grade_keys(rows)
     grade_missing(rows, generations, grades, keys)
     places, plan = {"m": {"": place}}, {"t": table or TableConfig("T", {"m": "m"})}
-    (table,) = measured(cfg, plan, Evaluation(settings, places, problems, rows, generations, grades, keys))
-    items = viewer.collected(problems, places, rows, keys, generations, grades)
+    run = Evaluation(settings, places, problems, rows, generations, grades, keys)
+    (table,) = measured(cfg, plan, run)
+    items = viewer.collected(run)
     return table, items, {record["problem_id"]: record for record in grades}
 
 
