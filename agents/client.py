@@ -228,10 +228,8 @@ class Endpoint:
         """Whether anything speaks HTTP at the address."""
         try:
             await self.models()
-        except TimeoutError:
-            return False
-        except CallError as error:
-            return error.status > 0
+        except (CallError, TimeoutError) as error:
+            return isinstance(error, CallError) and error.status > 0
         return True
 
     async def close(self) -> None:

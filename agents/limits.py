@@ -164,7 +164,7 @@ class Budget:
     def settle(self, cost: float) -> None:
         """The call is over; cost 0 if it brought no answer."""
         self.open -= 1
-        self.spent, self.calls = self.spent + cost, self.calls + bool(cost)
+        self.spent, self.calls = self.spent + cost, self.calls + bool(cost)  # free ones would lower the mean
         self.settled.set()
         self.settled = asyncio.Event()
 

@@ -49,8 +49,8 @@ def open_endpoints(
                 has_answered = cfg.model in journal.models
                 by_name[name] = [Endpoint(name, cfg, url, has_answered, prober) for url in cfg.base_url]
                 calls, asked, spent = journal.tokens.get(name, (0, 0, 0))
-                budget.spent += by_name[name][0].price(asked, spent)
-                budget.calls += calls
+                cost = by_name[name][0].price(asked, spent)
+                budget.spent, budget.calls = budget.spent + cost, budget.calls + (calls if cost else 0)
         shared = next((pools[a] for a in pools if bindings[a] == names), None)
         pools[agent] = shared or Pool([endpoint for name in names for endpoint in by_name[name]], budget)
     return [endpoint for group in by_name.values() for endpoint in group], pools

@@ -118,7 +118,7 @@ def generation_key(place: Place, model: str | dict, messages: list, settings: Se
 
 
 def show_plan(cfg, tables: dict, settings: dict[str, Settings]) -> str:
-    """Return the text that --plan prints: responses and tokens for the models of `tables`."""
+    """Return the text that --plan prints: responses and tokens for the models of `tables` and of `compare`."""
     counts = {}
     for name, benchmark in cfg.benchmarks.items():
         size = SIZES.get(TITLES.get(kind_of(name, benchmark)))
@@ -128,7 +128,7 @@ def show_plan(cfg, tables: dict, settings: dict[str, Settings]) -> str:
                 f"--plan knows the sizes of Table 7; say how many problems {name} has: benchmarks.{name}.limit"
             )
         counts[name] = size * settings[name].samples
-    models = {model for table in tables.values() for model in table.columns.values()}
+    models = {model for table in tables.values() for model in table.columns.values()} | set(cfg.compare)
     places = sum(len(cfg.runs) if "{run}" in cfg.models[model] else 1 for model in models)
     responses = places * sum(counts.values())
     tokens = responses * ASSUMED

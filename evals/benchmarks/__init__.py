@@ -1,7 +1,7 @@
 """Benchmarks, one readable module a family: what the problems are, how they are asked, how an answer is graded.
 
     problems = load("MATH-500", BenchmarkConfig())        # name in the config, section of the config
-    module = family(problems[0].kind)            # mathematics
+    module = family(problems[0].kind)                     # mathematics
     module.instruction(problems[0], "paper")              # the template around {problem}
     module.grade(problems[0], "… \\\\boxed{7}", True)       # a grading.Grade; True: generation was not cut
 

@@ -260,3 +260,19 @@ def test_the_budget_stops_before_it_is_overdrawn_and_waits_for_what_is_in_flight
         assert "max_cost 10 is reached" in str(stopped[0]) and "higher max_cost" in str(stopped[0])
 
     asyncio.run(run())
+
+
+def test_a_resumed_budget_reckons_with_the_mean_of_calls_that_cost():
+    class Journal:
+        models, tokens = {"m"}, {"paid": (10, 0, 10**6), "own": (990, 0, 10**6)}
+
+    async def run():
+        paid = EndpointConfig("http://localhost:1/v1", "m", price_completion=5.0)
+        configs = {"paid": paid, "own": EndpointConfig("http://localhost:2/v1", "m")}
+        endpoints, pools = open_endpoints(configs, {"critic": ["paid"], "verifier": ["own"]}, Journal, max_cost=5.4)
+        with pytest.raises(UserError, match="5 spent on 10 calls"):  # one more would likely cost 0.5
+            await pools["critic"].budget.admit()
+        for endpoint in endpoints:
+            await endpoint.close()
+
+    asyncio.run(run())

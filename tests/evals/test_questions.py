@@ -8,7 +8,8 @@ from errors import UserError
 from evals.benchmarks.common import BenchmarkConfig
 from evals.models import Place, resolve
 from evals.problem import Problem
-from evals.questions import questions, settings_of
+from evals.questions import questions, settings_of, show_plan
+from evals.report import TableConfig
 from evals.store import key_of
 
 
@@ -39,6 +40,9 @@ class Cfg:
     sampling: Sampling = field(default_factory=Sampling)
     benchmarks: dict = field(default_factory=lambda: {"sums": BenchmarkConfig(file="x")})
     endpoints: dict = field(default_factory=lambda: {"e": Served()})
+    models: dict = field(default_factory=dict)
+    runs: dict = field(default_factory=dict)
+    compare: list = field(default_factory=list)
 
 
 PROBLEM = Problem("sums", "p1", "1+1?", "2", kind="local")
@@ -123,3 +127,10 @@ def test_two_endpoints_of_one_served_name_need_labels():
         ({"a": "endpoint:e", "b": "endpoint:f"}, two | {"f": Served(extra_body={"thinking": True})}),
     ):
         assert resolve(models, {}, "ab", endpoints, offline=True).keys() == {"a", "b"}
+
+
+def test_a_plan_counts_all_that_is_generated():
+    cfg = Cfg(benchmarks={"AIME2024": BenchmarkConfig()}, runs={"1": "x", "2": "y"}, compare=["a", "b"])
+    cfg.models = {"a": "A", "b": "B", "c": "{run}/C"}
+    plan = show_plan(cfg, {"t": TableConfig(columns={"A": "a", "C": "c"})}, settings_of(cfg))
+    assert plan.startswith("4 models") and "120 responses together" in plan  # b, which no table shows, is compared
