@@ -281,7 +281,7 @@ def generate_here(cfg: Config, folder: str, batch: dict[str, Question], keep: Ca
     return respond(folder, asked, lambda key, made: keep(batch[key], made), cfg.batch_size, cfg.dtype)
 
 
-def ask_endpoints(cfg, missing, generations, keep):
+def ask_endpoints(cfg: Config, missing: list[Question], generations: Ledgers, keep: Callable) -> list:
     """Draw the missing responses of served models. Returns [(Sample, why)] of those that nobody answered."""
     earlier = Earlier()
     for record in generations:

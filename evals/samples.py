@@ -50,8 +50,8 @@ def collected(run: Evaluation) -> list[dict]:
     return [item for item in items if any(item["runs"].values())]
 
 
-def write_samples(path: Path, title: str, items: list[dict], megabytes: float = MEGABYTES, seed: int = 0):
-    """One run: all models, all statuses. megabytes: of texts, in million characters; seed: of which texts."""
+def write_samples(path: Path, title: str, items: list[dict], megabytes: float = MEGABYTES, seed: int = 0) -> None:
+    """Show one run: all models, all statuses. megabytes: of texts, in million characters; seed: of which texts."""
     models = list(dict.fromkeys(model for item in items for model in item["runs"]))
     rows = [(benchmark, {model: _count(own, model) for model in models}, ()) for benchmark, own in _grouped(items)]
     _write(path, title, items, megabytes, seed, heading="Right answers", models=models, heads=(), rows=rows)
@@ -59,8 +59,9 @@ def write_samples(path: Path, title: str, items: list[dict], megabytes: float = 
 
 def write_comparison(
     path: Path, title: str, items: list[dict], before: str, after: str, megabytes: float = MEGABYTES, seed: int = 0
-):
-    """Two models (names of `runs`) on the problems that both answered: what `after` gained and lost against `before`.
+) -> None:
+    """Show two models (names of `runs`) on the problems that both answered: what `after` gained and lost against
+    `before`.
 
     A problem is gained if a larger share of its responses is right, so with one response each: right now, wrong before.
     p: the paired test of evals/stats.py.

@@ -73,7 +73,7 @@ class Workers:
             raise RuntimeError(f"{script} did not start (exit status {worker.wait()}); is math-verify installed?")
         return worker
 
-    def close(self):
+    def close(self) -> None:
         for worker in self.idle:
             worker.stdin.close()
 

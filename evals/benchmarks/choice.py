@@ -75,15 +75,15 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     return common.read(KINDS[kind], name, cfg, gpqa if kind == "gpqa_diamond" else mmlu)
 
 
-def choices(value, where):
+def choices(value: object, where: str) -> list[str]:
     if not (isinstance(value, list) and len(value) == len(LETTERS)):
         found = f"{len(value)}" if isinstance(value, list) else "none"
         raise UserError(f"{where}: a test problem needs choices, a list of {len(LETTERS)}; there are {found}")
     return [common.text({"choices": option}, ("choices",), where).strip() for option in value]
 
 
-def letter(answer, where):
-    """0 to 3, or A to D -> A to D."""
+def letter(answer: str, where: str) -> str:
+    """Turn 0 to 3, or A to D, into A to D."""
     found = dict(zip("0123", LETTERS, strict=True)).get(answer, answer)
     if found not in list(LETTERS):
         raise UserError(f"{where}: answer must be 0 to 3 or A to D")

@@ -51,8 +51,8 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     return common.read(KINDS[kind], name, cfg, parse)
 
 
-def solution_end(solution, where):
-    """ "… <<16-3-4=9>>9 … #### 1,234" -> "1234" """
+def solution_end(solution: str, where: str) -> str:
+    """Return the number after `####`: "… <<16-3-4=9>>9 … #### 1,234" -> "1234" """
     match = re.search(r"####\s*(-?[\d.,]+)\s*$", solution)
     if not match:
         raise UserError(f"{where}: answer must end with a line `#### number`")

@@ -61,7 +61,7 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     return common.read(KINDS[kind], name, cfg, parse)
 
 
-def gold(final_answer, where):
+def gold(final_answer: object, where: str) -> str:
     r"""["$69$,$84$"] -> "69,84": one formula, since the delimiters of a dozen golds are not balanced."""
     if not (isinstance(final_answer, list) and len(final_answer) == 1):
         raise UserError(f"{where}: a test problem needs final_answer, a list of one text")
@@ -69,7 +69,7 @@ def gold(final_answer, where):
     return re.sub(r"(?<!\\)\$", "", answer).strip().rstrip(".").strip()
 
 
-def tolerance(error, where):
+def tolerance(error: object, where: str) -> float | list[float] | None:
     """ "1e-1" -> 0.1; "1e-1,1e-2" -> [0.1, 0.01], one for each answer; None or empty -> None, exact."""
     if error is None or error == "":
         return None
