@@ -139,7 +139,7 @@ class PlanConfig:
     memory_gb: float = 80.0
     """memory of one, in GiB"""
     gpu: str = "A800"
-    """its name, for its peak FLOP/s (model/cost.py)"""
+    """its name, for its peak FLOP/s (model/metrics.py)"""
     utilization: float = 0.45
     """share of the peak that is assumed to be reached, recomputation included"""
     examples: int = 0
@@ -153,8 +153,8 @@ class TrainConfig:
     """What both training scripts have in common."""
 
     out: str
-    """output folder: model/ (Hugging Face format), metrics.jsonl, plots.png, tensorboard/, config.yaml, and while
-    running checkpoints/"""
+    """output folder: model/ (Hugging Face format), run.json (what it was made from), metrics.jsonl, plots.png,
+    tensorboard/, config.yaml, and while running checkpoints/"""
     model: ModelConfig
     data: DataConfig
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))

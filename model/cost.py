@@ -20,11 +20,10 @@ Memory of one GPU at the peak of a training step follows what model/parallel.py 
     while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
 
 What a layer keeps and its working set are tested against torch's memory tracker; the allowance for kernels and
-fragmentation is an assumption. parallel.compile fuses, and needs less than predicted here.
+fragmentation is an assumption. parallel.compile needs less than predicted here.
 """
 
 import copy
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -37,6 +36,7 @@ from data.packing import Unit, plan_epoch, plan_micro_batches, plan_stats
 from data.render import Sequence
 from errors import UserError
 from model.logprobs import BLOCK
+from model.metrics import peak_flops
 from settings import PlanConfig, TrainConfig
 
 GIB = 2**30
@@ -44,15 +44,6 @@ CONTEXT = 1.5 * GIB  # CUDA context, kernels, cuBLAS and NCCL buffers
 FRAGMENTED = 0.05  # share of what is allocated that is lost between blocks
 HOST_LINK = 20e9  # bytes/s between a GPU and pinned CPU memory, each way
 HOST_MEMORY = 100e9  # bytes/s at which AdamW walks through CPU memory
-
-# dense bfloat16 TFLOP/s (no sparsity) by the words of a GPU's name, from NVIDIA's data sheets; the first match counts
-PEAK_TFLOPS = (
-    ({"B200"}, 2250), ({"H200", "NVL"}, 836), ({"H200"}, 989), ({"GH200"}, 989),
-    ({"H100", "PCIE"}, 756), ({"H100", "NVL"}, 836), ({"H100"}, 989), ({"H800"}, 989),
-    ({"H20"}, 148), ({"A100"}, 312), ({"A800"}, 312), ({"A40"}, 150),
-    ({"A10"}, 125), ({"A6000"}, 155), ({"L40S"}, 362), ({"L40"}, 181),
-    ({"L4"}, 121), ({"4090"}, 165), ({"3090"}, 71),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -121,6 +112,7 @@ def train_flops(shape: Shape, lengths: Iterable[int], supervised: int, lora_rank
 
 
 def _forward_parts(shape, lengths, supervised):
+    """Return (linear layers, head, attention), FLOPs of a forward pass."""
     lengths = np.asarray(lengths, dtype=np.float64)
     linear = 2.0 * shape.layers * shape.layer_linear * lengths.sum()
     head = 2.0 * shape.head_params * supervised
@@ -131,17 +123,6 @@ def _forward_parts(shape, lengths, supervised):
 def quadratic(shape: Shape) -> float:
     """Return what attention adds to the cost of n tokens, all supervised, in tokens: quadratic · n²."""
     return shape.layers * shape.attention_width / (shape.layers * shape.layer_linear + shape.head_params)
-
-
-def peak_flops(device_name: str) -> float | None:
-    """Look up the dense bfloat16 FLOP/s of a GPU by its name, e.g. "NVIDIA A100-SXM4-80GB"; None if unknown."""
-    words = set(re.split(r"[\s_-]+", device_name.upper()))
-    return next((tflops * 1e12 for name, tflops in PEAK_TFLOPS if name <= words), None)
-
-
-def device_peak(device: torch.device) -> float | None:
-    """Look up the peak FLOP/s of a torch.device; None for a CPU and for a GPU that is not in the table."""
-    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 @dataclass(frozen=True)
@@ -172,6 +153,7 @@ class Memory:
 
 def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory:
     """Predict the memory at the peak of a step: when the head, or the last layer runs backward. longest_row: tokens."""
+    # what is sharded: weights, gradients, optimizer state
     s, e = settings, settings.compute_bytes
     trained = s.lora_rank * shape.layers * shape.layer_sides if s.lora_rank else shape.params
     frozen = shape.params if s.lora_rank else 0
@@ -182,6 +164,8 @@ def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory
         "gradients": 4 * trained / shards,
         "optimizer state": state * trained / shards,
     }
+
+    # what a step adds on this GPU, at the worse of its two peaks
     parts = dict.fromkeys(sharded, 0.0) if s.offload else dict(sharded)
     parts["activations kept"] = _kept_bytes(shape, s.checkpointing, e) * shape.layers * longest_row
     phases = _layer_phase(shape, s, shards, longest_row), _head_phase(shape, s, shards, longest_row)
@@ -211,6 +195,7 @@ def _kept_bytes(shape: Shape, checkpointing: str, e: int) -> float:
 
 
 def _layer_phase(shape, s, shards, tokens):
+    """Return {what: bytes} while the last layer runs backward."""
     e, layer = s.compute_bytes, shape.layer_params
     gathered = 3 * e * layer  # this one, the one before that is still in use, and the prefetched
     if s.lora_rank:
@@ -229,6 +214,7 @@ def _layer_phase(shape, s, shards, tokens):
 
 
 def _head_phase(shape, s, shards, tokens):
+    """Return {what: bytes} while the head runs backward."""
     e, head = s.compute_bytes, shape.head_params
     hidden = (4 + 3 * e + 4) * shape.hidden  # the final norm's, the head's input and its gradient in float32
     return {
@@ -239,7 +225,7 @@ def _head_phase(shape, s, shards, tokens):
 
 
 def _reduced(shards):
-    """Bytes in float32 for each weight whose gradient is being reduced: all of it, and this rank's share of the sum."""
+    """Count the float32 bytes a weight whose gradient is being reduced: all of it, and this rank's share."""
     return 4 + 4 / shards
 
 
@@ -337,15 +323,9 @@ def settings_of(cfg: TrainConfig) -> Settings:
     if gpus % replicate:
         raise UserError(f"parallel.replicate={replicate} does not divide --plan gpus={gpus}")
     return Settings(
-        gpus=gpus,
-        replicate=replicate,
-        checkpointing=cfg.parallel.activation_checkpointing,
-        offload=cfg.parallel.offload,
-        optim_state=cfg.optim.state,
-        lora_rank=cfg.lora.rank,
-        max_tokens=cfg.batch.max_tokens,
-        compute_bytes=4 if cfg.model.compute_dtype == "float32" else 2,
-    )
+        gpus, replicate, cfg.parallel.activation_checkpointing, cfg.parallel.offload, cfg.optim.state, cfg.lora.rank,
+        cfg.batch.max_tokens, compute_bytes=4 if cfg.model.compute_dtype == "float32" else 2,
+    )  # fmt: skip
 
 
 def ways_to_less(shape: Shape, settings: Settings, work: Work) -> dict[str, float]:
@@ -379,7 +359,7 @@ def show_plan(
     plan, shape, settings = cfg.plan, shape_of(hf_config), settings_of(cfg)
     peak = peak_flops(plan.gpu)
     if peak is None:
-        raise UserError(f"--plan gpu={plan.gpu!r} is not among the GPUs whose peak is known: see model/cost.py")
+        raise UserError(f"--plan gpu={plan.gpu!r} is not among the GPUs whose peak is known: see model/metrics.py")
     examples = examples or assume_examples(plan, cfg.data.max_length, triads)
     work = measure_work(cfg, examples, shape, plan.gpus, reference)
 

@@ -29,7 +29,7 @@ def export(
 ) -> None:
     """Write <cfg.out>/model, which AutoModelForCausalLM.from_pretrained opens. It appears whole: the run is done then.
 
-    inputs: digests of what the model was made from, kept in model/run.json. Tied weights are written once, adapters
+    inputs: digests of what the model was made from, kept in run.json beside it. Tied weights are written once, adapters
     merged into what they adapt. Rank 0 holds the tensors of one file at a time (shard_bytes, or one larger parameter).
     Raises UserError on every rank if the disk refuses.
     """
@@ -62,7 +62,8 @@ def export(
         config.save_pretrained(partial)
         model.lm.generation_config.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        (partial / RECORD).write_text(json.dumps({"inputs": inputs}, indent=2) + "\n")
+        # beside the model, whose folder is the same for the same weights; before its rename, which means done
+        (folder / RECORD).write_text(json.dumps({"inputs": inputs}, indent=2) + "\n")
         sync(partial)
         partial.rename(folder / FOLDER)
         sync(folder)
@@ -96,5 +97,5 @@ def inputs_of_export(out: str) -> dict[str, str] | None:
     folder = Path(out) / FOLDER
     if not (folder / "config.json").exists():
         return None
-    record = folder / RECORD
+    record = Path(out) / RECORD
     return json.loads(record.read_text())["inputs"] if record.exists() else {}

@@ -99,6 +99,7 @@ def build(cfg: ModelConfig, device: torch.device, tokenizer: PreTrainedTokenizer
 
     device: where it is going to compute.
     """
+    # transformers' own model without storage, its attention replaced by the packed one
     backend = choose_backend(cfg.attention, device, resolve_dtype(cfg.compute_dtype, device))
     config = load_config(cfg.path)
     try:
@@ -109,10 +110,13 @@ def build(cfg: ModelConfig, device: torch.device, tokenizer: PreTrainedTokenizer
     lm.config.packed_backend = backend
     if os.path.isfile(os.path.join(cfg.path, "generation_config.json")) or not os.path.isdir(cfg.path):
         lm.generation_config = _generation_config(cfg.path)
+    # what cannot be saved after all training is mended or refused now
+    _check_generation(lm.generation_config, cfg.path)
     # the token that ends a turn in training must end one in any server that reads the export, base models included
     listed = lm.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
     lm.generation_config.eos_token_id = list(dict.fromkeys([Renderer(tokenizer).turn_end[-1], *listed]))
+    # what would train or be scored wrongly
     vocab = lm.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocab:
         raise UserError(
@@ -128,6 +132,18 @@ def build(cfg: ModelConfig, device: torch.device, tokenizer: PreTrainedTokenizer
     if scaled:  # Gemma 2, Granite, Cohere; model/logprobs.py would leave it out, in policy and reference alike
         raise UserError(f"{cfg.path} transforms its logits ({', '.join(scaled)}), which is not supported")
     return lm
+
+
+def _check_generation(config: GenerationConfig, path: str) -> None:
+    """Make a generation config one that can be saved: sampling settings without do_sample mean sampling."""
+    try:
+        config.validate(strict=True)
+    except ValueError:
+        config.do_sample = True
+        try:
+            config.validate(strict=True)
+        except ValueError as error:
+            raise UserError(f"generation_config.json of {path} is not valid: {_first_line(error)}") from None
 
 
 def _generation_config(path):

@@ -7,6 +7,7 @@ of their own whose step is the number of steps. A value that is not finite is nu
 
 import json
 import math
+import re
 import resource
 import secrets
 import sys
@@ -21,6 +22,15 @@ from losses import PairLoss
 from model.parallel import Ranks
 from progress import cosmetic
 from settings import WatchConfig
+
+# dense bfloat16 TFLOP/s (no sparsity) by the words of a GPU's name, from NVIDIA's data sheets; the first match counts
+PEAK_TFLOPS = (
+    ({"B200"}, 2250), ({"H200", "NVL"}, 836), ({"H200"}, 989), ({"GH200"}, 989),
+    ({"H100", "PCIE"}, 756), ({"H100", "NVL"}, 836), ({"H100"}, 989), ({"H800"}, 989),
+    ({"H20"}, 148), ({"A100"}, 312), ({"A800"}, 312), ({"A40"}, 150),
+    ({"A10"}, 125), ({"A6000"}, 155), ({"L40S"}, 362), ({"L40"}, 181),
+    ({"L4"}, 121), ({"4090"}, 165), ({"3090"}, 71),
+)  # fmt: skip
 
 
 class Metrics:
@@ -100,6 +110,17 @@ def _wandb_run(out, project, config):
         return wandb.init(project=project, id=id_file.read_text(), resume="allow", dir=out, config=config)
     except wandb.Error as error:
         raise UserError(f"watch.wandb: {error} (WANDB_MODE=offline needs no account)") from None
+
+
+def peak_flops(device_name: str) -> float | None:
+    """Look up the dense bfloat16 FLOP/s of a GPU by its name, e.g. "NVIDIA A100-SXM4-80GB"; None if unknown."""
+    words = set(re.split(r"[\s_-]+", device_name.upper()))
+    return next((tflops * 1e12 for name, tflops in PEAK_TFLOPS if name <= words), None)
+
+
+def device_peak(device: torch.device) -> float | None:
+    """Look up the peak FLOP/s of a torch.device; None for a CPU and for a GPU that is not in the table."""
+    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
 class Speed:

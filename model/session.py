@@ -21,11 +21,11 @@ from data.packing import plan_epoch, plan_stats
 from data.render import Renderer
 from errors import UserError
 from model.checkpoint import Preemption, Saver, check_inputs
-from model.cost import Shape, device_peak, quadratic, shape_of, show_plan, train_flops
+from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
 from model.export import FOLDER, export, inputs_of_export
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
 from model.logprobs import LogProbModel
-from model.metrics import Metrics, Speed
+from model.metrics import Metrics, Speed, device_peak
 from model.optim import make_optimizer
 from model.parallel import Ranks
 from model.plots import plot_run

@@ -201,4 +201,4 @@ def test_a_full_disk_during_the_export_leaves_the_checkpoints(tmp_path):
         export(config(tmp_path), model, tokenizer, Ranks(), {}, shard_bytes=50_000)
     assert not (tmp_path / "model").exists() and (tmp_path / "checkpoints").exists()
     export(config(tmp_path), model, tokenizer, Ranks(), {})
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["from", "model"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["from", "model", "run.json"]

@@ -21,7 +21,6 @@ from model.cost import (
     forward_flops,
     longest_row,
     measure_work,
-    peak_flops,
     predict_hours,
     predict_memory,
     settings_of,
@@ -32,6 +31,7 @@ from model.cost import (
 )
 from model.logprobs import LogProbModel
 from model.lora import add_adapters
+from model.metrics import peak_flops
 from model.parallel import checkpointed
 from settings import DataConfig, LoraConfig, ModelConfig, ParallelConfig, PlanConfig
 from tests.support.scripts import fails, run

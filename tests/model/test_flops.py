@@ -5,7 +5,8 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config, Qwen3Config
 
-from model.cost import forward_flops, peak_flops, quadratic, shape_of, train_flops
+from model.cost import forward_flops, quadratic, shape_of, train_flops
+from model.metrics import peak_flops
 
 QWEN_7B = Qwen2Config(
     vocab_size=152064, hidden_size=3584, intermediate_size=18944, num_hidden_layers=28, num_attention_heads=28,

@@ -68,6 +68,7 @@ def test_resumed_at_the_checkpoint_no_curve_is_doubled(tmp_path, next_step):
     log(tmp_path, 0, 5, evaluated=0.5)
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 5, "eval/lo')
+    time.sleep(1)  # TensorBoard orders event files of one second by a number that is not padded
     log(tmp_path, next_step, 6, loss=2.0, evaluated=0.25).close()
     losses = [(s, (1.0 if s < next_step else 2.0) + s) for s in range(6)]
     assert [(r["step"], r["loss"]) for r in rows(tmp_path)[:-1]] == losses

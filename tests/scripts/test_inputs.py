@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 
 import pytest
 
@@ -46,6 +48,19 @@ def refused(script, words):
     return str(error.value)
 
 
+@pytest.mark.parametrize("script", ["train_sft.py", "train_cogpo.py"])
+def test_help_and_mistyped_keys_are_answered_before_torch_loads(script):
+    for words, said in ((["--help"], "optim.lr: float"), (["epoch=1", "out=o"], "did you mean epochs?")):
+        code = (
+            "import runpy, sys\n"
+            f"sys.argv = {[script, *words]}\n"
+            "try:\n    runpy.run_path(sys.argv[0], run_name='__main__')\n"
+            "finally:\n    print('torch' in sys.modules)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert said in done.stdout + done.stderr and done.stdout.endswith("False\n")
+
+
 @SCRIPTS
 def test_a_finished_run_is_done_only_for_its_own_inputs(tmp_path, capsys, script, words):
     """The same command after the data, then after the weights changed: refused, with what changed and what to do."""
@@ -54,7 +69,7 @@ def test_a_finished_run_is_done_only_for_its_own_inputs(tmp_path, capsys, script
     write_jsonl(tmp_path / "data.jsonl", make_rows(8))
     words = words(tmp_path / "m", tmp_path, out, data__file=tmp_path / "data.jsonl", epochs=1)
     inside(script, *words)
-    record = json.loads((out / "model/run.json").read_text())
+    record = json.loads((out / "run.json").read_text())
     assert {"data.file", "model.path", "losses/cogpo.py", script} <= record["inputs"].keys()
     inside(script, *words)
     assert f"already done: {out}/model, from the same data" in capsys.readouterr().err

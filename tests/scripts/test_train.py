@@ -16,7 +16,18 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from pocket.tiny import make_model
-from tests.support.scripts import ROOT, assert_same_run, cogpo_words, command, fails, metrics, run, sft_words, weights
+from tests.support.scripts import (
+    ROOT,
+    assert_same_run,
+    cogpo_words,
+    command,
+    fails,
+    inside,
+    metrics,
+    run,
+    sft_words,
+    weights,
+)
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +56,7 @@ def test_sft_learns_and_exports(sft_run):
         "metrics.jsonl",
         "model",
         "plots.png",
+        "run.json",
         "tensorboard",
     ]
 
@@ -94,6 +106,16 @@ def test_activation_checkpointing_does_not_matter(sft_run, tiny_qwen, files, tmp
     words = sft_words(tiny_qwen, files, tmp_path / "o", parallel__activation_checkpointing=mode)
     run("train_sft.py", *words, ranks=ranks)
     assert_same_run(sft_run, tmp_path / "o")
+
+
+def test_sampling_settings_without_do_sample_do_not_cost_the_model(files, tmp_path):
+    """As vicuna's: transformers loads such a generation config, but refuses to save it."""
+    base = Path(make_model(tmp_path / "base"))
+    settings = json.loads((base / "generation_config.json").read_text())
+    (base / "generation_config.json").write_text(json.dumps(settings | {"temperature": 0.9}))
+    inside("train_sft.py", *sft_words(base, files, tmp_path / "o", epochs=1))
+    exported = json.loads((tmp_path / "o/model/generation_config.json").read_text())
+    assert (exported["temperature"], exported["do_sample"]) == (0.9, True)
 
 
 def test_the_export_says_its_dtype(tiny_qwen, files, tmp_path):
