@@ -32,15 +32,15 @@ from agents.limits import EndpointConfig, check_endpoints
 from agents.probe import Prober
 from config import RESOLVED, at_least_one, check_folder, check_output, claim_output, run_cli
 from errors import UserError
-from evals import benchmarks, report
+from evals import assembly, benchmarks
 from evals import samples as viewer
+from evals.assembly import TableConfig
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing, outdated
 from evals.models import Place, read_facts, resolve, write_facts
 from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
-from evals.report import TableConfig
 from evals.results import Table
 from evals.served import Earlier, Sample, draw
 from evals.store import Ledgers, lock
@@ -205,8 +205,8 @@ def check_config(cfg: Config) -> dict[str, TableConfig]:
             raise UserError(f"config key {key} must contain {{problem}}, not {template!r}")
     tables = cfg.tables or {"table": TableConfig(cfg.title, {name: name for name in cfg.models})}
     for name, table in tables.items():
-        report.check(name, table, cfg.models)
-    report.check_rows(tables, {name: benchmarks.row_of(name, b) for name, b in cfg.benchmarks.items()})
+        assembly.check(name, table, cfg.models)
+    assembly.check_rows(tables, {name: benchmarks.row_of(name, b) for name, b in cfg.benchmarks.items()})
     return tables
 
 
@@ -315,7 +315,7 @@ def render(cfg: Config, tables: list[Table], facts: dict, places: Iterable[Place
     made = {place.path: facts["speed"][place.path] for place in places if place.path in facts["speed"]}
     speeds = {path: f"{tokens / seconds:.0f} tokens/s" for path, (tokens, seconds) in made.items()}
     folder = cfg.report or cfg.out
-    print(report.write(folder, cfg.title, tables, speeds))
+    print(assembly.write(folder, cfg.title, tables, speeds))
     say(f"written: {folder}/table.md, table.html, table.tex, table.png; generations and grades: {cfg.out}")
 
 

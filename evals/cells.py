@@ -4,10 +4,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 from evals import benchmarks
+from evals.assembly import TableConfig, assemble
 from evals.models import Place
 from evals.problem import Problem
 from evals.questions import Question, Settings
-from evals.report import TableConfig, assemble
 from evals.results import Answer, Cell, Table
 from evals.store import Ledgers
 

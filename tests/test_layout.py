@@ -1,6 +1,7 @@
 """The folders are floors: a room imports from the floors below it, and from its own; nothing imports the leaves."""
 
 import ast
+from collections import Counter
 
 import pytest
 
@@ -28,14 +29,23 @@ def imported(file):
         yield from (name.split(".")[0] for name in names if name.split(".")[0] in ROOMS)
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_imports_from_the_floors_below(room):
+def files_of(room):
     files = [ROOT / f"{room}.py"] if (ROOT / f"{room}.py").exists() else sorted((ROOT / room).rglob("*.py"))
     assert files
+    return files
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_from_the_floors_below(room):
     wrong = [
         (str(file.relative_to(ROOT)), other)
-        for file in files
+        for file in files_of(room)
         for other in imported(file)
         if other != room and ROOMS[other] >= ROOMS[room] and {room, other} != TOGETHER
     ]
     assert wrong == []
+
+
+def test_no_two_files_bear_one_name():
+    names = Counter(file.name for room in ROOMS for file in files_of(room) if file.name != "__init__.py")
+    assert [name for name, count in names.items() if count > 1] == []

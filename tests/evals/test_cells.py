@@ -5,12 +5,12 @@ from dataclasses import dataclass, field
 
 from evals import benchmarks
 from evals import samples as viewer
+from evals.assembly import TableConfig
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing
 from evals.models import Place
 from evals.questions import questions, settings_of
-from evals.report import TableConfig
 from evals.store import Ledgers
 from evals.tables import markdown
 from grading.programs import isolation

@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 import pytest
 
 from errors import UserError
+from evals.assembly import TableConfig
 from evals.benchmarks.common import BenchmarkConfig
 from evals.models import Place, resolve
 from evals.problem import Problem
 from evals.questions import questions, settings_of, show_plan
-from evals.report import TableConfig
 from evals.store import key_of
 
 

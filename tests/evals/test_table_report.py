@@ -9,10 +9,10 @@ import pytest
 
 from config import build, read_yaml
 from errors import UserError
-from evals import report
+from evals.assembly import PAPERS, TableConfig, assemble, check, check_rows, levels, write
 from evals.charts import chart
+from evals.latex_table import latex
 from evals.published import FIGURES, TABLES
-from evals.report import PAPERS, TableConfig, assemble, check, check_rows, levels, write
 from evals.results import Answer, Cell
 from evals.tables import grids, markdown, markdown_grid, printed_grid, webpage
 from tests.support.browser import Browser, needs_browser
@@ -53,7 +53,7 @@ def test_with_nothing_measured_the_table_is_the_papers(name):
     ours = [words(line) for line in (head, *body)]
     assert lines[caption - len(ours) : caption] == ours
     assert rows_of(webpage("t", [bare(name)], {}, [b""])) == ours
-    text = report.latex([bare(name)]).replace("$\\beta$", "β").split("\\bottomrule")[0]
+    text = latex([bare(name)]).replace("$\\beta$", "β").split("\\bottomrule")[0]
     plain = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", text).splitlines()
     assert [line.removesuffix(" \\\\").replace(" & ", " ") for line in plain if line.endswith("\\\\")] == ours
 
@@ -63,7 +63,7 @@ def test_bold_and_underlined_by_the_rule_of_the_caption():
     assert "| AIME2024 | 10.0 | 20.0 | <u>26.7</u> | 23.3 | 23.3 | <u>26.7</u> | **30.0** |" in lines
     assert "| GPQA Diamond | 33.3 | 37.4 | **40.9** | <u>40.0</u> | 37.4 | **40.9** | **40.9** |" in lines
     row = r"MMLU & 71.9 & \underline{76.1} & \textbf{76.5} & \underline{76.1} & 76.0 & \textbf{76.5} & \textbf{76.5} \\"
-    assert row in report.latex([bare("table2")])
+    assert row in latex([bare("table2")])
     # transposed: the best of a benchmark is the best of a column
     assert "| Qwen2.5-7B-Instruct | 13.3 | 80.2 | **40.9** | 92.3 | 30.5 | 43.9 |" in markdown([bare("table4")], {})
     assert "**" not in markdown([bare("table1")], {})  # levels are no contest
@@ -96,7 +96,7 @@ def test_measured_beside_printed():
     shown = webpage("t", [table], {}, [b""])
     assert '<span class="value rank1">40.0 %</span>' in shown and "+20.0 on SFT, p = .031" in shown
     assert '<span class="small theirs">paper 26.7 (+13.3)</span>' in shown
-    tex = report.latex([table])
+    tex = latex([table])
     assert r"\textbf{40.0 \%}" in tex and r"\scriptsize paper 26.7 (+13.3)" in tex
     assert tex.count(r"\begin{tabular}") == 2  # as printed, and measured
 
