@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Literal
 
 from agents.crv import Rules, run_problems
-from agents.guards import Guards
 from agents.journal import Journal
 from agents.limits import EndpointConfig, check_endpoints
 from agents.outputs import made_with, write_outputs
@@ -125,8 +124,6 @@ class Config:
     """Only the first N problems."""
 
 
-RULES = [f.name for f in fields(Rules) if f.name != "guards"]
-
 # what may change between a run and its resumption: no answer in the journal is asked for again because of it, but for
 # the truncated ones under a higher max_tokens
 FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", "extra_body"})
@@ -210,7 +207,7 @@ async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Jou
         prober = Prober(out / "probe.json", long=True) if cfg.probe else None
         endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
         agents = Agents(bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode)
-        rules = Rules(**{key: getattr(cfg, key) for key in RULES}, guards=Guards() if cfg.guards else None)
+        rules = Rules(**{rule.name: getattr(cfg, rule.name) for rule in fields(Rules)})
 
         # as many problems alive as there can be requests in flight, each read when its place becomes free
         say(f"{count} problems, {len(journal)} answers in {journal.path}")

@@ -11,15 +11,15 @@ Each problem walks alone and at its own pace; `run_problems` keeps a bounded num
 
 import asyncio
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from agents.guards import Guards, answer_check, fault
+from agents.guards import answer_check, faults
 from agents.roles import Agents, Step
 
 
 @dataclass(frozen=True)
 class Rules:
-    """What §3.2 leaves open; build_crv.py documents each one. guards: None for none."""
+    """What §3.2 leaves open; build_crv.py documents each one."""
 
     stages: str = "crv"
     max_rounds: int = 3
@@ -29,7 +29,7 @@ class Rules:
     check_answer: bool = True
     check_incorrect: bool = True
     incorrect_tries: int = 3
-    guards: Guards | None = field(default_factory=Guards)
+    guards: bool = True
 
 
 class Discarded(Exception):
@@ -82,7 +82,7 @@ class Walk:
 
     def guarded(self, chain: str, source: str, mode: str) -> str | None:
         """Returns the guard that a rewrite fails, or None; no agent is asked about such a rewrite."""
-        guard = self.rules.guards and fault(chain, source, mode, self.rules.guards)
+        guard = next(faults(chain, source, mode), None) if self.rules.guards else None
         if guard:
             self.note(guard=guard)
         return guard

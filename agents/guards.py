@@ -1,43 +1,18 @@
 """What a rewritten chain must pass besides the agents' verdicts: guards against the ways in which rewriters go wrong.
 
-`clean` cuts what is no reasoning, `fault` names the first guard that a rewrite fails, `answer_check` compares its final
-answer with y. A failed guard costs a try and is counted by role and name; the paper has none of them. Talk of every
-kind is counted as excess over the source chain: R1 itself says "the given answer" now and then, and may.
+`clean` cuts what is no reasoning, `faults` names the guards that a rewrite fails, `answer_check` compares its final
+answer with y. A failed guard costs a try and is counted by role and name; the paper has none of them.
 """
 
 import asyncio
 import re
 import textwrap
 import zlib
-from dataclasses import dataclass
+from collections.abc import Iterator
 
 from grading import UNDECIDED
 from grading.answers import compare, extract_boxed, final_answer, grade
 from grading.programs import run_tests
-
-
-@dataclass(frozen=True)
-class Guards:
-    """Which guards stand. build_crv.py takes all of them or none (the paper names none)."""
-
-    refusal: bool = True
-    """A rewrite that opens with a refusal ("I'm sorry, but I can't …")."""
-    scaffold: bool = True
-    """Role tokens, thought tags or section headings of the prompt that are left in a rewrite."""
-    meta: bool = True
-    """Talk about the task, the given answer or the original reasoning, in excess of the source chain."""
-    giveaway: bool = True
-    """An incorrect chain that names its own error ("mistakenly", "deliberate"), in excess of the source chain: DPO
-    would learn the word."""
-    near_copy: float | None = 0.95
-    """A rewrite about as long as its source that shares this much of the 4-word shingles of the two (Jaccard). An
-    incorrect chain may be as close as it likes. None: off."""
-    loop: bool = True
-    """A rewrite that ends in the same piece over and over, or repeats itself throughout."""
-    language: float | None = 0.02
-    """Change in the share of letters that are neither Latin nor Greek, where that share at least doubles or halves: a
-    rewrite in another script. None: off."""
-
 
 TAGS = re.compile(r"</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>")
 LEAD_IN = re.compile(
@@ -101,34 +76,45 @@ GIVEAWAY = re.compile(
 NOT_LATIN = re.compile(r"[\u0400-\u1cff\u2e80-\ua4ff\ua800-\udfff\uf900-\ufdff\uff66-\uffdc\U00010000-\U0003ffff]")
 
 
-def fault(chain: str, source: str, mode: str, guards: Guards) -> str | None:
-    """Returns the name of the first guard that a rewrite fails, or None. mode: "easy" (extended), "hard" (simplified)
-    or "incorrect". source: the chain that was rewritten. Some milliseconds for a chain of 16k tokens."""
+NEAR_COPY = 0.95  # of the 4-word shingles of a rewrite and its source, how many both have
+DRIFT = 0.02  # of the letters, how many more or fewer are of another script than in the source
+
+
+def faults(chain: str, source: str, mode: str) -> Iterator[str]:
+    """Yield the names of the guards that a rewrite fails. mode: "easy" (extended), "hard" (simplified) or "incorrect".
+    source: the chain that was rewritten. Some milliseconds for a chain of 16k tokens.
+
+    refusal      it opens with one ("I'm sorry, but I can't …")
+    scaffold     role tokens, thought tags or section headings of the prompt are left in it
+    meta         it talks about the task, the given answer or the original reasoning
+    giveaway     an incorrect chain names its own error ("mistakenly"): DPO would learn the word
+    loop         it ends in the same piece over and over, or repeats itself throughout
+    language     it is in another script
+    near_copy    it is about as long as its source and shares most of its words; an incorrect chain may
+    """
     text, before = chain.lower(), source.lower()
 
     def exceeds(*patterns):
+        """Whether it talks so, and more than its source: R1 itself says "the given answer" now and then, and may."""
         said = sum(len(pattern.findall(text)) for pattern in patterns)
         return said > 0 and said > sum(len(pattern.findall(before)) for pattern in patterns)
 
-    # talk: what a rewriter says about its task, in excess of the source
-    if guards.refusal and REFUSAL.match(text) and not REFUSAL.match(before):
-        return "refusal"
-    if guards.scaffold and exceeds(SCAFFOLD):
-        return "scaffold"
-    if guards.meta and exceeds(*META):
-        return "meta"
-    if guards.giveaway and mode == "incorrect" and exceeds(GIVEAWAY):
-        return "giveaway"
-    # degenerate texts; an incorrect chain may be as close to its source as it likes
-    if guards.loop and loops(chain):
-        return "loop"
-    if guards.language is not None and drifts(chain, source, guards.language):
-        return "language"
-    if mode == "incorrect":
-        return None
-    if guards.near_copy is not None and is_copy(chain, source, guards.near_copy):
-        return "near_copy"
-    return None
+    # talk: what a rewriter says about its task
+    if REFUSAL.match(text) and not REFUSAL.match(before):
+        yield "refusal"
+    if exceeds(SCAFFOLD):
+        yield "scaffold"
+    if exceeds(*META):
+        yield "meta"
+    if mode == "incorrect" and exceeds(GIVEAWAY):
+        yield "giveaway"
+    # degenerate texts
+    if loops(chain):
+        yield "loop"
+    if drifts(chain, source, DRIFT):
+        yield "language"
+    if mode != "incorrect" and is_copy(chain, source, NEAR_COPY):
+        yield "near_copy"
 
 
 def is_copy(a: str, b: str, threshold: float) -> bool:

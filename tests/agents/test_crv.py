@@ -6,7 +6,6 @@ import pytest
 
 from agents.client import Endpoint
 from agents.crv import Rules, life_of
-from agents.guards import Guards
 from agents.journal import Journal
 from agents.limits import EndpointConfig
 from agents.pool import Pool
@@ -250,7 +249,7 @@ def test_an_incorrect_chain_that_gives_itself_away_is_made_again(tmp_path):
 def test_guards_can_be_switched_off(tmp_path):
     talk = "As requested, more steps: 3 * 4 = 12."
     answer = script(critic=["easy", "medium"], easy=talk, verifier="YES", incorrect="Mistakenly, 3 * 4 = 13.")
-    trace, _, _ = live(answer, tmp_path, guards=Guards(meta=False, giveaway=False))
+    trace, _, _ = live(answer, tmp_path, guards=False)
     assert (trace["rewritten"], trace["incorrect"]) == (talk, "Mistakenly, 3 * 4 = 13.")
 
 

@@ -1,7 +1,6 @@
 """Guards on rewrites: what each one catches, what it must let through, and the answer check of chains."""
 
 import asyncio
-import dataclasses
 import itertools
 import json
 import random
@@ -10,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from agents.guards import Guards, answer_check, clean, fault, solves
+from agents.guards import answer_check, clean, faults, solves
 
 DATA = Path(__file__).parents[3] / "shared/data"
-ALL = Guards()
 SOURCE = "Three dogs have four legs each, so we multiply the number of dogs by four. 3 * 4 = 12. So 12 legs."
 LONGER = "Each dog has 4 legs. There are 3 dogs. Adding the legs dog by dog makes 4 + 4 = 8, then 8 + 4 = 12. So 12."
 CIRCLES = LONGER + "\nWait, let me check that once more. 3 * 4 = 12, yes, that is what we had." * 8
@@ -21,10 +19,8 @@ RAMBLING = " ".join(f"Step {n}: we check it again, and it is still the same numb
 CHINESE = "每只狗有四条腿，一共有三只狗，所以总共有十二条腿：3 * 4 = 12。"
 
 
-def only(name, **more):
-    """Guards with one standing."""
-    off = {f.name: False if f.type in ("bool", bool) else None for f in dataclasses.fields(Guards)}
-    return Guards(**off | {name: getattr(ALL, name)} | more)
+def fault(chain, source, mode):
+    return next(faults(chain, source, mode), None)
 
 
 CAUGHT = [
@@ -51,10 +47,8 @@ CAUGHT = [
 
 
 @pytest.mark.parametrize(("name", "mode", "chain"), CAUGHT, ids=lambda value: str(value)[:20])
-def test_each_guard_catches_and_can_be_switched_off(name, mode, chain):
-    assert fault(chain, SOURCE, mode, only(name)) == fault(chain, SOURCE, mode, ALL) == name
-    off = False if isinstance(getattr(ALL, name), bool) else None
-    assert fault(chain, SOURCE, mode, dataclasses.replace(ALL, **{name: off})) != name
+def test_each_guard_catches(name, mode, chain):
+    assert fault(chain, SOURCE, mode) == name
 
 
 @pytest.mark.parametrize(
@@ -71,7 +65,7 @@ def test_each_guard_catches_and_can_be_switched_off(name, mode, chain):
     ],
 )
 def test_honest_rewrites_pass(mode, chain):
-    assert fault(chain, SOURCE, mode, ALL) is None
+    assert fault(chain, SOURCE, mode) is None
 
 
 @pytest.mark.parametrize(
@@ -80,16 +74,16 @@ def test_honest_rewrites_pass(mode, chain):
 def test_what_the_source_says_itself_is_no_fault(said):
     """Only the excess counts: once is not more than once, twice is."""
     source, chain = f"{SOURCE} {said}", f"{LONGER.replace('12', '13')} {said}"
-    assert fault(chain, source, "incorrect", ALL) is None
-    assert fault(f"{chain} {said}", source, "incorrect", ALL) in ("meta", "giveaway", "scaffold")
+    assert fault(chain, source, "incorrect") is None
+    assert fault(f"{chain} {said}", source, "incorrect") in ("meta", "giveaway", "scaffold")
 
 
 def test_a_chinese_source_may_be_rewritten_in_chinese_and_not_in_english():
     longer = CHINESE + "也就是说，先算两只狗，再加上第三只狗：4 + 4 = 8，8 + 4 = 12。"
-    assert fault(longer, CHINESE, "easy", ALL) is None
+    assert fault(longer, CHINESE, "easy") is None
     with_formulas = longer + " x + y = z, abc = def, sin x = cos y, a b c d e f g h i j k"
-    assert fault(with_formulas, CHINESE, "easy", ALL) is None
-    assert fault(LONGER, CHINESE, "easy", ALL) == "language"
+    assert fault(with_formulas, CHINESE, "easy") is None
+    assert fault(LONGER, CHINESE, "easy") == "language"
 
 
 def test_a_few_changed_words_do_not_make_a_rewrite():
@@ -100,7 +94,7 @@ def test_a_few_changed_words_do_not_make_a_rewrite():
         other = list(words)
         for place in rng.sample(range(1000), changed):
             other[place] = "else"
-        assert fault(" ".join(other), text, "easy", only("near_copy")) == guard, changed
+        assert fault(" ".join(other), text, "easy") == guard, changed
 
 
 def real_traces():
@@ -119,16 +113,15 @@ def real_traces():
 def test_real_traces_of_r1_pass():
     """Each as its own source, and with each other one as the source: no talk, loop or script of R1's is a fault."""
     solving, _ = real_traces()
-    guards = Guards(near_copy=None)
     assert len(solving) == 19
-    assert [fault(text, text, "incorrect", guards) for text in solving] == [None] * 19
-    assert [fault(a, b, "incorrect", guards) for a, b in itertools.permutations(solving, 2)] == [None] * (19 * 18)
+    assert [fault(text, text, "incorrect") for text in solving] == [None] * 19
+    assert [fault(a, b, "incorrect") for a, b in itertools.permutations(solving, 2)] == [None] * (19 * 18)
 
 
 def test_real_rewrites_of_r1_that_talk_about_the_task_are_caught():
     """R1 asked to improve a trace, its thought taken for the trace: at least half of them say so."""
     solving, improved = real_traces()
-    caught = [fault(text, solving[0], "easy", Guards()) for text in improved]
+    caught = [fault(text, solving[0], "easy") for text in improved]
     assert caught.count("meta") >= len(improved) / 2 and set(caught) == {"meta", None}
 
 
@@ -138,8 +131,7 @@ def test_samples_of_one_model_on_one_problem_pass_as_each_others_rewrites():
         pytest.skip("the real samples are not beside this checkout")
     path = DATA / "qwen25math_rm_maj_example/math_cot_100.jsonl"
     rows = [json.loads(line)["code"] for line in path.read_text().splitlines()]
-    guards = Guards(near_copy=None)
-    caught = {(b, f) for r in rows for a, b in itertools.permutations(r, 2) if (f := fault(b, a, "incorrect", guards))}
+    caught = {(b, f) for r in rows for a, b in itertools.permutations(r, 2) if (f := fault(b, a, "incorrect"))}
     assert {f for _, f in caught} == {"language"}
     assert len({b for b, _ in caught if "SPELL上级" in b}) == 1
 
@@ -148,7 +140,7 @@ def test_guards_are_cheap_on_long_chains():
     rng = random.Random(0)
     text = " ".join(rng.choice(["the", "sum", "of", f"x_{rng.randrange(99)}", "is", "given"]) for _ in range(16_000))
     begin = time.perf_counter()
-    assert fault(text + " so 12", text + " so 13", "easy", ALL) == "near_copy"
+    assert fault(text + " so 12", text + " so 13", "easy") == "near_copy"
     assert time.perf_counter() - begin < 1  # some 80 ms on one slow core; a quadratic search would take minutes
 
 
