@@ -95,6 +95,7 @@ QWEN_7B = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @needs_venv
 def test_plan(tmp_path):
     """The hub's config.json is all that it needs; here it lies in the hub's cache."""
