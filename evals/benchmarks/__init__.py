@@ -41,7 +41,7 @@ FAMILIES = {  # kind: module
     "gpqa_diamond": "choice",
     "mmlu": "choice",
     "livecodebench_v2": "code",
-    "local": "local",
+    "local": "mathematics",
 }
 NAMES = {  # as the paper's tables print them: kind
     "AIME2024": "aime2024",

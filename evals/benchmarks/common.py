@@ -35,7 +35,7 @@ class BenchmarkConfig:
 class Source:
     """Where a benchmark is and what its columns are called.
 
-    repo, subset, split: on the Hugging Face hub; without a repo, a file must be given. columns: {our name: the names
+    repo, subset, split: on the Hugging Face hub; empty for what only a file can hold. columns: {our name: the names
     that rows may have for it, the hub's first}; these hold text. also: columns of another type that its family reads.
     gated: the hub asks for consent.
     """
@@ -151,8 +151,6 @@ def hub_rows(source: Source, name: str) -> Iterator[tuple[str, dict]]:
 
     columns = ", ".join([*(names[0] for names in source.columns.values()), *source.also])
     wanted = f"set benchmarks.{name}.file to a local file with the columns {columns}"
-    if not source.repo:
-        raise UserError(f"benchmarks.{name}: {wanted}")
     try:
         dataset = load_dataset(source.repo, source.subset, split=source.split)
     except (OSError, ValueError, DatasetGenerationError) as error:

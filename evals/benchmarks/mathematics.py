@@ -1,11 +1,11 @@
-"""Mathematics with one final answer: AIME 2024 (30), MATH-500 (500), GSM8K (1319).
+"""Mathematics with one final answer: AIME 2024 (30), MATH-500 (500), GSM8K (1319), and `local`, a file of your own.
 
 Data. AIME 2024: the dataset of the paper's footnote 11. MATH-500: the `answer` column, which is the last box of the
-solution. GSM8K: the number after `####`.
+solution. GSM8K: the number after `####`. local: {"id", "problem", "answer", …}, as reasoning-gym's are stored here.
 
 Asked. `paper`: SkyThought's templates, the harness that the paper's numbers point to (n = 1, its zero-shot row is close
 to SkyThought's own of the same model): the instruction before the problem, and for GSM8K a closing sentence instead of
-a box. `r1`: the sentence that DeepSeek-R1's model card advises for mathematics, after the problem.
+a box. `r1`: the sentence that DeepSeek-R1's model card advises for mathematics, after the problem. local: as it stands.
 
 Graded by grading/answers.py on what follows the thought: integers first (AIME's 073 is 73), then mathematical equality.
 Stricter than SkyThought, which takes 100 times the answer as right, and more lenient than its text comparison of GSM8K.
@@ -33,6 +33,7 @@ KINDS = {
         {"id": ("unique_id", "id"), "question": ("problem",), "gold": ("answer",)},
     ),
     "gsm8k": Source("openai/gsm8k", "main", "test", {"question": ("question",), "gold": ("answer",)}),
+    "local": Source("", None, "", {"id": ("id",), "question": ("problem",), "gold": ("answer",)}),
 }
 
 BOXED = "Return your final response within \\boxed{}. {problem}"
@@ -60,6 +61,8 @@ def solution_end(solution: str, where: str) -> str:
 
 
 def instruction(problem: Problem, protocol: str) -> str:
+    if problem.kind == "local":  # whose instruction is that of training, in the config
+        return "{problem}"
     if protocol == "r1":
         return STEP_BY_STEP
     return CLOSING if problem.kind == "gsm8k" else BOXED
