@@ -21,7 +21,9 @@ import textwrap
 import time
 import types
 import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -30,14 +32,15 @@ from errors import UserError
 RESOLVED = "config.yaml"
 
 
-def run_cli(main, schema, doc):
+def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
     """Entry point of a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
 
     `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2, and so do a
     full disk and a rank that another one has left alone; Ctrl-C says how to go on and exits with 130. Everything else
     keeps its traceback: it is a defect of this project.
     """
-    speaks = int(os.environ.get("RANK", "0")) == 0  # under torchrun only rank 0 prints
+    # torchrun starts every rank with the same words: only rank 0 prints
+    speaks = int(os.environ.get("RANK", "0")) == 0
     cfg = parse(schema, doc)
     try:
         status = main(cfg)
@@ -48,6 +51,7 @@ def run_cli(main, schema, doc):
         if speaks:
             print("\nstopped; run the same command again to resume", file=sys.stderr, flush=True)
         sys.exit(130)
+    # what the machine refuses, not this project's fault: a full disk, a full GPU, a rank that is gone
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
@@ -73,8 +77,8 @@ def run_cli(main, schema, doc):
     sys.exit(status or 0)
 
 
-def parse(schema, doc):
-    """The configuration of this process's command line. `--help` is answered, bad words are refused, by exiting.
+def parse(schema: type, doc: str) -> Any:
+    """Read the configuration from this process's command line. `--help` is answered, bad words are refused, by exiting.
 
     A script whose imports take seconds (torch, transformers) calls it once before them, under `__main__`, so that both
     are answered at once; `run_cli` parses again.
@@ -102,8 +106,8 @@ def _speak_in_turn(error, patience=15.0):
     print(f"error: {error}" + f" (on rank {rank})" * (rank > 0), file=sys.stderr, flush=True)
 
 
-def load(schema, argv):
-    """argv: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`. Returns a `schema`.
+def load(schema: type, argv: list[str]) -> Any:
+    """Fill `schema` from words: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`.
 
     `--mode key=value …` for a field whose type is a section or None: the words behind it may leave the section out.
     """
@@ -143,8 +147,8 @@ def _modes(schema):
     return found
 
 
-def read_yaml(path):
-    """A YAML file as a dict, after following `extends`."""
+def read_yaml(path: Path) -> dict:
+    """Read a YAML file as a dict, after following `extends`."""
     if not path.is_file():
         raise UserError(f"no such config file: {path}")
     try:
@@ -160,7 +164,7 @@ def read_yaml(path):
     return nested
 
 
-def build(schema, raw, where="", base=None):
+def build(schema: type, raw: dict, where: str = "", base: Any = None) -> Any:
     """Fill dataclass `schema` from the nested dict `raw`. where: dotted prefix for messages. base: an instance that
     holds the defaults, where they differ from the schema's own."""
     fields = {f.name: f for f in dataclasses.fields(schema)}
@@ -195,6 +199,7 @@ def _default(field, base):
 
 
 def _convert(value, kind, where):
+    # sections, unions and choices
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if dataclasses.is_dataclass(kind):  # a value of dict[str, section]
         if not isinstance(value, dict):
@@ -214,6 +219,7 @@ def _convert(value, kind, where):
         if value not in args:
             raise UserError(f"config key {where} is {value!r}; it must be one of {', '.join(map(str, args))}")
         return value
+    # containers, by their elements
     if origin is dict and isinstance(value, dict):
         return {str(k): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
     if origin in (list, tuple) and isinstance(value, list | tuple):
@@ -221,6 +227,7 @@ def _convert(value, kind, where):
         if len(inner) != len(value):
             raise UserError(f"config key {where} needs {len(inner)} values, not {len(value)}: {value!r}")
         return origin(_convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, inner, strict=True)))
+    # plain values; numbers as YAML and people write them
     if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
         try:  # YAML reads 1e-5 (no dot) as a string
             return float(value)
@@ -254,8 +261,8 @@ def _merge(into, other):
     return into
 
 
-def field_docs(schema):
-    """{field name: the docstring under it}, read from the source of the dataclass and of those it inherits from."""
+def field_docs(schema: type) -> dict[str, str]:
+    """Read {field name: the docstring under it} from the source of the dataclass and of those it inherits from."""
     docs = {}
     for part in reversed([c for c in schema.__mro__ if dataclasses.is_dataclass(c)]):
         body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body
@@ -266,7 +273,8 @@ def field_docs(schema):
     return docs
 
 
-def help_text(schema, doc):
+def help_text(schema: type, doc: str) -> str:
+    """Write what --help prints: the script's docstring, and every key with its type, default and text."""
     lines = [inspect.cleandoc(doc), "", "Keys (YAML file, or key=value on the command line):", ""]
     return "\n".join(lines + _help_lines(schema, ""))
 
@@ -295,8 +303,8 @@ def _help_lines(schema, prefix, base=None):
     return lines
 
 
-def flat(cfg):
-    """{dotted key: value} of a dataclass instance, for comparing and logging. Modes (`--plan`) are no part of it."""
+def flat(cfg: Any) -> dict[str, Any]:
+    """List {dotted key: value} of a dataclass instance, for comparing and logging; without modes (`--plan`)."""
     out = {}
 
     def walk(value, prefix):
@@ -311,22 +319,22 @@ def flat(cfg):
     return out
 
 
-def at_least_one(cfg, *keys):
-    """Raises UserError if a count among these dotted keys is below 1; null is none."""
+def at_least_one(cfg: Any, *keys: str) -> None:
+    """Refuse a count below 1 among these dotted keys (null: not set). Raises UserError."""
     for key in keys:
         value = flat(cfg)[key]
         if value is not None and value < 1:
             raise UserError(f"config key {key} must be at least 1, not {value}")
 
 
-def check_folder(folder):
-    """Raises UserError if there is a file where this folder, or one that it is to lie in, should be."""
+def check_folder(folder: str | Path) -> None:
+    """Raise UserError if there is a file where this folder, or one that it is to lie in, should be."""
     file = next((p for p in (Path(folder), *Path(folder).parents) if p.exists() and not p.is_dir()), None)
     if file:
         raise UserError(f"{folder} cannot hold results: {file} is a file; set another folder")
 
 
-def check_output(cfg, folder, free=()):
+def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None:
     """Refuse an output folder that holds the results of another config; writes nothing.
 
     free: dotted prefixes of keys that may change between a run and its resumption (logging, endpoint addresses, …).
@@ -361,7 +369,7 @@ def check_output(cfg, folder, free=()):
         )
 
 
-def claim_output(cfg, folder, free=()):
+def claim_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None:
     """Write the resolved config into `folder`, or refuse as `check_output` does.
 
     Called once the inputs are known to be good, so that a mistyped path leaves no folder behind that refuses the

@@ -30,11 +30,13 @@ def beta_dpo_loss(
     three (β_S, β_M, β_L), CogPO's if None. alpha: per nat. m0: nats. Returns a PairLoss whose `.beta` is the β used for
     each pair.
     """
+    # β_i of each pair, before it follows anything
     if beta is None:
         beta = 0.1 if gap is None else BETAS
     base = torch.tensor(beta, dtype=logps.dtype, device=logps.device)
     if gap is not None:
         base = base[gap]  # [P]
+    # Eq. 4: moved by how far the pair's differential is from the threshold
     delta = (logps - ref_logps).detach()  # [R]
     m = delta[chosen] - delta[rejected]  # [P], nats
     return dpo_loss(logps, ref_logps, chosen, rejected, beta=(base + alpha * (m - m0) * base).clamp(floor, ceiling))

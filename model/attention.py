@@ -12,6 +12,7 @@ from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from errors import UserError
@@ -19,8 +20,17 @@ from errors import UserError
 NAME = "packed"
 
 
-def packed_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, dropout=0.0, **kwargs):
-    """The function that transformers calls. Returns ([B, T, N, H], None)."""
+def packed_attention(
+    module: nn.Module,
+    q_BNTH: Tensor,
+    k_BKTH: Tensor,
+    v_BKTH: Tensor,
+    attention_mask: None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Attend within segments; transformers calls it. Returns ([B, T, N, H], None)."""
     assert attention_mask is None and dropout == 0.0 and q_BNTH.shape[0] == 1
     assert not any(kwargs.get(k) is not None for k in ("softcap", "s_aux")), "plain attention only"
     q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q_BNTH, k_BKTH, v_BKTH))
@@ -72,8 +82,8 @@ AttentionInterface.register(NAME, packed_attention)
 AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # boundaries come as cu_seqlens, not as a mask
 
 
-def backends_here(device, dtype):
-    """The keys of ATTEND that work on a torch.device in a compute dtype, the fastest first."""
+def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
+    """List the keys of ATTEND that work on a torch.device in a compute dtype, the fastest first."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return ["sdpa"]
     generation = torch.cuda.get_device_capability(device)[0]
@@ -85,7 +95,7 @@ def backends_here(device, dtype):
     return [*found, "varlen", "sdpa"]
 
 
-def choose_backend(wanted, device, dtype):
+def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> str:
     """Resolve `attention:` of the config to a key of ATTEND. Raises UserError for what cannot work here."""
     here = backends_here(device, dtype)
     if wanted == "auto":

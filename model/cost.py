@@ -349,7 +349,11 @@ def ways_to_less(shape: Shape, settings: Settings, work: Work) -> dict[str, floa
 
 
 def show_plan(
-    cfg: TrainConfig, hf_config: PretrainedConfig, examples: Examples | None, triads: bool = False, reference=False
+    cfg: TrainConfig,
+    hf_config: PretrainedConfig,
+    examples: Examples | None,
+    triads: bool = False,
+    reference: bool = False,
 ) -> str:
     """Return the text that --plan prints. Raises UserError for an unknown GPU.
 

@@ -216,6 +216,7 @@ def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device) -> 
     named = files.open()
     with torch.no_grad():
         for name, parameter in lm.named_parameters():
+            # this rank's rows: drawn for an adapter, else read from the file that holds the weight
             rows, first = own_rows(parameter)
             part = slice(first, first + len(rows))
             if is_adapter(name):

@@ -9,7 +9,9 @@ tokens, accumulated in float32 and rounded once: no float32 copy of the gradient
 """
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from data.packing import PackedBatch
 
 BLOCK = 2048  # words at a time: the float32 logits of 16k tokens take 134 MB
 
@@ -77,8 +79,8 @@ def _add_mm32(total, a, b):
         total += _mm32(a, b)
 
 
-def linear_logps(h_ND, weight_VD, labels_N, block=BLOCK):
-    """log softmax(h Wᵀ)[label] in nats, float32 [N].
+def linear_logps(h_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, block: int = BLOCK) -> Tensor:
+    """Compute log softmax(h Wᵀ)[label] in nats, float32 [N].
 
     h_ND: hidden states, weight_VD: the head's weight in the same dtype, labels_N: int64 in [0, V). block: words of the
     vocabulary at a time. Memory beyond arguments and gradients: N · block float32 logits twice over, and in the
@@ -90,14 +92,14 @@ def linear_logps(h_ND, weight_VD, labels_N, block=BLOCK):
 class LogProbModel(nn.Module):
     """A causal language model as training sees it: packed tokens in, log-probs of the supervised tokens out."""
 
-    def __init__(self, lm):
+    def __init__(self, lm: nn.Module):
         super().__init__()
         self.lm = lm
         # the head is called as a module, so that FSDP's hooks gather its weight, but answers with log-probs
         lm.lm_head.forward = lambda h_ND, labels_N: linear_logps(h_ND, lm.lm_head.weight, labels_N)
 
-    def forward(self, batch):
-        """batch: data.packing.PackedBatch on the model's device. Returns float32 [N], in the order of the batch."""
+    def forward(self, batch: PackedBatch) -> Tensor:
+        """Run a batch on the model's device. Returns log-probs, float32 [N], in the order of the batch."""
         hidden_BTD = self.lm.model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
@@ -108,6 +110,6 @@ class LogProbModel(nn.Module):
         return self.lm.lm_head(hidden_BTD[0, batch.predict_from], batch.labels)
 
 
-def response_sums(logps_N, batch):
-    """Sum of log-probs of each response, float32 [S] (nats), one entry a sequence of the batch."""
+def response_sums(logps_N: Tensor, batch: PackedBatch) -> Tensor:
+    """Sum the log-probs of each response, float32 [S] (nats), one entry a sequence of the batch."""
     return torch.stack([part.sum() for part in logps_N.split(batch.response_lens)])

@@ -121,6 +121,7 @@ def shard(model: nn.Module, cfg: ParallelConfig, ranks: Ranks, compute_dtype: to
 
 
 def _fully_shard(model, cfg, ranks, compute_dtype, tied):
+    # alone, sharding is for the compute dtype or for offload: a group of one
     if ranks.count == 1:
         _join(store=dist.HashStore(), rank=0, world_size=1)
     shards = ranks.count // cfg.replicate
@@ -131,6 +132,7 @@ def _fully_shard(model, cfg, ranks, compute_dtype, tied):
     }
     if cfg.offload:
         options["offload_policy"] = CPUOffloadPolicy()
+    # the units, innermost first
     lm, layers = model.lm, model.lm.model.layers
     for layer in layers:
         fully_shard(layer, **options)
@@ -139,9 +141,11 @@ def _fully_shard(model, cfg, ranks, compute_dtype, tied):
         # used last in the forward pass and first in the backward one: not worth giving back in between
         fully_shard([lm.model.norm, lm.lm_head], **options, reshard_after_forward=False)
     fully_shard(model, **options, reshard_after_forward=False)  # with tied weights, the unit of all three
+    # one layer's weights are gathered while the one before it computes
     for i, layer in enumerate(layers):
         layer.set_modules_to_forward_prefetch(list(layers[i + 1 : i + 2]))
         layer.set_modules_to_backward_prefetch(list(layers[max(0, i - 1) : i]))
+    # gradients are summed: the losses are divided by global counts already
     for module in model.modules():
         if isinstance(module, FSDPModule) and ranks.count > 1:  # alone, FSDP2 divides by nothing
             module.set_gradient_divide_factor(1.0)

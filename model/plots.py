@@ -41,6 +41,7 @@ def plot_run(metrics_path: str | Path, png_path: str | Path) -> None:
     matplotlib.use("Agg")  # no display needed
     import matplotlib.pyplot as plt
 
+    # a panel for every metric of the list that the run has
     curves = read_curves(metrics_path)
     shown = [name for name in PANELS if any(prefix + name in curves for prefix in COLOURS)]
     rows = -(-len(shown) // 4)
