@@ -144,7 +144,7 @@ def main(cfg: Config) -> None:
     try:
         # ask: problems end in any order, their traces are then written in the order of the input
         spool = asyncio.run(ask_all(cfg, prompts, source["problems"], journal, out))
-        (out / "report.json").unlink(missing_ok=True)  # while outputs are written anew, the run is not finished
+        (out / "report.json").unlink(missing_ok=True)  # while the outputs are rewritten, the run is not finished
         write_jsonl(out / "traces.jsonl", spool.in_order())
         spool.remove()
 

@@ -36,8 +36,8 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
     """Entry point of a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
 
     `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2, and so do a
-    full disk and a rank that another one has left alone; Ctrl-C says how to go on and exits with 130. Everything else
-    keeps its traceback: it is a defect of this project.
+    full disk and a rank whose peers died; Ctrl-C says how to resume and exits with 130. Everything else keeps its
+    traceback: it is a defect of this project.
     """
     # torchrun starts every rank with the same words: only rank 0 prints
     speaks = int(os.environ.get("RANK", "0")) == 0

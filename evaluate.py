@@ -55,7 +55,7 @@ class SamplingConfig:
     top_p: float | None = None
     """smallest set of tokens with this much probability; 1: all; default: the protocol's (1)"""
     top_k: int | None = None
-    """only so many likeliest tokens; 0: all; default: the protocol's (0). Not every endpoint takes it"""
+    """sample from the K likeliest tokens; 0: all; default: the protocol's (0). Not every endpoint takes it"""
     seed: int = 0
     """of sampled responses; each response has its own random numbers, derived from this and from its key"""
 
@@ -74,7 +74,7 @@ class Config:
     """folder of local copies, aime2024.jsonl and so on (the kinds' names), instead of the hub; a benchmark's own `file`
     goes before it"""
     allow_size: bool = False
-    """go on when a benchmark has not as many problems as in the paper's Table 7; the tables say so"""
+    """continue when a benchmark does not have the number of problems in the paper's Table 7; the tables say so"""
     tables: dict[str, TableConfig] = field(default_factory=dict)
     """name: what it shows; default is one table with a column for every model; see configs/paper/table2.yaml"""
     runs: dict[str, str] = field(default_factory=dict)

@@ -113,7 +113,7 @@ class CheckpointConfig:
     every_steps: int = 50
     """optimizer steps between checkpoints; the last step always makes one"""
     keep: int = 2
-    """how many of the newest checkpoints stay while the run goes on; the disk must hold one more. The export removes
+    """how many of the newest checkpoints stay during the run; the disk must hold one more. The export removes
     them all"""
 
 

@@ -32,20 +32,13 @@ class Rules:
     guards: bool = True
 
 
-class Discarded(Exception):
-    """The CRV system turned a problem down. reason: machine-readable."""
+class NotKept(Exception):
+    """A problem ends here. outcome: "discarded" (the system said no) or "quarantined" (an agent gave no usable answer).
+    reason: machine-readable, e.g. "rerated_hard", "critic_invalid"."""
 
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason
-
-
-class Unanswered(Exception):
-    """An agent gave no answer that can be used. reason: e.g. "critic_invalid", "rethinker_truncated"."""
-
-    def __init__(self, reason: str):
-        super().__init__(reason)
-        self.reason = reason
+    def __init__(self, outcome: str, reason: str):
+        super().__init__(outcome, reason)
+        self.outcome, self.reason = outcome, reason
 
 
 class Walk:
@@ -55,10 +48,10 @@ class Walk:
         self.problem, self.agents, self.rules, self.steps = problem, agents, rules, []
 
     def record(self, step: Step) -> str:
-        """Keep a step. Returns what the agent said; raises Unanswered if it said nothing usable."""
+        """Keep a step. Returns what the agent said; raises NotKept if it said nothing usable."""
         self.steps.append(step.record)
         if step.failure:
-            raise Unanswered(step.failure)
+            raise NotKept("quarantined", step.failure)
         return step.value
 
     def note(self, **notes: str) -> None:
@@ -92,7 +85,7 @@ async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
     """Walk one problem (x, y, r) through the system. Returns its trace:
 
     level            the Critic's first verdict on r, or None
-    outcome          "kept", "discarded" (the system said no) or "quarantined" (an agent gave no usable answer)
+    outcome          "kept", "discarded" or "quarantined" (NotKept)
     reason           why it was not kept, or None
     origin, rounds   "med", "easy*" or "hard*" ("med*" for a rewritten medium); how many rewrites that took
     rewritten        r*, or None where r itself is kept;  incorrect: r~, or None
@@ -108,13 +101,11 @@ async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
             trace["origin"] = "med"
         else:
             if rules.stages == "c":
-                raise Discarded(f"rated_{level}")
+                raise NotKept("discarded", f"rated_{level}")
             trace["origin"] = "med*" if level == "medium" else f"{level}*"
             trace["rewritten"], trace["rounds"] = await _rewrite(walk, level)
-    except Discarded as no:
-        trace |= {"outcome": "discarded", "reason": no.reason, "origin": None}
-    except Unanswered as silence:
-        trace |= {"outcome": "quarantined", "reason": silence.reason, "origin": None}
+    except NotKept as end:
+        trace |= {"outcome": end.outcome, "reason": end.reason, "origin": None}
     else:
         trace["incorrect"] = await _incorrect(walk, trace["rewritten"])
     return trace
@@ -126,12 +117,12 @@ async def _medium_holds(walk: Walk) -> bool:
         return True
     yes, _ = await walk.verify(walk.problem["reasoning"], 0)  # r was validated when the dataset was made
     if not yes and walk.rules.medium_failed == "discard":
-        raise Discarded("medium_failed_verification")
+        raise NotKept("discarded", "medium_failed_verification")
     return yes
 
 
 async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
-    """Rethinker, Verifier and Critic in turn until r* holds. Returns (r*, rounds); raises Discarded after the last.
+    """Rethinker, Verifier and Critic in turn until r* holds. Returns (r*, rounds); raises NotKept after the last.
 
     source: the chain that is rewritten next, in the mode that its level asks for. A medium chain that failed
     verification is extended: it lacks something.
@@ -166,7 +157,7 @@ async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
         if rules.recritique == "discard":
             break
         source, mode = rewritten, level
-    raise Discarded(failure)
+    raise NotKept("discarded", failure)
 
 
 async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
@@ -179,7 +170,7 @@ async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
     for attempt in range(1, walk.rules.incorrect_tries + 1):
         try:
             corrupted = await walk.rewrite("incorrect", original, attempt)
-        except Unanswered:
+        except NotKept:  # no usable reply
             continue
         if corrupted in (original, rewritten):
             walk.note(answer_check="unchanged")

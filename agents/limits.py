@@ -10,7 +10,7 @@ from email.utils import parsedate_to_datetime
 
 from errors import UserError
 
-CUT = 0.7  # one episode of congestion leaves so much of the limit
+CUT = 0.7  # factor on the limit after one episode of congestion
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
 
 
@@ -29,7 +29,7 @@ class EndpointConfig:
     requests_per_minute: int | None = None
     """Cap of the host's plan; null for none."""
     tokens_per_minute: int | None = None
-    """Likewise, prompt and answer together."""
+    """Cap of the host's plan on tokens, prompt and answer together; null for none."""
     timeout: float = 300.0
     """Seconds for connecting and for waiting in the server's queue. A call's deadline is this plus max_tokens at 10
     tokens a second, doubled after a miss."""

@@ -185,7 +185,7 @@ def prepare(order: dict) -> None:
     sys.setrecursionlimit(order["recursion"])
     _thread.stack_size(16 << 20)  # by default a thread takes as much address space as the main one's large stack
 
-    # a program that asks for more than it may have goes on with what it has
+    # a program that asks for more than its limit continues under the limit it has
     set_limit = resource.setrlimit
 
     def setrlimit(*words):

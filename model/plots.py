@@ -1,6 +1,6 @@
 """The curves of a run as one page, from its metrics.jsonl alone.
 
-    python -m model.plots out/run        writes out/run/plots.png, also while the run goes on
+    python -m model.plots out/run        writes out/run/plots.png, also during the run
 
 Held-out values are dashed. For preference runs one colour a gap.
 """

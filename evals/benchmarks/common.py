@@ -22,7 +22,7 @@ class BenchmarkConfig:
     split: str = ""
     """column whose values become rows of the table, beside one row for all; empty: one row"""
     limit: int = 0
-    """only the first so many problems; 0: all"""
+    """only the first N problems; 0: all"""
     samples: int | None = None
     """responses a problem; default: the protocol's"""
     max_new_tokens: int | None = None
@@ -84,7 +84,7 @@ def checked(
     if len(problems) != expected and not allow_size:
         raise UserError(
             f"{place} holds {len(problems)} problems, {title} has {expected} in the paper's Table 7; "
-            f"set allow_size=true to go on (the tables will say so)"
+            f"set allow_size=true to continue (the tables will say so)"
         )
     return problems[: cfg.limit] if cfg.limit else problems
 
