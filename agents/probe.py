@@ -61,8 +61,8 @@ async def probe(endpoint: Endpoint, body: dict, long: bool = False) -> dict:
     async def ask(question: dict, read: Callable) -> object:
         return await endpoint.post(endpoint.adapted(question, quirks), endpoint.cfg.timeout + SECONDS, read)
 
-    found = {"model": body["model"], "context": await _served_context(endpoint)}
-    found |= {"thought": await _first_answer(ask, body, quirks), "token_key": quirks.token_key, "stream": quirks.stream}
+    thought = await _first_answer(ask, body, quirks)
+    found = {"thought": thought, "token_key": quirks.token_key, "stream": quirks.stream}
     tests = [_top_k(ask, body)] + ([_long_prompt(ask, body)] if long else [])
     for part in await asyncio.gather(*tests):
         found |= part
@@ -75,7 +75,6 @@ def summary(found: dict) -> str:
     parts = [thought.get(found["thought"], f"thoughts: {found['thought']}"), f"top_k {found['top_k']}"]
     parts += ["streaming only"] if found["stream"] else []
     parts += [found["token_key"]] if found["token_key"] == TOKEN_KEYS[1] else []
-    parts += [f"context {found['context']}"] if found["context"] else []
     parts += [f"long prompt {found['long_prompt']}"] if "long_prompt" in found else []
     return "; ".join(parts)
 
@@ -84,19 +83,6 @@ def _question(body, text, max_tokens, **options):
     """A test question with the run's own model and sampling."""
     kept = {key: body[key] for key in ("model", "temperature", "top_p", "seed") if key in body}
     return kept | {"messages": [{"role": "user", "content": text}], TOKEN_KEYS[0]: max_tokens} | options
-
-
-async def _served_context(endpoint):
-    """max_model_len as GET /models tells it (vLLM, SGLang), or None."""
-    try:
-        models = await endpoint.models()
-    except CallError:
-        return None
-    listed = models.get("data") if isinstance(models, dict) else None
-    for model in listed if isinstance(listed, list) else []:
-        if model.get("id") == endpoint.cfg.model:
-            return model.get("max_model_len")
-    return None
 
 
 async def _first_answer(ask, body, quirks):

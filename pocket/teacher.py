@@ -9,7 +9,7 @@ there (pocket/scripted.py, pocket/corruption.py). It errs at a configured rate, 
 runs: a wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a
 thought and stands in a sentence.
 
-Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models, GET /health.
+Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models.
 The same request always gets the same reply, whatever the order of requests; another `seed` in it may get another.
 """
 
@@ -195,11 +195,8 @@ def make_app(seed: int, error_rate: float) -> web.Application:
             {"object": "list", "data": [{"id": MODEL, "object": "model", "owned_by": "pocket run"}]}
         )
 
-    async def health(request):
-        return web.json_response({"status": "ok"})
-
     app = web.Application(client_max_size=16 * 2**20)
-    app.add_routes([web.post("/v1/chat/completions", chat), web.get("/v1/models", models), web.get("/health", health)])
+    app.add_routes([web.post("/v1/chat/completions", chat), web.get("/v1/models", models)])
     return app
 
 

@@ -20,10 +20,9 @@ from tests.support.scripted_endpoint import Server, error, reply
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
 
 
-def probe(tmp_path, answer, body=BODY, long=False, models=()):
+def probe(tmp_path, answer, body=BODY, long=False):
     """(what was found, the RequestQuirks, the server) for a server that answers probe questions with answer(asked)."""
     with Server(None, probe=answer) as server:
-        server.models["data"] = list(models)
 
         async def ask():
             endpoint = Endpoint("teacher", EndpointConfig(server.url, "m"))
@@ -53,12 +52,12 @@ def ignorant(asked):
 
 def test_what_is_honoured_and_what_is_only_accepted(tmp_path):
     (tmp_path / "1").mkdir()
-    found, quirks, server = probe(tmp_path / "1", honest, models=[{"id": "m", "max_model_len": 40960}])
+    found, quirks, server = probe(tmp_path / "1", honest)
     assert found["top_k"] == "honoured"
-    assert (found["context"], found["thought"], quirks.stream, quirks.token_key) == (40960, "none", False, "")
+    assert (found["thought"], quirks.stream, quirks.token_key) == ("none", False, "")
     assert len(server.probes) == 5 and all(asked.body["model"] == "m" for asked in server.probes)
     found, _, _ = probe(tmp_path, ignorant)
-    assert found["top_k"] == "ignored" and found["context"] is None
+    assert found["top_k"] == "ignored"
     assert summary(found) == "no thoughts; top_k ignored"
 
 

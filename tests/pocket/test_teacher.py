@@ -270,7 +270,7 @@ def server():
     url = f"http://127.0.0.1:{port}"
     for _ in range(200):
         try:
-            with urllib.request.urlopen(f"{url}/health") as answer:
+            with urllib.request.urlopen(f"{url}/v1/models") as answer:
                 assert answer.status == 200
             break
         except OSError:

@@ -67,13 +67,12 @@ class Server:
 
     answer(asked) returns the assistant's text, a whole completion (dict), or an aiohttp Response; it may be async.
     server.asked holds every request in order of arrival; probe questions go to `probe(asked)` and server.probes.
-    server.models and server.metrics are what GET /v1/models and /metrics tell. down() and up() take the server away
-    and bring it back under its address.
+    server.models is what GET /v1/models tells. down() and up() take the server away and bring it back where it was.
     """
 
     def __init__(self, answer, probe=lambda asked: "alpha"):
         self.answer, self.probe, self.asked, self.probes, self.seen = answer, probe, [], [], {}
-        self.models, self.metrics, self.gone = {"object": "list", "data": []}, "", False
+        self.models, self.gone = {"object": "list", "data": []}, False
         self.loop = asyncio.new_event_loop()
 
     async def _chat(self, request):
@@ -96,14 +95,10 @@ class Server:
     async def _models(self, request):
         return web.json_response(self.models)
 
-    async def _metrics(self, request):
-        return web.Response(text=self.metrics)
-
     async def _start(self):
         app = web.Application(client_max_size=1 << 26)
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
-        app.router.add_get("/metrics", self._metrics)
         self.runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self.runner.setup()
         self.site = web.TCPSite(self.runner, "127.0.0.1", 0)
