@@ -115,7 +115,7 @@ def begin(cfg: TrainConfig, script: str, load: Load, describe: Callable[[Example
         step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)
     ]
     say(
-        f"{describe(examples)} dropped as too long, {sum(examples.lengths)} tokens; "
+        f"{describe(examples)}, {examples.dropped} dropped as too long, {sum(examples.lengths)} tokens; "
         f"{len(steps)} steps on {ranks.count} x {ranks.device.type}"
     )
 

@@ -7,6 +7,7 @@ compared by their exported weights and their metrics.
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -116,6 +117,22 @@ def test_sampling_settings_without_do_sample_do_not_cost_the_model(files, tmp_pa
     inside("train_sft.py", *sft_words(base, files, tmp_path / "o", epochs=1))
     exported = json.loads((tmp_path / "o/model/generation_config.json").read_text())
     assert (exported["temperature"], exported["do_sample"]) == (0.9, True)
+
+
+@pytest.mark.parametrize("script, words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
+def test_what_is_too_long_is_counted_aloud(tiny_qwen, files, tmp_path, capsys, script, words):
+    """What trains and what is left out are the whole file; the limit is one token below the longest."""
+    from data.dataset import DataConfig, load_pairs, load_sft
+    from data.render import Renderer
+    from model.load import load_tokenizer
+
+    name, load = ("sft.jsonl", load_sft) if words is sft_words else ("pairs.jsonl", lambda *a: load_pairs(*a, True))
+    lengths = sorted(load(DataConfig(str(files / name)), Renderer(load_tokenizer(tiny_qwen))).lengths)
+    extra = {"data__overlength": "drop", "data__max_length": lengths[-1] - 1, "epochs": 1}
+    inside(script, *words(tiny_qwen, files, tmp_path / "o", **extra))
+    told = re.search(r"^(\d+) (?:examples|pairs).*?, (\d+) dropped as too long, ", capsys.readouterr().err)
+    kept, dropped = map(int, told.groups())
+    assert dropped > 0 and kept + dropped == len((files / name).read_text().splitlines())
 
 
 def test_the_export_says_its_dtype(tiny_qwen, files, tmp_path):
