@@ -8,7 +8,6 @@ records and nothing is null ("" and 0 stand for "not by a call"): loaders that i
 """
 
 import contextlib
-import functools
 import itertools
 import json
 import random
@@ -82,38 +81,32 @@ def made_with(cfg, prompts: dict[str, str]) -> dict:
     }
 
 
-def of_original(trace: dict) -> dict:
-    """Returns the provenance of r, with the votes of the Critic (and, rated medium, of the Verifier) on it."""
-    return _provenance("input", {}, None, 0, _votes(trace, 0))
-
-
-def of_rewrite(trace: dict, step: dict, made: dict) -> dict:
-    """Returns the provenance of a rewrite, with the votes on it. step: the one in which it was written."""
-    return _provenance(f"rethinker_{step['mode']}", made, step, step["round"], _votes(trace, step["round"]))
-
-
-def of_kept(trace: dict, made: dict) -> dict:
-    """Returns the provenance of what stands for the problem in D_SFT*."""
+def kept_step(trace: dict) -> dict | None:
+    """Returns the step that wrote what stands for the problem in D_SFT*: r*, or None where that is r itself."""
     if trace["rewritten"] is None:
-        return of_original(trace)
-    return of_rewrite(trace, _step(trace, trace["rewritten"], lambda mode: mode != "incorrect"), made)
+        return None
+    return _step(trace, lambda step: step["mode"] != "incorrect" and step["text"] == trace["rewritten"])
 
 
-def of_incorrect(trace: dict, made: dict) -> dict:
-    """Returns the provenance of r~; round is the try that was taken."""
-    step = _step(trace, trace["incorrect"], lambda mode: mode == "incorrect")
-    return _provenance("rethinker_incorrect", made, step, step["round"], {})
+def incorrect_step(trace: dict) -> dict:
+    """Returns the step that wrote r~, the try that was taken."""
+    return _step(trace, lambda step: step["mode"] == "incorrect" and step["text"] == trace["incorrect"])
 
 
-def _step(trace, text, suits):
-    """The last step in which the Rethinker wrote this text."""
-    steps = (s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and suits(s["mode"]))
-    return next(s for s in steps if s["text"] == text)
+def _step(trace, suits):
+    return next(s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and suits(s))
 
 
-def _provenance(by, made, step, round, votes):
-    """call: key of the journal line. attempts: how often it was asked until the reply could be used."""
+def provenance(trace: dict, step: dict | None, made: dict) -> dict:
+    """Returns where a chain comes from. step: the one that wrote it; None for r, which came with the problem.
+
+    call: key of the journal line. attempts: how often it was asked until the reply could be used. votes: of Critic and
+    Verifier on this chain; r~ gets none.
+    """
+    by, round = (f"rethinker_{step['mode']}", step["round"]) if step else ("input", 0)
     last = step["calls"][-1]["key"] if step else ""
+    judged = [s for s in trace["steps"] if s["step"] != "rethinker" and s["round"] == round]
+    votes = {label: n for s in judged for label, n in s["votes"].items() if by != "rethinker_incorrect"}
     return {
         "by": by,
         "model": made["models"]["rethinker"] if step else "",
@@ -127,100 +120,76 @@ def _provenance(by, made, step, round, votes):
     }
 
 
-def _votes(trace, round):
-    """{label: votes} of Critic and Verifier on the chain of this round."""
-    steps = [step for step in trace["steps"] if step["step"] != "rethinker" and step["round"] == round]
-    return {label: count for step in steps for label, count in step["votes"].items()}
+# --- the records ---
 
 
-# --- the files; each takes an iterable of traces and yields rows ---
+def records(trace: dict, layout: Layout, chosen: dict[str, set[str] | None]) -> Iterator[tuple[str, dict]]:
+    """Yield (name of its file, record) for everything that follows from one trace. chosen: level_sample's."""
+    # what is trained on, D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3) and the mini-tasks; or why there is nothing
+    if trace["outcome"] == "kept":
+        yield "sft", sft_row(trace, kept_step(trace), trace["origin"], layout)
+        for pair in pair_rows(trace, layout):
+            yield "pairs", pair
+    else:
+        keys = ("id", "outcome", "reason", "level", "problem", "answer", "reasoning")
+        yield "rejected", {key: trace[key] for key in keys}
+
+    # the studies: r as it came ("SFT" in Tables 2 and 6), and by the Critic's first verdict on it (Table 5)
+    level = trace["level"]
+    original = sft_row(trace, None, {"medium": "med", None: "unrated"}.get(level, level), layout)
+    yield "sft_original", original
+    if level and (chosen[level] is None or trace["id"] in chosen[level]):
+        yield f"sft_{level}", original
+
+    # Table 6: c is r where it was rated medium; cr adds the first rewrite that changed anything, unverified
+    if level == "medium":
+        yield "sft_c", original
+        yield "sft_cr", original
+    else:
+        rewrites = (s for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect")
+        step = next((s for s in rewrites if s["text"] not in (None, trace["reasoning"])), None)
+        if step:
+            yield "sft_cr", sft_row(trace, step, f"{level}*", layout)
 
 
-def sft_row(trace: dict, chain: str, origin: str, rounds: int, layout: Layout, provenance: dict) -> dict:
+def sft_row(trace: dict, step: dict | None, origin: str, layout: Layout) -> dict:
+    """Returns the record of a correct chain. step: the one that wrote it, None for r."""
+    chain = step["text"] if step else trace["reasoning"]
     reply = {"role": "assistant", "content": layout.response(trace, chain)}
     return {
         "id": trace["id"],
         "messages": [*layout.prompt(trace), reply],
         "origin": origin,
-        "rounds": rounds,
+        "rounds": step["round"] if step else 0,
         "problem": trace["problem"],
         "answer": trace["answer"],
         "reasoning": chain,
-        "provenance": provenance,
+        "provenance": provenance(trace, step, layout.made),
     }
 
 
-def original_row(trace: dict, layout: Layout) -> dict:
-    """Returns the original chain under the Critic's first verdict ("unrated" if there is none)."""
-    origin = {"medium": "med", None: "unrated"}.get(trace["level"], trace["level"])
-    return sft_row(trace, trace["reasoning"], origin, 0, layout, of_original(trace))
-
-
-def kept_chain(trace: dict) -> str:
-    """Returns what stands for the problem in D_SFT*: r*, or r itself where it was rated medium."""
-    return trace["reasoning"] if trace["rewritten"] is None else trace["rewritten"]
-
-
-def sft_rows(traces: Iterable[dict], layout: Layout) -> Iterator[dict]:
-    """D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3)."""
-    for trace in traces:
-        if trace["outcome"] == "kept":
-            where = of_kept(trace, layout.made)
-            yield sft_row(trace, kept_chain(trace), trace["origin"], trace["rounds"], layout, where)
-
-
-def pair_rows(traces: Iterable[dict], layout: Layout) -> Iterator[dict]:
-    """The mini-tasks of CogPO (§3.3.2). A rewritten medium chain stands in for its original, which did not hold."""
-    for trace in traces:
-        if trace["outcome"] != "kept":
-            continue
-        medium = trace["level"] == "medium"
-        pairs = make_pairs(
-            trace["id"],
-            layout.prompt(trace),
-            trace["level"],
-            layout.response(trace, kept_chain(trace) if medium else trace["reasoning"]),
-            layout.incorrect_response(trace),
-            None if medium else layout.response(trace, trace["rewritten"]),
-        )
-        best = of_kept(trace, layout.made)
-        worst = of_incorrect(trace, layout.made) if trace["incorrect"] is not None else None
-        sides = {"small": (best, of_original(trace)), "medium": (of_original(trace), worst), "large": (best, worst)}
-        for pair in pairs:
-            chosen, rejected = sides[pair["gap"]]
-            yield pair | {"provenance": {"chosen": chosen, "rejected": rejected}}
-
-
-def rejected_rows(traces: Iterable[dict]) -> Iterator[dict]:
-    for trace in traces:
-        if trace["outcome"] != "kept":
-            yield {key: trace[key] for key in ("id", "outcome", "reason", "level", "problem", "answer", "reasoning")}
-
-
-def original_rows(traces: Iterable[dict], layout: Layout) -> Iterator[dict]:
-    """Every input chain as it came: the "SFT" row of Table 2 and Table 6."""
-    return (original_row(trace, layout) for trace in traces)
-
-
-def level_rows(traces: Iterable[dict], layout: Layout, level: str, chosen: set[str] | None) -> Iterator[dict]:
-    """The original chains of one level (Table 5). chosen: ids, or None for all."""
-    for trace in traces:
-        if trace["level"] == level and (chosen is None or trace["id"] in chosen):
-            yield original_row(trace, layout)
-
-
-def ablation_rows(traces: Iterable[dict], layout: Layout, stages: str) -> Iterator[dict]:
-    """Table 6. "c": original chains rated medium; "cr": those, and of the others the first rewrite that changed
-    anything, unverified."""
-    for trace in traces:
-        if trace["level"] == "medium":
-            yield original_row(trace, layout)
-        elif stages == "cr":
-            steps = (s for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect")
-            step = next((s for s in steps if s["text"] not in (None, trace["reasoning"])), None)
-            if step:
-                where = of_rewrite(trace, step, layout.made)
-                yield sft_row(trace, step["text"], trace["level"] + "*", step["round"], layout, where)
+def pair_rows(trace: dict, layout: Layout) -> list[dict]:
+    """Returns the mini-tasks of CogPO (§3.3.2) from a kept trace, none from another. A rewritten medium chain stands in
+    for its original, which did not hold."""
+    if trace["outcome"] != "kept":
+        return []
+    # the texts
+    step, medium = kept_step(trace), trace["level"] == "medium"
+    best = layout.response(trace, step["text"] if step else trace["reasoning"])
+    original = best if medium else layout.response(trace, trace["reasoning"])
+    pairs = make_pairs(
+        trace["id"],
+        layout.prompt(trace),
+        trace["level"],
+        original,
+        layout.incorrect_response(trace),
+        None if medium else best,
+    )
+    # where they come from
+    best, original = provenance(trace, step, layout.made), provenance(trace, None, layout.made)
+    worst = provenance(trace, incorrect_step(trace), layout.made) if trace["incorrect"] is not None else None
+    sides = {"small": (best, original), "medium": (original, worst), "large": (best, worst)}
+    return [pair | {"provenance": dict(zip(("chosen", "rejected"), sides[pair["gap"]], strict=True))} for pair in pairs]
 
 
 def level_sample(ids_by_level: dict[str, list[str]], size: int | str | None, seed: int) -> dict[str, set[str] | None]:
@@ -247,7 +216,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
     # first pass: count, and draw what is drawn
     tally = Tally()
     for trace in traces():
-        tally.add(trace, list(pair_rows([trace], layout)))
+        tally.add(trace, pair_rows(trace, layout))
     tally.check(source["problems"], out)
     report = {"input": source, "made_with": made} | tally.result()
     report["cost"] = cost(report["calls"], made["prices"])
@@ -255,22 +224,14 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
     places, samples = set(sample(tally.strata, SAMPLES, cfg.seed)), []
 
     # second pass: all files at once, for the traces of a large run are tens of gigabytes
-    files = {
-        "sft": sft_rows,
-        "pairs": pair_rows,
-        "rejected": lambda traces, layout: rejected_rows(traces),
-        "sft_original": original_rows,
-        **{f"sft_{level}": functools.partial(level_rows, level=level, chosen=chosen[level]) for level in LEVELS},
-        "sft_c": functools.partial(ablation_rows, stages="c"),
-    }
-    if cfg.stages != "c":
-        files["sft_cr"] = functools.partial(ablation_rows, stages="cr")
+    names = ["sft", "pairs", "rejected", "sft_original", *(f"sft_{level}" for level in LEVELS), "sft_c"]
+    names += ["sft_cr"] if cfg.stages != "c" else []  # nothing was rewritten then
     with contextlib.ExitStack() as stack:
-        writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in files}
+        writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in names}
         for place, trace in enumerate(traces()):
             samples += [trace] if place in places else []
-            for name, rows in files.items():
-                for row in rows([trace], layout=layout):
+            for name, row in records(trace, layout, chosen):
+                if name in writers:
                     writers[name](row)
     write_text(out / "report.html", render_report(report, tally.lengths, samples, Path(cfg.problems).stem))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
@@ -285,17 +246,15 @@ BATCH = 1000  # records in one Parquet row group
 @dataclass
 class Config:
     run: str
-    """Output folder of build_crv.py."""
-    out: str = ""
-    """Folder for sft.parquet, pairs.parquet and README.md, the dataset card; empty for `parquet` in `run`."""
+    """Output folder of build_crv.py; its `parquet` gets sft.parquet, pairs.parquet and README.md, the dataset card."""
 
 
 def main(cfg: Config) -> None:
     run = Path(cfg.run)
     if not (run / "report.json").exists():
         raise UserError(f"{run} is no finished run of build_crv.py")
-    out = Path(cfg.out) if cfg.out else run / "parquet"
-    out.mkdir(parents=True, exist_ok=True)
+    out = run / "parquet"
+    out.mkdir(exist_ok=True)
     for name in ("sft", "pairs"):
         write_parquet(out / f"{name}.parquet", (row for _, row in iter_jsonl(run / f"{name}.jsonl")))
     write_text(out / "README.md", card(json.loads((run / "report.json").read_text())))

@@ -4,15 +4,7 @@ import math
 
 import pytest
 
-from agents.outputs import (
-    Layout,
-    ablation_rows,
-    level_sample,
-    original_rows,
-    pair_rows,
-    rejected_rows,
-    sft_rows,
-)
+from agents.outputs import Layout, level_sample, pair_rows, records
 from agents.report import Tally
 from errors import UserError
 
@@ -102,12 +94,17 @@ TRACES = [
 ]
 
 
-def chains(rows):
-    return {row["id"]: (row["origin"], row["reasoning"]) for row in rows}
+def rows(name, traces=TRACES):
+    chosen = dict.fromkeys(("easy", "medium", "hard"))
+    return [row for trace in traces for file, row in records(trace, PLAIN, chosen) if file == name]
+
+
+def chains(name):
+    return {row["id"]: (row["origin"], row["reasoning"]) for row in rows(name)}
 
 
 def test_sft_takes_the_verified_chain():
-    assert chains(sft_rows(TRACES, PLAIN)) == {
+    assert chains("sft") == {
         "a": ("med", "original a"),
         "b": ("hard*", "second b"),
         "e": ("med*", "better e"),
@@ -116,15 +113,13 @@ def test_sft_takes_the_verified_chain():
 
 def test_ablations_take_what_their_stage_would_have_seen():
     medium = {"a": ("med", "original a"), "e": ("med", "original e")}
-    assert chains(ablation_rows(TRACES, PLAIN, "c")) == medium
-    assert chains(ablation_rows(TRACES, PLAIN, "cr")) == medium | {"b": ("hard*", "first b"), "c": ("easy*", "first c")}
-    assert {origin for origin, _ in chains(original_rows(TRACES, PLAIN)).values()} == {"med", "hard", "easy", "unrated"}
+    assert chains("sft_c") == medium
+    assert chains("sft_cr") == medium | {"b": ("hard*", "first b"), "c": ("easy*", "first c")}
+    assert {origin for origin, _ in chains("sft_original").values()} == {"med", "hard", "easy", "unrated"}
 
 
 def test_pairs_of_a_rewritten_medium_start_from_the_rewrite():
-    pairs = {
-        row["id"]: (row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in pair_rows(TRACES, PLAIN)
-    }
+    pairs = {row["id"]: (row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows("pairs")}
     box = "\n\nThe final answer is \\boxed{7}."
     assert pairs == {
         "a/large": (f"original a{box}", "wrong a"),
@@ -134,24 +129,24 @@ def test_pairs_of_a_rewritten_medium_start_from_the_rewrite():
 
 
 def test_every_chain_names_its_call():
-    rows = {row["id"]: row["provenance"] for row in pair_rows(TRACES, PLAIN)}
-    better, original = rows["b/small"]["chosen"], rows["b/small"]["rejected"]
+    found = {row["id"]: row["provenance"] for row in rows("pairs")}
+    better, original = found["b/small"]["chosen"], found["b/small"]["rejected"]
     assert (better["by"], better["round"], better["call"]) == ("rethinker_hard", 2, "0000002" + "0" * 25)
     assert (better["model"], better["prompt_hash"], better["sampling"]) == ("r", "hash-hard", "temperature=0.7")
     assert (better["seed"], better["attempts"]) == (2, 1)
     assert better["votes"] == {"easy": 0, "medium": 1, "hard": 0, "YES": 1, "NO": 0}
     assert (original["by"], original["model"], original["call"]) == ("input", "", "")
     assert original["votes"]["hard"] == 1 and original["votes"]["YES"] == 0
-    assert rows["a/large"]["chosen"]["votes"] == {"easy": 0, "medium": 1, "hard": 0, "YES": 1, "NO": 0}
-    assert (rows["a/large"]["rejected"]["by"], rows["a/large"]["rejected"]["round"]) == ("rethinker_incorrect", 3)
-    assert rows["e/large"]["chosen"]["by"] == "rethinker_easy"
-    assert [row["provenance"]["call"] for row in sft_rows(TRACES, PLAIN)] == ["", better["call"], "0000001" + "0" * 25]
-    first = next(row for row in ablation_rows(TRACES, PLAIN, "cr") if row["id"] == "b")
+    assert found["a/large"]["chosen"]["votes"] == {"easy": 0, "medium": 1, "hard": 0, "YES": 1, "NO": 0}
+    assert (found["a/large"]["rejected"]["by"], found["a/large"]["rejected"]["round"]) == ("rethinker_incorrect", 3)
+    assert found["e/large"]["chosen"]["by"] == "rethinker_easy"
+    assert [row["provenance"]["call"] for row in rows("sft")] == ["", better["call"], "0000001" + "0" * 25]
+    first = next(row for row in rows("sft_cr") if row["id"] == "b")
     assert (first["provenance"]["round"], first["provenance"]["votes"]["YES"]) == (1, 1)
 
 
 def test_a_given_solution_is_kept():
-    row = next(sft_rows([{**TRACES[0], "solution": "It is \\boxed{7}, of course."}], PLAIN))
+    (row,) = rows("sft", [{**TRACES[0], "solution": "It is \\boxed{7}, of course."}])
     assert row["messages"][1]["content"] == "original a\n\nIt is \\boxed{7}, of course."
 
 
@@ -164,7 +159,7 @@ def test_the_incorrect_chain_may_keep_its_own_answer(chain, end):
 def test_the_report_adds_up():
     report = Tally()
     for item in TRACES:
-        report.add(item, list(pair_rows([item], PLAIN)))
+        report.add(item, pair_rows(item, PLAIN))
     result = report.result()
     assert result["problems"] == {"input": 5, "kept": 3, "rejected": 2, "discarded": 1, "quarantined": 1}
     assert result["rejected_by_reason"] == {"critic_invalid": 1, "rerated_hard": 1}
@@ -177,10 +172,10 @@ def test_the_report_adds_up():
     assert result["incorrect_chains"] == {"made": 2, "none": 1, "tries_agrees": 1}
     assert result["calls"]["rethinker"] == {"calls": 7, "completion_tokens": 35, "ok": 7, "prompt_tokens": 70}
     assert result["calls"]["critic"]["calls"] == 6
-    small = next(row for row in pair_rows(TRACES, PLAIN) if row["gap"] == "small")
+    small = next(row for row in rows("pairs") if row["gap"] == "small")
     ratio = len(small["chosen"][0]["content"]) / len(small["rejected"][0]["content"])
     assert result["length_ratio"]["small"]["abs_log"] == round(abs(math.log(ratio)), 3)
-    assert [row["id"] for row in rejected_rows(TRACES)] == ["c", "d"]
+    assert [row["id"] for row in rows("rejected")] == ["c", "d"]
 
 
 def test_a_lost_problem_refuses_the_report():

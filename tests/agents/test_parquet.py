@@ -37,9 +37,9 @@ def rows(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def converted(finished, tmp_path):
-    outputs.main(load(outputs.Config, [f"run={finished}", f"out={tmp_path}/parquet"]))
-    return tmp_path / "parquet"
+def converted(run):
+    outputs.main(load(outputs.Config, [f"run={run}"]))
+    return run / "parquet"
 
 
 def opened(kind, *files, **options):
@@ -62,7 +62,7 @@ def test_one_schema_from_the_first_record_to_the_last(finished, tmp_path):
 
 def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
     monkeypatch.setattr(outputs, "BATCH", 2)
-    folder = converted(finished, tmp_path)
+    folder = converted(finished)
     assert {path.name for path in folder.iterdir()} == {"README.md", "sft.parquet", "pairs.parquet"}
     for name in ("sft", "pairs"):  # a folder with a card is what the hub hands out
         dataset = load_dataset(str(folder), name, split="train", cache_dir=str(tmp_path / "cache"))
@@ -74,4 +74,4 @@ def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
 
 def test_a_folder_that_is_no_run(tmp_path):
     with pytest.raises(UserError, match="is no finished run"):
-        converted(tmp_path, tmp_path)
+        converted(tmp_path)
