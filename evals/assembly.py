@@ -8,8 +8,8 @@ from pathlib import Path
 
 from errors import UserError
 from evals.latex_table import latex
-from evals.published import ALIASES, FIGURES, TABLES
-from evals.results import Count, Table
+from evals.published import ALIASES, FIGURES, TABLES, Count
+from evals.results import Table
 from evals.tables import markdown, webpage
 
 PAPERS = TABLES | FIGURES
@@ -42,7 +42,7 @@ def check(name: str, table: TableConfig, models: Collection[str]) -> None:
     for column, model in table.columns.items():
         if model not in models:
             raise UserError(f"tables.{name}: column {column} shows model {model!r}, which is not in models")
-    columns = PAPERS[table.paper].models if table.paper else list(table.columns)
+    columns = PAPERS[table.paper].columns if table.paper else list(table.columns)
     for column in (*table.columns, *table.levels, *table.against, *filter(None, table.against.values())):
         if column not in columns:
             (near,) = difflib.get_close_matches(column, columns, 1, 0)
@@ -80,7 +80,7 @@ def assemble(
     own = ALIASES | (papers or {})
     cells = {(own.get(row, row), column): cell for (row, column), cell in cells.items()} | levels(config.levels)
     cells = {place: cell for place, cell in cells.items() if place[0] in rows}
-    return Table(name, title, rows, paper.models, cells, config.against, below, paper)
+    return Table(name, title, rows, paper.columns, cells, config.against, below, paper)
 
 
 def levels(folders: dict[str, str]) -> dict[tuple[str, str], Count]:

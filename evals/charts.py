@@ -17,7 +17,7 @@ PER_LINE = 4
 
 def chart(table: Table) -> bytes:
     """Draw a table as a PNG."""
-    figure = _points(table) if table.published and table.published.cells() else _bars(table)
+    figure = _points(table) if table.printed else _bars(table)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     plt.close(figure)
@@ -27,7 +27,7 @@ def chart(table: Table) -> bytes:
 def _points(table):
     """One panel a benchmark, one line a column: measured filled, printed hollow. Each panel has its own scale, as the
     steps within a benchmark are small beside the distance between benchmarks."""
-    rows, columns, printed = table.rows, table.columns, table.published.printed()
+    rows, columns, printed = table.rows, table.columns, table.printed
     across = min(PER_LINE, len(rows))
     down = -(-len(rows) // across)
     size = (2.2 + 2.6 * across, down * (0.95 + 0.33 * len(columns)) + 0.45)
@@ -50,7 +50,7 @@ def _points(table):
         panel.grid(axis="x", color="#e3e7eb")
         panel.set_axisbelow(True)
         panel.spines[["top", "right", "left"]].set_visible(False)
-    unit = "share of the chains (%)" if table.published.counts else "accuracy (%)"
+    unit = "share of the chains (%)" if table.counts else "accuracy (%)"
     figure.supxlabel(f"{unit}, with 95 % intervals", fontsize=9)
     handles, labels = panels.flat[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=9)

@@ -1,36 +1,22 @@
-"""The paper's own numbers: Tables 1–7, 9 and 10, as printed, and what Figures 4–6 show.
-
-Accuracies are in percent with one decimal. Nearly all are k/N for the N of Table 7, so the paper took one response a
-problem; the cells that are not, and why as far as one can tell, stand in NOT_K_OF_N. The figures' values are not in the
-paper's text.
-"""
+"""The paper's own numbers, out of published.yaml beside this file: tables as printed, figures without their values."""
 
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import yaml
 
 from evals.stats import k_of_n, wilson
 
-SIZES = {  # Table 7
-    "AIME2024": 30,
-    "MATH-500": 500,
-    "GSM8K": 1319,
-    "GPQA Diamond": 198,
-    "LiveCodeBench V2": 511,
-    "MMLU": 14042,
-    "OlympiadBench (math-en)": 674,
-}
-
-# Tables name some benchmarks in their own ways.
-ALIASES = {
-    "MATH500": "MATH-500",
-    "GPQA-D": "GPQA Diamond",
-    "LCB V2": "LiveCodeBench V2",
-    "OlympiadBench": "OlympiadBench (math-en)",
-}
+PAPER = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
+SIZES: dict[str, int] = PAPER["sizes"]
+ALIASES: dict[str, str] = PAPER["aliases"]
 
 
 @dataclass(frozen=True)
 class Printed:
-    """A published cell. value: as printed. n: the problems behind it. note: why it is no k/n, empty if it is."""
+    """A published accuracy. value: in percent, as printed. n: the problems behind it. note: why it is no k/n, empty if
+    it is."""
 
     value: float
     n: int
@@ -38,9 +24,7 @@ class Printed:
 
     @property
     def ks(self) -> range:
-        """Return all numbers of right answers that are printed so, a range; a count (Table 1) is itself one."""
-        if isinstance(self.value, int):
-            return range(self.value, self.value + 1)
+        """Return all numbers of right answers that are printed so."""
         return k_of_n(self.value, self.n)
 
     @property
@@ -50,7 +34,7 @@ class Printed:
 
     @property
     def accuracy(self) -> float:
-        return self.value / (self.n if isinstance(self.value, int) else 100)
+        return self.value / 100
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -59,167 +43,59 @@ class Printed:
 
 
 @dataclass(frozen=True)
+class Count:
+    """A cell of Table 1, printed or measured: `value` of n chains were rated so."""
+
+    value: int
+    n: int
+
+    @property
+    def accuracy(self) -> float:
+        return self.value / self.n
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        return wilson(self.value, self.n)
+
+
+@dataclass(frozen=True)
 class Published:
-    """A table, or a panel of a figure. rows: {row as printed: one value a column, none in a figure}. Accuracies are in
-    percent; Table 1 holds counts."""
+    """A table, or a panel of a figure. rows: {benchmark (Table 1: level) as printed: one value a column, none in a
+    figure}. not_k_of_n: [(benchmark, column, why)]. published.yaml explains the other fields."""
 
     number: str
     caption: str
-    columns: tuple
+    columns: list
     rows: dict
     corner: str = "Dataset/Model"
-    heads: tuple = ()
-    """column headings as printed, where two are the same"""
-    second: tuple = ()
-    """a second line of headings: its label, then one a column"""
+    heads: list = ()
+    second: list = ()
     transposed: bool = False
-    """Table 4 prints models as rows and benchmarks as columns"""
+    not_k_of_n: list = ()
 
     @property
     def benchmarks(self) -> dict[str, str]:
         """Return {name in SIZES (Table 1: level): as printed}, in order."""
-        return {ALIASES.get(label, label): label for label in (self.columns if self.transposed else self.rows)}
-
-    @property
-    def models(self) -> list[str]:
-        return list(self.rows if self.transposed else self.columns)
+        return {ALIASES.get(label, label): label for label in self.rows}
 
     @property
     def counts(self) -> bool:
         return self.number == "Table 1"
 
-    def cells(self) -> dict[tuple[str, str], float]:
-        """Return {(benchmark, model): value} with the names of SIZES."""
-        cells = {(row, self.columns[i]): value for row, values in self.rows.items() for i, value in enumerate(values)}
-        if self.transposed:
-            cells = {(column, row): value for (row, column), value in cells.items()}
-        return {(ALIASES.get(benchmark, benchmark), model): value for (benchmark, model), value in cells.items()}
+    @cached_property
+    def cells(self) -> dict[tuple[str, str], Printed | Count]:
+        """Return {(benchmark, column): what is printed there} with the names of SIZES."""
+        odd = {(benchmark, column): why for benchmark, column, why in self.not_k_of_n}
+        cells = {}
+        for benchmark, label in self.benchmarks.items():
+            for column, value in zip(self.columns, self.rows[label], strict=False):  # a figure has no values
+                place = benchmark, column
+                if self.counts:  # all of them of the responses to MATH-500
+                    cells[place] = Count(value, SIZES["MATH-500"])
+                else:
+                    cells[place] = Printed(value, SIZES[benchmark], odd.get(place, ""))
+        return cells
 
-    def printed(self) -> dict[tuple[str, str], Printed]:
-        """Return {(benchmark, model): Printed}"""
-        name = self.number.lower().replace(" ", "")
-        return {
-            place: Printed(value, SIZES["MATH-500" if self.counts else place[0]], NOT_K_OF_N.get((name, *place), ""))
-            for place, value in self.cells().items()
-        }
 
-
-TABLES = {
-    "table1": Published(
-        "Table 1",
-        "Complexity distributions of CoTs generated by different sizes of DeepSeek-R1-Distill-Qwen models.",
-        ("1.5B", "7B", "32B"),
-        {"Easy": (195, 80, 19), "Medium": (296, 389, 354), "Hard": (9, 31, 127)},
-        corner="Level/Model Size",
-    ),
-    "table2": Published(
-        "Table 2",
-        "Comparison of various training methods (Qwen2.5-7B-Instruct, Bespoke-Stratos-17k).",
-        ("Zero-shot", "SFT", "CRV+SFT", "DPO", "β-DPO", "SimPO", "CogPO"),
-        {
-            "AIME2024": (10.0, 20.0, 26.7, 23.3, 23.3, 26.7, 30.0),
-            "MATH-500": (73.6, 80.0, 84.0, 83.4, 83.8, 84.2, 84.4),
-            "GSM8K": (89.5, 92.3, 92.7, 92.6, 93.0, 92.6, 93.3),
-            "GPQA Diamond": (33.3, 37.4, 40.9, 40.0, 37.4, 40.9, 40.9),
-            "LiveCodeBench V2": (30.7, 31.3, 34.4, 34.4, 35.8, 36.2, 36.6),
-            "MMLU": (71.9, 76.1, 76.5, 76.1, 76.0, 76.5, 76.5),
-            "OlympiadBench (math-en)": (40.1, 43.6, 45.8, 45.7, 46.5, 46.0, 46.6),
-        },
-    ),
-    "table3": Published(
-        "Table 3",
-        "Comparison with other small reasoning models of the open-source community.",
-        ("LLaMA-O1", "Macro-o1", "Bespoke-Stratos-7B", "Ours (17K)", "OpenThinker-7B", "Ours (114K)"),
-        {
-            "AIME2024": (3.3, 6.7, 20.0, 30.0, 31.3, 43.3),
-            "MATH500": (28.6, 38.4, 82.0, 84.4, 83.0, 88.4),
-            "GPQA Diamond": (26.3, 31.8, 37.8, 40.9, 42.4, 42.9),
-            "LiveCodeBench V2": (1.6, 24.9, 36.1, 36.6, 39.9, 46.4),
-        },
-        heads=("LLaMA-O1", "Macro-o1", "Bespoke-Stratos-7B", "Ours", "OpenThinker-7B", "Ours"),
-        second=("Training Set Size", "332K", "60K", "17K", "17K", "114K", "114K"),
-    ),
-    "table4": Published(
-        "Table 4",
-        "Different backbones as the Critic (CRV+SFT, without CogPO).",
-        ("AIME2024", "MATH-500", "GPQA-D", "GSM8K", "LCB V2", "OlympiadBench"),
-        {
-            "Qwen2.5-7B-Instruct": (13.3, 80.2, 40.9, 92.3, 30.5, 43.9),
-            "Qwen2.5-32B-Instruct": (23.3, 82.2, 39.9, 92.6, 33.3, 45.1),
-            "Qwen2.5-72B-Instruct": (20.0, 81.8, 36.4, 92.7, 30.5, 42.0),
-            "DeepSeek-R1-Distill-Qwen-32B": (26.7, 84.0, 40.9, 92.7, 34.4, 45.8),
-        },
-        corner="Model Backbone (The Critic)",
-        transposed=True,
-    ),
-    "table5": Published(
-        "Table 5",
-        "Training data of different complexity levels.",
-        ("Easy", "Medium", "Hard"),
-        {
-            "AIME2024": (13.3, 23.3, 16.7),
-            "MATH500": (75.4, 82.8, 78.2),
-            "GPQA-D": (34.3, 37.4, 33.3),
-            "LCB V2": (31.9, 36.2, 32.5),
-        },
-    ),
-    "table6": Published(
-        "Table 6",
-        "Ablation of the CRV system.",
-        ("SFT", "w. C", "w. CR", "w. CRV"),
-        {
-            "AIME2024": (20.0, 23.3, 26.7, 26.7),
-            "MATH500": (80.0, 83.4, 83.2, 84.0),
-            "GPQA-D": (37.4, 38.4, 39.9, 40.9),
-            "LCB V2": (31.3, 34.3, 34.1, 34.4),
-        },
-    ),
-    "table9": Published(
-        "Table 9",
-        "Sky-T1-data-17k as the training set.",
-        ("Zero-shot", "SFT", "Ours"),
-        {
-            "AIME2024": (10.0, 16.7, 20.0),
-            "MATH-500": (73.6, 73.2, 77.0),
-            "GPQA Diamond": (33.3, 28.8, 36.9),
-            "LiveCodeBench V2": (30.7, 20.9, 33.3),
-        },
-    ),
-    "table10": Published(
-        "Table 10",
-        "OpenThoughts-114k as the training set.",
-        ("Zero-shot", "SFT", "Ours"),
-        {
-            "AIME2024": (10.0, 31.3, 43.3),
-            "MATH-500": (73.6, 83.0, 88.4),
-            "GPQA Diamond": (33.3, 42.4, 42.9),
-            "LiveCodeBench V2": (30.7, 39.9, 46.4),
-        },
-    ),
-}
-
-_FOUR = {"AIME2024": (), "MATH500": (), "GPQA Diamond": (), "LiveCodeBench V2": ()}
-_STEPS = ("Zero-shot", "SFT", "CRV+SFT", "CogPO")
-FIGURES = {  # benchmarks and students are the paper's; which bars it shows is not in its text
-    "figure4a": Published("Figure 4 (a)", "Qwen2.5-3B-Instruct.", _STEPS, _FOUR),
-    "figure4b": Published("Figure 4 (b)", "Qwen2.5-14B-Instruct.", _STEPS, _FOUR),
-    "figure5a": Published("Figure 5 (a)", "Llama3.1-8B-Instruct.", _STEPS, _FOUR),
-    "figure5b": Published("Figure 5 (b)", "Mistral-7B-V0.3.", _STEPS, _FOUR),
-    "figure6": Published(
-        "Figure 6",
-        "Impact of different β values.",
-        ("β = 0.1", "β = 0.2", "β = 0.5", "tailored"),
-        {"AIME2024": (), "GPQA Diamond": (), "LiveCodeBench V2": (), "OlympiadBench": ()},
-    ),
-}
-
-COPIED = "another publication's number"
-NOT_K_OF_N = {  # (table, benchmark, model): why
-    ("table2", "GPQA Diamond", "DPO"): "40.0 lies between 79/198 = 39.9 and 80/198 = 40.4",
-    ("table2", "OlympiadBench (math-en)", "β-DPO"): "46.5 lies between 313/674 = 46.4 and 314/674 = 46.6",
-    ("table6", "LiveCodeBench V2", "w. C"): "34.3 lies between 175/511 = 34.2 and 176/511 = 34.4",
-    ("table3", "GPQA Diamond", "Bespoke-Stratos-7B"): COPIED,
-    ("table3", "LiveCodeBench V2", "Bespoke-Stratos-7B"): COPIED,
-    ("table3", "AIME2024", "OpenThinker-7B"): COPIED,
-    ("table10", "AIME2024", "SFT"): COPIED,
-}
+TABLES = {name: Published(**block) for name, block in PAPER["tables"].items()}
+FIGURES = {name: Published(**block) for name, block in PAPER["figures"].items()}

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
+from evals.published import Count, Printed, Published
 from evals.stats import bootstrap, holm, pass_at_k, sign_flip, wilson
 from grading import STATUSES
 from grading.answers import normalise
@@ -117,22 +118,6 @@ def _majority(samples):
 
 
 @dataclass(frozen=True)
-class Count:
-    """A cell of Table 1: k of n chains were rated so."""
-
-    k: int
-    n: int
-
-    @property
-    def accuracy(self) -> float:
-        return self.k / self.n
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        return wilson(self.k, self.n)
-
-
-@dataclass(frozen=True)
 class Comparison:
     """A paired test of `column` against `reference` on one row. difference: of the accuracies, in [-1, 1]. gained,
     lost: problems of which a larger, a smaller share of the responses is right. holm: p corrected for all pairs of the
@@ -160,7 +145,17 @@ class Table:
     cells: dict
     against: dict
     notes: list
-    published: object = None
+    published: Published | None = None
+
+    @property
+    def printed(self) -> dict[tuple[str, str], Printed | Count]:
+        """Return what the paper prints in each cell; nothing for a figure or a table of your own."""
+        return self.published.cells if self.published else {}
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether the cells are counts (Table 1), which are no contest."""
+        return self.published is not None and self.published.counts
 
     def reference(self, column: str) -> str | None:
         """Return the column that `column` is compared with: the one before it unless `against` says otherwise, or
@@ -192,11 +187,6 @@ class Table:
     def comparisons(self) -> list[Comparison]:
         """Return the paired tests of every row, each column against its reference."""
         return [c for row in self.rows for column in self.columns if (c := self.comparison(row, column))]
-
-    def ranks(self, row: str) -> dict[str, int]:
-        """Return {column: 1 for the row's best accuracy, 2 for its second}, ties included; the paper's bold and
-        underlined."""
-        return ranks({c: self.cells[row, c].accuracy for c in self.columns if (row, c) in self.cells})
 
 
 def ranks(scores: dict[str, float]) -> dict[str, int]:

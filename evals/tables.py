@@ -9,8 +9,8 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from evals.published import Printed
-from evals.results import Cell, Comparison, Count, Table, ranks
+from evals.published import Count, Printed
+from evals.results import Cell, Comparison, Table, ranks
 from pages.page import render
 
 PAIRED = "Paired differences on the same problems, in percentage points, with an exact test:"
@@ -59,40 +59,38 @@ def p_value(p: float) -> str:
     return "p < .001" if p < 0.001 else "p = 1" if p >= 0.9995 else f"p = {p:.3f}".replace("0.", ".", 1)
 
 
-def value_text(cell: Cell | Count) -> str:
-    return str(cell.k) if isinstance(cell, Count) else f"{percent(cell.accuracy)} %"
+def value_text(cell: Cell | Count | Printed) -> str:
+    return f"{percent(cell.accuracy)} %" if isinstance(cell, Cell) else str(cell.value)
 
 
-def basis_text(cell: Cell | Count) -> str:
-    """Say what the value stands on: 60/96 [52.5, 71.5]"""
+def basis_text(cell: Cell | Count | Printed) -> str:
+    """Say what the value stands on: 60/96 [52.5, 71.5]; for a printed accuracy at one response a problem, ≈ where
+    several k round to it."""
     if isinstance(cell, Count):
         return f"{percent(cell.accuracy)} % of {cell.n} {span(cell.interval)}"
-    return f"{cell.k}/{cell.n} {span(cell.interval)}" + (f" avg@{cell.samples}" if cell.samples > 1 else "")
+    if isinstance(cell, Cell):
+        return f"{cell.k}/{cell.n} {span(cell.interval)}" + (f" avg@{cell.samples}" if cell.samples > 1 else "")
+    if cell.k is None:
+        return f"no k/{cell.n} †"
+    return f"{'≈' if len(cell.ks) > 1 else ''}{cell.k}/{cell.n} {span(cell.interval)}"
 
 
-def cell_text(cell: Cell | Count) -> str:
+def cell_text(cell: Cell) -> str:
     basis, interval = basis_text(cell).split(" [")
     return f"{value_text(cell)} ({basis}) [{interval}"
 
 
 def per_run_text(cell: Cell | Count) -> list[str]:
     """Give the single seeds of a cell as one line; no line for one run."""
-    several = not isinstance(cell, Count) and len(cell.runs) > 1
+    several = isinstance(cell, Cell) and len(cell.runs) > 1
     return ["seeds " + " · ".join(percent(x) for x in cell.per_run)] if several else []
 
 
-def printed_basis(printed: Printed) -> str:
-    """Say what a published value stands on at one response a problem: 9/30 [16.7, 47.9]; ≈ where several k fit."""
-    if isinstance(printed.value, int):
-        return basis_text(Count(printed.k, printed.n))
-    if printed.k is None:
-        return f"no k/{printed.n} †"
-    return f"{'≈' if len(printed.ks) > 1 else ''}{printed.k}/{printed.n} {span(printed.interval)}"
-
-
-def difference_text(cell: Cell | Count, printed: Printed) -> str:
+def difference_text(cell: Cell | Count, printed: Printed | Count) -> str:
     """Give measured minus published: points, or chains for a count."""
-    return signed(str(cell.k - printed.value)) if isinstance(cell, Count) else points(cell.accuracy - printed.accuracy)
+    if isinstance(cell, Count):
+        return signed(str(cell.value - printed.value))
+    return points(cell.accuracy - printed.accuracy)
 
 
 def change_text(c: Comparison) -> str:
@@ -124,48 +122,48 @@ def layout(table: Table, entry: Callable[[str, str], Entry]) -> Grid:
         return Grid([["", *table.columns]], [(row, [entry(row, c) for c in table.columns]) for row in table.rows])
     if paper.transposed:
         heads = [[paper.corner, *paper.benchmarks.values()]]
-        return Grid(heads, [(model, [entry(b, model) for b in paper.benchmarks]) for model in paper.models])
+        return Grid(heads, [(column, [entry(row, column) for row in table.rows]) for column in table.columns])
     heads = [[paper.corner, *(paper.heads or paper.columns)]] + ([list(paper.second)] if paper.second else [])
-    return Grid(heads, [(label, [entry(b, m) for m in paper.models]) for b, label in paper.benchmarks.items()])
+    return Grid(heads, [(paper.benchmarks[row], [entry(row, c) for c in table.columns]) for row in table.rows])
 
 
 def printed_grid(table: Table) -> Grid:
     """Lay out the paper's table as the paper prints it."""
-    cells = table.published.cells()
-    best = {} if table.published.counts else {b: ranks({m: cells[b, m] for m in table.columns}) for b in table.rows}
-    return layout(table, lambda row, column: Entry([str(cells[row, column])], best.get(row, {}).get(column, 0)))
+    best = ranking(table, table.printed)
+    return layout(table, lambda *place: Entry([value_text(table.printed[place])], best.get(place, 0)))
 
 
 def measured_grid(table: Table) -> Grid:
-    """Lay out what was measured, beside what is printed."""
-    printed = table.published.printed() if table.published else {}
-    best = {row: {} if table.published and table.published.counts else table.ranks(row) for row in table.rows}
-    bars = interval_bars(table, {"": table.cells, "theirs": printed})
+    """Lay out what was measured beside what is printed; where nothing was, what is printed as k of N."""
+    best = ranking(table, table.cells)
+    bars = interval_bars(table, {"": table.cells, "theirs": table.printed})
 
     def entry(row, column):
-        cell, there = table.cells.get((row, column)), printed.get((row, column))
-        look = best[row].get(column, 0), bars.get((row, column), ())
+        cell, there = table.cells.get((row, column)), table.printed.get((row, column))
         if not table.published:
-            return Entry([cell_text(cell), *per_run_text(cell)] if cell else ["–"], *look)
-        lines = [value_text(cell), basis_text(cell), *per_run_text(cell)] if cell else ["–"]
-        if there:
-            change = f" ({difference_text(cell, there)})" if cell else ""
-            lines += [f"paper {there.value}{change}", printed_basis(there)]
-        if c := table.comparison(row, column):
-            lines.append(f"{change_text(c)} on {c.reference}, {p_value(c.p)}")
-        return Entry(lines, *look)
+            lines = [cell_text(cell), *per_run_text(cell)] if cell else ["–"]
+        elif there and not table.cells:
+            lines = [value_text(there), basis_text(there)]
+        else:
+            lines = [value_text(cell), basis_text(cell), *per_run_text(cell)] if cell else ["–"]
+            if there:
+                change = f" ({difference_text(cell, there)})" if cell else ""
+                lines += [f"paper {there.value}{change}", basis_text(there)]
+            if c := table.comparison(row, column):
+                lines.append(f"{change_text(c)} on {c.reference}, {p_value(c.p)}")
+        return Entry(lines, best.get((row, column), 0), bars.get((row, column), ()))
 
     return layout(table, entry)
 
 
-def basis_grid(table: Table) -> Grid:
-    """Lay out the printed numbers as k of N, with their intervals."""
-    printed = table.published.printed()
-    bars = interval_bars(table, {"theirs": printed})
-    return layout(
-        table,
-        lambda *place: Entry([str(printed[place].value), printed_basis(printed[place])], bars=bars.get(place, ())),
-    )
+def ranking(table: Table, cells: dict) -> dict[tuple[str, str], int]:
+    """Return {(row, column): 1 for the row's best accuracy, 2 for its second}, ties included; the paper's bold and
+    underlined. Nothing for counts."""
+    best = {}
+    for row in () if table.counts else table.rows:
+        scores = {column: cells[row, column].accuracy for column in table.columns if (row, column) in cells}
+        best |= {(row, column): rank for column, rank in ranks(scores).items()}
+    return best
 
 
 def interval_bars(table: Table, sources: dict[str, dict]) -> dict[tuple[str, str], list]:
@@ -188,12 +186,10 @@ def interval_bars(table: Table, sources: dict[str, dict]) -> dict[tuple[str, str
 
 def grids(table: Table) -> list[tuple[str, Grid]]:
     """Return [(heading, Grid)]: the paper's table as printed, if there is one; then what was measured."""
-    if not table.published:
-        return [("", measured_grid(table))]
-    if not table.published.cells():  # a figure: its values are not in the paper's text
-        return [("Measured", measured_grid(table))]
-    second = ("Measured, and the paper's", measured_grid(table)) if table.cells else ("k of N", basis_grid(table))
-    return [("", printed_grid(table)), second]
+    if not table.printed:
+        return [("Measured" if table.published else "", measured_grid(table))]
+    heading = "Measured, and the paper's" if table.cells else "k of N"
+    return [("", printed_grid(table)), (heading, measured_grid(table))]
 
 
 def pair_grids(table: Table) -> list[Grid]:
@@ -225,7 +221,7 @@ def answer_rows(table: Table) -> list[list[str]]:
     for row in table.rows:
         for column in table.columns:
             cell = table.cells.get((row, column))
-            if cell and not isinstance(cell, Count):
+            if isinstance(cell, Cell):
                 counts = [cell.statuses.get(kind, 0) for kind in shares]
                 kinds = [f"{percent(count / cell.n)} %" for count in counts]
                 rows.append([row, column, status_text(cell), *kinds, f"{cell.mean_tokens:.0f}", sample_text(cell)])
@@ -234,24 +230,24 @@ def answer_rows(table: Table) -> list[list[str]]:
 
 def notes(table: Table) -> list[str]:
     """Return the table's own notes, and what a reader must know of the printed numbers and of the tests."""
-    lines, paper = list(table.notes), table.published
-    if not paper or not paper.cells():
+    lines = list(table.notes)
+    if not table.printed:
         lines.append("Bold: best of the row; underlined: second.")
-    if paper and not paper.cells():
-        lines.append(
-            f"The paper's text has no numbers for {paper.number}, nor says what its bars are: the columns are chosen "
-            f"here, and only what was measured is drawn."
-        )
-    elif paper and paper.counts:
+    if table.counts:
         lines.append("Printed counts are of 500 responses (MATH-500); brackets: 95 % Wilson interval of the share.")
-    elif paper:
+    elif table.printed:
         lines.append(
             "Bold: best of a benchmark; underlined: second, ties included (the rule of Table 2's caption: the paper's "
             "text shows no type faces). Brackets of printed numbers: the 95 % Wilson interval of k of N, one response "
             "a problem; ≈: more than one k rounds to it."
         )
-        odd = [(place, p) for place, p in paper.printed().items() if p.note]
+        odd = [(place, p) for place, p in table.printed.items() if p.note]
         lines += [f"† {row}, {column} cannot be k/{p.n}: {p.note}." for (row, column), p in odd]
+    elif table.published:
+        lines.append(
+            f"The paper's text has no numbers for {table.published.number}, nor says what its bars are: the columns "
+            f"are chosen here, and only what was measured is drawn."
+        )
     if tests := len(table.pairs):
         kept = sum(c.holm < 0.05 for c in table.pairs.values())
         lines.append(
@@ -270,18 +266,33 @@ def markdown(tables: list[Table], speeds: dict[str, str]) -> str:
     return "\n".join(map(_markdown_table, tables)) + (f"\nGenerated: {speed}\n" if speed else "")
 
 
+def shown(table: Table) -> dict:
+    """Return the parts of a table as Markdown and HTML show them, in order."""
+    return {
+        "name": table.name,
+        "title": table.title,
+        "grids": grids(table),
+        # the paper's layout has them in its cells
+        "comparisons": [] if table.published else [(c, comparison_text(c)) for c in table.comparisons()],
+        "pairs": pair_grids(table),
+        "answers": answer_rows(table),
+        "notes": notes(table),
+    }
+
+
 def _markdown_table(table):
-    lines = [f"## {table.title}", ""]
-    for heading, grid in grids(table):
+    part = shown(table)
+    lines = [f"## {part['title']}", ""]
+    for heading, grid in part["grids"]:
         lines += ([f"### {heading}", ""] if heading else []) + [*markdown_grid(grid), ""]
-    if comparisons := [] if table.published else table.comparisons():  # the paper's layout has them in its cells
-        lines += [PAIRED, "", *(f"- {c.row}: {comparison_text(c)}" for c in comparisons), ""]
-    if pairs := pair_grids(table):
+    if part["comparisons"]:
+        lines += [PAIRED, "", *(f"- {test.row}: {text}" for test, text in part["comparisons"]), ""]
+    if part["pairs"]:
         lines += [f"<details><summary>{PAIRS}</summary>", ""]
-        lines += [line for grid in pairs for line in (*markdown_grid(grid), "")] + ["</details>", ""]
-    if answers := answer_rows(table):
-        lines += [*markdown_rows(answers), ""]
-    return "\n".join([*lines, *(f"> {note}  " for note in notes(table)), ""])
+        lines += [line for grid in part["pairs"] for line in (*markdown_grid(grid), "")] + ["</details>", ""]
+    if part["answers"]:
+        lines += [*markdown_rows(part["answers"]), ""]
+    return "\n".join([*lines, *(f"> {note}  " for note in part["notes"]), ""])
 
 
 def markdown_grid(grid: Grid) -> list[str]:
@@ -303,18 +314,7 @@ def markdown_rows(rows: list[list[str]]) -> list[str]:
 
 def webpage(title: str, tables: list[Table], speeds: dict[str, str], charts: list[bytes]) -> str:
     """All tables as one HTML page (pages/table.html). speeds: as in `markdown`. charts: a PNG for each table."""
-    shown = [
-        {
-            "name": table.name,
-            "title": table.title,
-            "grids": grids(table),
-            "chart": base64.b64encode(chart).decode(),
-            # the paper's layout has them in its cells
-            "comparisons": [] if table.published else [(c, comparison_text(c)) for c in table.comparisons()],
-            "pairs": pair_grids(table),
-            "answers": answer_rows(table),
-            "notes": notes(table),
-        }
-        for table, chart in zip(tables, charts, strict=True)
+    parts = [
+        shown(table) | {"chart": base64.b64encode(chart).decode()} for table, chart in zip(tables, charts, strict=True)
     ]
-    return render("table.html", title=title, tables=shown, speeds=speeds, paired=PAIRED, pairs=PAIRS)
+    return render("table.html", title=title, tables=parts, speeds=speeds, paired=PAIRED, pairs=PAIRS)

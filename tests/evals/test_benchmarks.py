@@ -25,7 +25,7 @@ def test_the_names_of_the_papers_tables_are_kinds():
     assert set(benchmarks.TITLES.values()) == set(SIZES)
     for name, kind in benchmarks.NAMES.items():
         assert benchmarks.kind_of(name, BenchmarkConfig()) == kind
-    printed = {benchmark for table in TABLES.values() for benchmark, _ in table.cells()} - {"Easy", "Medium", "Hard"}
+    printed = {benchmark for table in TABLES.values() for benchmark, _ in table.cells} - {"Easy", "Medium", "Hard"}
     assert printed <= set(benchmarks.NAMES)
     assert benchmarks.kind_of("gsm8k", BenchmarkConfig()) == "gsm8k"
     assert benchmarks.kind_of("my own", BenchmarkConfig(file="a.jsonl")) == "local"

@@ -77,7 +77,7 @@ def test_every_printed_cell_has_its_interval_or_its_footnote():
     for name, table in TABLES.items():
         (_, (_, grid)) = grids(bare(name))
         shown = [entry.lines[1] for _, entries in grid.rows for entry in entries if len(entry.lines) > 1]
-        assert len(shown) == len(table.cells()) and all("[" in text or text.endswith("†") for text in shown)
+        assert len(shown) == len(table.cells) and all("[" in text or text.endswith("†") for text in shown)
 
 
 def test_measured_beside_printed():
@@ -186,7 +186,7 @@ def test_configs_fit_the_paper(file):
         check(name, table, raw["models"])
         assert table.paper == name
         paper = PAPERS[name]
-        assert list(table.columns or table.levels) == paper.models
+        assert list(table.columns or table.levels) == paper.columns
         assert list(raw["benchmarks"]) == ([] if paper.counts else list(paper.benchmarks))
 
 

@@ -9,7 +9,7 @@ import pytest
 from evals.charts import chart
 from evals.results import Answer, Cell, Table
 from evals.stats import bootstrap, sign_flip, wilson
-from evals.tables import cell_text, markdown, p_value, webpage
+from evals.tables import cell_text, markdown, p_value, ranking, webpage
 
 
 def cell(*runs):
@@ -66,8 +66,9 @@ def test_against_replaces_the_previous_column_and_gaps_are_left_out():
 
 def test_best_and_second_of_a_row():
     cells = {("legs", x): cell(run) for x, run in zip("abcd", ("cccw", "ccww", "cccw", "cwww"), strict=True)}
-    assert table(cells, "abcd").ranks("legs") == {"a": 1, "c": 1, "b": 2}
-    assert table({("legs", x): cell("cw") for x in "ab"}, "ab").ranks("legs") == {}
+    assert ranking(table(cells, "abcd"), cells) == {("legs", "a"): 1, ("legs", "c"): 1, ("legs", "b"): 2}
+    cells = {("legs", x): cell("cw") for x in "ab"}
+    assert ranking(table(cells, "ab"), cells) == {}
 
 
 @pytest.mark.parametrize(("p", "text"), [(1 / 32, "p = .031"), (1.0, "p = 1"), (0.0002, "p < .001"), (0.5, "p = .500")])
