@@ -6,7 +6,7 @@ Numbers are of all problems; the page's browser for single ones holds a seeded s
 import math
 import statistics
 import time
-from collections import Counter, defaultdict, deque
+from collections import Counter, defaultdict
 from itertools import islice
 from pathlib import Path
 
@@ -18,8 +18,8 @@ from errors import UserError
 from pages.page import in_turn, render
 from progress import Progress, say
 
+AGENTS = ("critic", "rethinker", "verifier")
 FORECAST = 100  # problems
-SPAN = 60.0  # seconds over which speeds are taken
 LENGTHS = {  # {name in Tally: (title, colour)}
     **{level: (f"rated {level}", level) for level in LEVELS},
     "sft": ("kept for SFT", "kept"),
@@ -152,68 +152,62 @@ class Tally:
 
     def __init__(self):
         self.total, self.seen = 0, set()
-        self.outcomes, self.reasons, self.origins, self.rounds, self.pairs = (Counter() for _ in range(5))
-        self.before, self.after, self.conflicts, self.incorrect = (Counter() for _ in range(4))
+        self.counts = defaultdict(Counter)  # by their names in report.json
         self.guards = {mode: Counter() for mode in ("easy", "hard", "incorrect")}
-        self.calls = {agent: Counter() for agent in ("critic", "rethinker", "verifier")}
-        self.verified_at, self.ids = Counter(), {level: [] for level in LEVELS}
-        self.lengths = {name: [] for name in (*LEVELS, "sft", "incorrect")}
-        self.ratios = {gap: [] for gap in GAPS}
+        self.calls = {agent: Counter() for agent in AGENTS}
         self.rating, self.medium, self.tries = Counter(), Counter(), defaultdict(Counter)
+        self.ids = {level: [] for level in LEVELS}
+        self.lengths = {name: [] for name in LENGTHS}
+        self.ratios = {gap: [] for gap in GAPS}
         self.strata = defaultdict(list)  # (outcome, level, reason or origin, rounds) -> places in the input
 
     def add(self, trace: dict, pairs: list[dict]) -> None:
         """Count a trace and the pairs that were made of it."""
         # of every problem
-        kind = (trace["outcome"], trace["level"], trace["reason"] or trace["origin"], trace["rounds"])
-        self.strata[kind].append(self.total)
+        counts, outcome, level = self.counts, trace["outcome"], trace["level"]
+        self.strata[outcome, level, trace["reason"] or trace["origin"], trace["rounds"]].append(self.total)
         self.total += 1
         self.seen.add(trace["id"])
         self._flow(trace)
-        self.outcomes[trace["outcome"]] += 1
-        self.before[trace["level"] or "unrated"] += 1
+        counts["problems"].update(["input", outcome] + ["rejected"] * (outcome != "kept"))
+        counts["levels_before"][level or "unrated"] += 1
         ratings = [step["label"] for step in trace["steps"] if step["step"] == "critic" and step["label"]]
-        self.after[ratings[-1] if ratings else "unrated"] += 1
-        if trace["level"]:
-            self.ids[trace["level"]].append(trace["id"])
-            self.lengths[trace["level"]].append(len(trace["reasoning"]))
+        counts["levels_after"][ratings[-1] if ratings else "unrated"] += 1
+        if level:
+            self.ids[level].append(trace["id"])
+            self.lengths[level].append(len(trace["reasoning"]))
+        count_calls(self.calls, trace)
         for step in trace["steps"]:
             self._step(step)
 
         # of those that are kept
-        if trace["outcome"] != "kept":
-            self.reasons[trace["reason"]] += 1
+        if outcome != "kept":
+            counts["rejected_by_reason"][trace["reason"]] += 1
             return
-        self.origins[trace["origin"]] += 1
-        self.rounds[trace["rounds"]] += 1
+        counts["kept_by_origin"][trace["origin"]] += 1
+        counts["kept_by_rounds"][trace["rounds"]] += 1
         self.lengths["sft"].append(len(trace["rewritten"] or trace["reasoning"]))
-        self.incorrect["made" if trace["incorrect"] else "none"] += 1
+        counts["incorrect_chains"]["made" if trace["incorrect"] else "none"] += 1
         if trace["incorrect"]:
             self.lengths["incorrect"].append(len(trace["incorrect"]))
         for pair in pairs:
-            self.pairs[pair["gap"]] += 1
+            counts["pairs"][pair["gap"]] += 1
             chosen, rejected = (len(pair[side][0]["content"]) for side in ("chosen", "rejected"))
             self.ratios[pair["gap"]].append(math.log(chosen / rejected))
 
     def _step(self, step):
-        # its calls
-        agent, tally = step["step"], self.calls[step["step"]]
-        for call in step["calls"]:
-            tally["calls"] += 1
-            tally[call["status"]] += 1
-            tally["prompt_tokens"] += call["prompt_tokens"]
-            tally["completion_tokens"] += call["completion_tokens"]
-
-        # what came of it: a verdict and whether the answer check agrees, a guard, a try for an incorrect chain
-        if agent == "verifier" and step["label"]:
-            self.verified_at[f"round {step['round']}: {step['label']}"] += 1
-            disagree = {("YES", "differs"): "yes_but_wrong_answer", ("NO", "agrees"): "no_but_right_answer"}
-            conflict = disagree.get((step["label"], step.get("answer_check")))
-            self.conflicts.update([conflict] if conflict else [])
+        """What came of a step: a verdict and whether the answer check agrees, a guard, a try for an incorrect chain."""
+        check = step.get("answer_check")
+        if step["step"] == "verifier" and step["label"]:
+            self.counts["verifier"][f"round {step['round']}: {step['label']}"] += 1
+            if (step["label"], check) == ("YES", "differs"):
+                self.counts["verifier_conflicts"]["yes_but_wrong_answer"] += 1
+            if (step["label"], check) == ("NO", "agrees"):
+                self.counts["verifier_conflicts"]["no_but_right_answer"] += 1
         if "guard" in step:
             self.guards[step["mode"]][step["guard"]] += 1
-        if agent == "rethinker" and step["mode"] == "incorrect" and "answer_check" in step:
-            self.incorrect[f"tries_{step['answer_check']}"] += 1
+        if step.get("mode") == "incorrect" and check:
+            self.counts["incorrect_chains"][f"tries_{check}"] += 1
 
     def _flow(self, trace):
         """Fig. 2 in numbers: where the problem went at each try. A try ends in kept, in lost or in the next one."""
@@ -254,35 +248,42 @@ class Tally:
 
     def result(self) -> dict:
         """Returns what report.json says of the traces."""
-        kept, rejected = self.outcomes["kept"], self.outcomes["discarded"] + self.outcomes["quarantined"]
-        assert self.total == kept + rejected == kept + sum(self.reasons.values()), (self.total, self.outcomes)
+        counts, levels = self.counts, (*LEVELS, "unrated")
+        kept, rejected = counts["problems"]["kept"], counts["problems"]["rejected"]
+        assert self.total == kept + rejected == kept + counts["rejected_by_reason"].total(), (self.total, counts)
         return {
-            "problems": {
-                "input": self.total,
-                "kept": kept,
-                "rejected": rejected,
-                "discarded": self.outcomes["discarded"],
-                "quarantined": self.outcomes["quarantined"],
+            "problems": _listed(counts["problems"], ("input", "kept", "rejected", "discarded", "quarantined")),
+            "rejected_by_reason": _sorted(counts["rejected_by_reason"]),
+            "levels_before": _listed(counts["levels_before"], levels),
+            "levels_after": _listed(counts["levels_after"], levels),  # the last rating of each
+            **{
+                name: _sorted(counts[name])
+                for name in ("kept_by_origin", "kept_by_rounds", "verifier", "verifier_conflicts", "incorrect_chains")
             },
-            "rejected_by_reason": _sorted(self.reasons),
-            "levels_before": {level: self.before[level] for level in (*LEVELS, "unrated")},
-            "levels_after": {level: self.after[level] for level in (*LEVELS, "unrated")},  # the last rating of each
-            "kept_by_origin": _sorted(self.origins),
-            "kept_by_rounds": _sorted(self.rounds),
-            "verifier": _sorted(self.verified_at),
-            "verifier_conflicts": _sorted(self.conflicts),
-            "incorrect_chains": _sorted(self.incorrect),
             "guards": {mode: _sorted(tally) for mode, tally in self.guards.items()},  # failed tries by role
             "flow": {
                 "rating": _sorted(self.rating),
                 "medium": _sorted(self.medium),
                 "tries": {str(round): _sorted(self.tries[round]) for round in sorted(self.tries)},
             },
-            "pairs": {gap: self.pairs[gap] for gap in GAPS},
+            "pairs": _listed(counts["pairs"], GAPS),
             "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
             "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
             "length_ratio": {gap: _ratio(values) for gap, values in self.ratios.items()},
         }
+
+
+def count_calls(calls: dict[str, Counter], trace: dict) -> None:
+    """Add the calls of a trace to {agent: calls, tokens and how the calls ended}."""
+    for step in trace["steps"]:
+        for call in step["calls"]:
+            calls[step["step"]].update(["calls", call["status"]])
+            calls[step["step"]]["prompt_tokens"] += call["prompt_tokens"]
+            calls[step["step"]]["completion_tokens"] += call["completion_tokens"]
+
+
+def _listed(counter, names):
+    return {name: counter[name] for name in names}
 
 
 def _sorted(counter):
@@ -339,62 +340,43 @@ class Live:
     """with Progress(…) as bar: live = Live(bar, total, endpoints, prices); then live.finished(trace) for each problem.
 
     endpoints: those that are asked (agents/client.py). prices: see made_with in agents/outputs.py. Cost and forecast
-    are of the finished problems, whether their answers came from an endpoint or from the journal; speeds are of the
-    endpoints.
+    are of the finished problems, whether their answers came from an endpoint or from the journal; speed is of the
+    endpoints, since the start.
     """
 
     def __init__(self, bar: Progress, total: int, endpoints: list, prices: dict):
         self.bar, self.total, self.endpoints, self.prices = bar, total, endpoints, prices
-        self.outcomes, self.calls = Counter(), {agent: Counter() for agent in prices}
+        self.outcomes, self.calls = Counter(), {agent: Counter() for agent in AGENTS}
         self.start = time.monotonic()
-        self.marks = deque([(self.start, 0, 0)])  # (time, calls, tokens), a second apart or more
 
     def finished(self, trace: dict) -> None:
         self.outcomes["kept" if trace["outcome"] == "kept" else "rejected"] += 1
-        for step in trace["steps"]:
-            for call in step["calls"]:
-                for key in ("prompt_tokens", "completion_tokens"):
-                    self.calls[step["step"]][key] += call[key]
-                self.calls[step["step"]]["calls"] += 1
-        self.bar.update(1, **self._notes())
+        count_calls(self.calls, trace)
+        spent, seconds = sum(cost(self.calls, self.prices).values()), max(time.monotonic() - self.start, 1e-9)
+        self.bar.update(
+            1,
+            kept=self.outcomes["kept"],
+            rejected=self.outcomes["rejected"],
+            tokens_per_s=float(f"{sum(e.completion_tokens for e in self.endpoints) / seconds:.3g}"),
+            in_flight=sum(e.limit.in_flight for e in self.endpoints),
+            retries=sum(e.retried for e in self.endpoints),
+            **({"cost": spent} if spent else {}),
+        )
         if self.outcomes.total() == FORECAST < self.total:
             say(self.forecast())
-
-    def _notes(self) -> dict:
-        now, asked = time.monotonic(), sum(e.calls for e in self.endpoints)
-        tokens = sum(e.completion_tokens for e in self.endpoints)
-        if now - self.marks[-1][0] >= 1:
-            self.marks.append((now, asked, tokens))
-        while len(self.marks) > 2 and now - self.marks[1][0] > SPAN:
-            self.marks.popleft()
-        since, asked_then, tokens_then = self.marks[0]
-        seconds = max(now - since, 1e-9)
-        spent = sum(cost(self.calls, self.prices).values())
-        return {
-            "kept": self.outcomes["kept"],
-            "rejected": self.outcomes["rejected"],
-            "calls/s": float(f"{(asked - asked_then) / seconds:.3g}"),
-            "tokens/s": float(f"{(tokens - tokens_then) / seconds:.3g}"),
-            "in flight": sum(e.limit.in_flight for e in self.endpoints),
-            "retries": sum(e.retried for e in self.endpoints),
-            **({"cost": spent} if spent else {}),
-        }
 
     def forecast(self) -> str:
         """Returns one line: what all problems will be and take, if they are like the finished ones. Short chains finish
         first, so it is rather too low at the beginning."""
-        done = self.outcomes.total()
-        scale = self.total / done
-        calls = sum(c["calls"] for c in self.calls.values())
-        tokens = sum(c["prompt_tokens"] + c["completion_tokens"] for c in self.calls.values())
-        asked = sum(e.calls for e in self.endpoints)
+        done, count = self.outcomes.total(), sum(self.calls.values(), Counter())
+        asked, scale = sum(e.calls for e in self.endpoints), self.total / done
         parts = [
             f"{self.outcomes['kept'] / done:.0%} kept",
-            f"{calls * scale:,.0f} calls",
-            f"{tokens * scale:,.0f} tokens",
+            f"{count['calls'] * scale:,.0f} calls",
+            f"{(count['prompt_tokens'] + count['completion_tokens']) * scale:,.0f} tokens",
         ]
         if asked:  # else all came from the journal, which says nothing about the time that the others take
-            left = calls / done * (self.total - done)
+            left = count["calls"] / done * (self.total - done)
             parts.append(f"{tqdm.format_interval((time.monotonic() - self.start) / asked * left)} from now")
         if spent := sum(cost(self.calls, self.prices).values()):
             parts.append(f"cost {spent * scale:.4g}")
