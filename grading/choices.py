@@ -49,13 +49,19 @@ def choice(text: str, letters: str = "ABCD", options: list[str] | None = None, f
     said = strip_thought(text)
     if said is None:
         return None
-    boxed = extract_boxed(said)
-    if boxed is not None and (found := _letter(boxed, letters) or _own_text(boxed, letters, options)):
-        return found
-    if not finished:
-        return None
-    said = _unwrap(re.sub(r"<\|\w+\|>", "", said[-LAST:]))
-    return _announced(said, letters) or _line(said, letters) or _announced_text(said, letters, options, boxed)
+    # the box first; one that could not be compared is no verdict: a letter that is announced beside it still counts
+    boxed, undecided, found = extract_boxed(said), None, None
+    if boxed is not None:
+        try:
+            found = _letter(boxed, letters) or _own_text(boxed, letters, options)
+        except Undecided as failed:
+            undecided = failed
+    if found is None and finished:
+        said = _unwrap(re.sub(r"<\|\w+\|>", "", said[-LAST:]))
+        found = _announced(said, letters) or _line(said, letters) or _announced_text(said, letters, options, boxed)
+    if found is None and undecided:
+        raise undecided
+    return found
 
 
 def _unwrap(text):

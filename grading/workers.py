@@ -42,6 +42,8 @@ class Workers:
                 worker.stdin.write(json.dumps(task) + "\n")
                 worker.stdin.flush()
                 line = worker.stdout.readline()
+            except BrokenPipeError:  # it was ended after the look at it above
+                line = ""
             except BaseException:  # Ctrl-C between question and reply: the next reply would answer the wrong question
                 worker.kill()
                 raise

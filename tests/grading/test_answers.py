@@ -314,6 +314,12 @@ def test_a_killed_worker_is_no_verdict(monkeypatch):
     workers.WORKERS.idle[-1].kill()  # one that nobody waits for
     workers.WORKERS.idle[-1].wait()
     assert is_equal("\\sqrt{8}", "2\\sqrt{2}")
+    worker = workers.WORKERS.idle[-1]
+    worker.kill()
+    worker.wait()
+    monkeypatch.setattr(worker, "poll", lambda: None)  # as if it were killed between the look at it and the question
+    assert grade("\\boxed{\\sqrt{8}}", "2\\sqrt{2}").status == "error"
+    assert is_equal("\\sqrt{8}", "2\\sqrt{2}")
 
 
 @pytest.mark.parametrize("tower", ["10^{10^{10}}", "9^{9^{9}}", "3^{10^8}", "(10^8)!"])

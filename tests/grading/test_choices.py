@@ -72,6 +72,7 @@ def test_what_cannot_be_compared_is_no_answer_unless_it_is_another_option(monkey
         choice("\\boxed{\\sqrt{2}}", options=options)
     assert no.value.status == "error"
     assert choice("\\boxed{\\sqrt{8}}", options=options) == "B"
+    assert choice("\\boxed{\\sqrt{2}}. The answer is C.", options=options) == "C"
 
 
 def test_the_same_text_is_compared_once(monkeypatch):
