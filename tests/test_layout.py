@@ -17,7 +17,7 @@ FLOORS = [  # from the ground up; a name is a folder or a file of the root
     {"build_crv", "train_sft", "train_cogpo", "evaluate"},
     {"pocket", "bench"},
 ]
-ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+ROOMS = {room: floor for floor, rooms in enumerate(FLOORS) for room in sorted(rooms)}
 TOGETHER = {"data", "grading"}  # records hold what is graded, and the other way round
 
 
