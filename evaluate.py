@@ -42,7 +42,7 @@ from evals.models import Place, read_facts, resolve, write_facts
 from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
 from evals.results import Table
-from evals.served import Earlier, Sample, draw
+from evals.served import Earlier, draw
 from evals.store import Ledgers, lock
 from grading.programs import exposes_environment, isolation
 from progress import say
@@ -257,8 +257,8 @@ def generate_missing(cfg: Config, asked: list[Question], generations: Ledgers, f
         generations.append(record | made | problem.record, problem.private)
 
     # servers first: they are all asked at a time, the folders' models follow one by one
-    served = [question for place, batch in missing.items() if place.endpoint for question in batch.values()]
-    unanswered = ask_endpoints(cfg, served, generations, keep) if served else []
+    served = {key: q for place, batch in missing.items() if place.endpoint for key, q in batch.items()}
+    unanswered = ask_endpoints(cfg, list(served.values()), generations, keep) if served else []
     for place, batch in missing.items():
         if not place.endpoint:
             batch = {key: question for key, question in batch.items() if key not in generations}  # a copied folder
@@ -282,29 +282,18 @@ def generate_here(cfg: Config, folder: str, batch: dict[str, Question], keep: Ca
 
 
 def ask_endpoints(cfg: Config, missing: list[Question], generations: Ledgers, keep: Callable) -> list:
-    """Draw the missing responses of served models. Returns [(Sample, why)] of those that nobody answered."""
+    """Draw the missing responses of served models. Returns [(question, why)] of those that nobody answered."""
     earlier = Earlier()
     for record in generations:
         if (name := record.get("endpoint")) and record["tokens"]:
             calls, asked, spent = earlier.tokens.get(name, (0, 0, 0))
             earlier.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["tokens"]
             earlier.models |= {record["served"]} if record["finish_reason"] in ("stop", "length") else set()
-    by_key = {want.key: want for want in missing}
-    samples = []
-    for key, want in by_key.items():
-        fields = {name: want.settings.sampling[name] for name in ("temperature", "top_p", "top_k")}
-        if not fields["top_k"]:  # the hosts that do not know it refuse it
-            del fields["top_k"]
-        samples.append(Sample(key, want.place.endpoint, want.messages, fields, want.settings.max_new_tokens))
-    counts = Counter(sample.endpoint for sample in samples)
+    counts = Counter(question.place.endpoint for question in missing)
     say("responses to sample: " + ", ".join(f"{count} from {name}" for name, count in counts.items()))
     prober = Prober(Path(cfg.out) / "probe.json", long=False) if cfg.probe else None
 
-    def arrived(sample, response):
-        served = cfg.endpoints[sample.endpoint].model
-        keep(by_key[sample.key], vars(response) | {"endpoint": sample.endpoint, "served": served})
-
-    return asyncio.run(draw(samples, cfg.endpoints, arrived, earlier, prober, cfg.max_cost))
+    return asyncio.run(draw(missing, cfg.endpoints, keep, earlier, prober, cfg.max_cost))
 
 
 # --- showing it ---

@@ -18,7 +18,6 @@ class Protocol:
     """temperature 0: greedy. top_p 1, top_k 0: no cut. max_new_tokens: longest response, the thought included.
     samples: {kind of benchmark: responses a problem}, 1 where nothing is said. system: no message if empty."""
 
-    name: str
     temperature: float
     top_p: float
     top_k: int = 0
@@ -26,13 +25,10 @@ class Protocol:
     samples: dict = field(default_factory=dict)
     system: str = ""
 
-    def samples_of(self, kind: str) -> int:
-        return self.samples.get(kind, 1)
-
 
 R1_SAMPLES = {"aime2024": 64, "math500": 4, "gpqa_diamond": 8, "livecodebench_v2": 16}
 
 PROTOCOLS = {
-    "paper": Protocol("paper", temperature=0.0, top_p=1.0),
-    "r1": Protocol("r1", temperature=0.6, top_p=0.95, samples=R1_SAMPLES),
+    "paper": Protocol(temperature=0.0, top_p=1.0),
+    "r1": Protocol(temperature=0.6, top_p=0.95, samples=R1_SAMPLES),
 }

@@ -8,13 +8,12 @@ from errors import UserError
 from evals.benchmarks import TITLES, family, kind_of
 from evals.models import Place, identity
 from evals.problem import Problem
-from evals.protocols import PROTOCOLS, Protocol
+from evals.protocols import PROTOCOLS
 from evals.published import SIZES
 from evals.store import key_of
 
 ASSUMED = 3000  # tokens of a response, where --plan must guess
 CHARS = 3.3  # bytes of reasoning a token
-PLAIN = Protocol("", temperature=0.0, top_p=1.0)  # protocol: "", where the config says the rest
 GREEDY = {"temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 0}  # what does not matter then is not in the key
 
 
@@ -42,22 +41,17 @@ class Question:
     settings: Settings
 
 
-def protocol_of(cfg) -> Protocol:
-    return PROTOCOLS[cfg.protocol] if cfg.protocol else PLAIN
-
-
 def settings_of(cfg) -> dict[str, Settings]:
     """Return {benchmark: Settings}, with the protocol's numbers where the config says nothing else.
 
     Raises UserError for numbers that cannot be meant."""
-    found = {}
+    protocol, found = PROTOCOLS[cfg.protocol or "paper"], {}
     for name, benchmark in cfg.benchmarks.items():
         # a benchmark's own value before the config's, and that before the protocol's
-        protocol, kind = protocol_of(cfg), kind_of(name, benchmark)
         own = {key: value for key, value in vars(cfg.sampling).items() if value is not None}
         sampling = {key: getattr(protocol, key, default) for key, default in GREEDY.items()} | own
         greedy = sampling["temperature"] == 0
-        samples = _first(benchmark.samples, cfg.samples, protocol.samples_of(kind))
+        samples = _first(benchmark.samples, cfg.samples, protocol.samples.get(kind_of(name, benchmark), 1))
         if greedy and samples > 1:
             raise UserError(
                 f"{samples} samples of {name} at temperature 0 would be one answer {samples} times; set "

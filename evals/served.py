@@ -1,6 +1,6 @@
-"""Many samples from endpoints, for the evaluation: each one a request of its own, with its own seed.
+"""Responses of served models, for the evaluation: each one a request of its own, with its own seed.
 
-    lost = asyncio.run(draw(samples, configs, keep, earlier))
+    lost = asyncio.run(draw(questions, configs, keep, earlier))
 
 Every answer goes to `keep` before its worker sends the next question; what is kept is not asked again. Refusals wait in
 memory until a server of the endpoint has answered once: until then it may be the request that is wrong. A server that
@@ -19,34 +19,10 @@ from agents.journal import call_seed
 from agents.limits import EndpointConfig
 from agents.pool import Pool, open_endpoints
 from errors import UserError
+from evals.questions import Question
 from progress import Progress
 
 REASONS = {"truncated": "length", "filtered": "filtered", "too_long": "refused", "refused": "refused"}
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One response to ask for. key: unique; the seed that is sent is a function of it. endpoint: its name in the
-    config. sampling: fields of the request, e.g. {"temperature": 0.6, "top_p": 0.95}."""
-
-    key: str
-    endpoint: str
-    messages: list
-    sampling: dict
-    max_tokens: int
-
-
-@dataclass(frozen=True)
-class Response:
-    """text: thought and answer as they came, the thought in <think> tags. tokens, prompt_tokens: as the server counts.
-    finish_reason: stop, length, refused (the server will not take this question; detail says why) or filtered."""
-
-    text: str
-    tokens: int
-    prompt_tokens: int
-    finish_reason: str
-    detail: str
-    seconds: float
 
 
 @dataclass
@@ -59,25 +35,29 @@ class Earlier:
 
 
 async def draw(
-    samples: list[Sample],
+    questions: list[Question],
     configs: dict[str, EndpointConfig],
-    keep: Callable[[Sample, Response], None],
+    keep: Callable[[Question, dict], None],
     earlier: Earlier,
     prober: Callable | None = None,
     max_cost: float | None = None,
-) -> list[tuple[Sample, str]]:
-    """Ask for all samples, several endpoints at a time; keep(sample, Response) is called as each arrives.
+) -> list[tuple[Question, str]]:
+    """Ask all questions, several endpoints at a time; keep(question, made) is called as each answer arrives.
 
-    configs: {name: EndpointConfig}. prober, max_cost: as in build_crv. Returns [(sample, why)] of those that failed
+    made: what a generation's record (evals/store.py) says of the response; text is thought and answer as they came, the
+    thought in <think> tags; finish_reason is stop, length, refused (the server will not take this question; detail says
+    why) or filtered.
+
+    configs: {name: EndpointConfig}. prober, max_cost: as in build_crv. Returns [(question, why)] of those that failed
     again and again while others were answered: they are to be asked in another run. Raises UserError when an endpoint
     is broken, serves another model or costs too much; the others then finish what they have begun.
     """
     by_endpoint = {}
-    for sample in samples:
-        by_endpoint.setdefault(sample.endpoint, deque()).append(sample)
+    for question in questions:
+        by_endpoint.setdefault(question.place.endpoint, deque()).append(question)
     endpoints, pools = open_endpoints(configs, {name: [name] for name in by_endpoint}, earlier, prober, max_cost)
     try:
-        with Progress(len(samples), "sample", unit="responses") as bar:
+        with Progress(len(questions), "sample", unit="responses") as bar:
             begin, tokens = time.monotonic(), 0
 
             def count(reply: Reply) -> None:
@@ -97,7 +77,7 @@ async def draw(
 
 
 class _Queue:
-    """All samples of one endpoint (which may be several servers). lost: those that nobody answered, and why.
+    """All questions of one endpoint (which may be several servers). lost: those that nobody answered, and why.
     unconfirmed: what was said before the first answer; until then a refusal may mean that the request is wrong."""
 
     def __init__(self, pool: Pool, waiting: deque, keep: Callable, count: Callable[[Reply], None]):
@@ -113,7 +93,7 @@ class _Queue:
                 for _ in range(min(len(self.waiting), sum(e.cfg.concurrency for e in self.pool.endpoints))):
                     group.create_task(self._work())
             if self.unconfirmed:
-                said = self.unconfirmed[-1][1].detail
+                said = self.unconfirmed[-1][1]["detail"]
                 raise UserError(f"{self.pool.where} refused every request; the last time it said {said}")
         except BaseException as error:
             for queue in queues:
@@ -121,20 +101,32 @@ class _Queue:
             raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
 
     async def _work(self) -> None:
-        """Ask for one sample after the other, and keep each answer before the next question."""
+        """Ask one question after the other, and keep each answer before the next."""
         while self.waiting:
-            sample = self.waiting.popleft()
-            body = {"model": self.pool.cfg.model, "messages": sample.messages, **sample.sampling,
-                    TOKEN_KEYS[0]: sample.max_tokens, "seed": call_seed(sample.key)}  # fmt: skip
+            question = self.waiting.popleft()
+            asked, model = question.settings, self.pool.cfg.model
+            body = {"model": model, "messages": question.messages, "temperature": asked.sampling["temperature"],
+                    "top_p": asked.sampling["top_p"]}  # fmt: skip
+            if asked.sampling["top_k"]:  # the hosts that do not know it refuse it
+                body["top_k"] = asked.sampling["top_k"]
+            body |= {TOKEN_KEYS[0]: asked.max_new_tokens, "seed": call_seed(question.key)}
             reply = await self.pool.chat(body)
             self.count(reply)
             if reply.status == "transport":
-                self.lost.append((sample, reply.detail))
+                self.lost.append((question, reply.detail))
                 continue
-            check_answered_as(self.pool.cfg.model, reply, self.pool)
-            text, reason = reply.whole if reply.status in ANSWERED else "", REASONS.get(reply.status, "stop")
-            tokens = reply.completion_tokens, reply.prompt_tokens
-            self.unconfirmed.append((sample, Response(text, *tokens, reason, reply.detail, reply.seconds)))
+            check_answered_as(model, reply, self.pool)
+            made = {
+                "text": reply.whole if reply.status in ANSWERED else "",
+                "tokens": reply.completion_tokens,
+                "prompt_tokens": reply.prompt_tokens,
+                "finish_reason": REASONS.get(reply.status, "stop"),
+                "detail": reply.detail,
+                "seconds": reply.seconds,
+                "endpoint": question.place.endpoint,
+                "served": model,
+            }
+            self.unconfirmed.append((question, made))
             if self.pool.has_answered:
                 for confirmed in self.unconfirmed:
                     self.keep(*confirmed)
