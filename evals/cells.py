@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 
 from evals import benchmarks
 from evals.assembly import TableConfig, assemble
@@ -25,48 +26,51 @@ class Evaluation:
     grades: Ledgers
     grade_keys: dict
 
+    @cached_property
+    def responses(self) -> dict[tuple[Place, Problem], list[dict | None]]:
+        """Return {(place, problem): [response, one a sample]}, None for one that is missing or not graded. A response
+        is what tables and pages show of it; "text" is a function that reads it."""
+        found = defaultdict(list)
+        for question in self.questions:
+            key, graded_as, response = question.key, self.grade_keys.get((question.key, question.problem)), None
+            if key in self.generations and graded_as in self.grades:
+                made, grade = self.generations[key], self.grades[graded_as]
+                response = {name: made.get(name) for name in ("tokens", "finish_reason", "dtype")}
+                response |= {name: grade.get(name) for name in ("status", "extracted", "detail", "isolation")}
+                response["text"] = lambda key=key: self.generations[key]["text"]
+            found[question.place, question.problem].append(response)
+        return found
+
 
 def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table]:
     """Return the Table of every TableConfig. A cell with a response that is missing or not graded is left out."""
-    samples = defaultdict(list)  # (place, problem) -> keys of its generations, one a sample
-    for question in run.questions:
-        samples[question.place, question.problem].append(question.key)
     rows = rows_of(cfg, run.problems)
     papers = {name: row for name, b in cfg.benchmarks.items() if (row := benchmarks.row_of(name, b))}
-    # every answer is read once, however many tables and rows show it; notes need what it was computed and run in
-    answers, dtypes, isolations = {}, {}, defaultdict(set)
-
-    def answer(key, problem):
-        """The Answer of one response, None if it is missing or not graded."""
-        place = key, problem
-        if place not in answers and key in run.generations and run.grade_keys[place] in run.grades:
-            made, grade = run.generations[key], run.grades[run.grade_keys[place]]
-            vote = None if benchmarks.runs_programs(problem.kind) else grade["extracted"]
-            answers[place] = Answer(grade["status"], made["tokens"], vote)
-            dtypes[key] = made.get("dtype")
-            isolations[problem.benchmark].add(grade.get("isolation"))
-        return answers.get(place)
-
-    def cell(model, row):
-        """The Cell of one model and row, None unless every response is there."""
-        runs = {
-            name: {problem.id: [answer(key, problem) for key in samples[place, problem]] for problem in rows[row]}
-            for name, place in run.places[model].items()
-        }
-        complete = all(None not in found for by_problem in runs.values() for found in by_problem.values())
-        return Cell(runs) if complete and rows[row] else None
-
+    # every answer once, however many tables and rows show it; programs are not voted on
+    answers = {
+        (place, problem): [
+            r and Answer(r["status"], r["tokens"], None if benchmarks.runs_programs(problem.kind) else r["extracted"])
+            for r in found
+        ]
+        for (place, problem), found in run.responses.items()
+    }
     shown = []
     for name, table in tables.items():
-        cells = {(row, column): cell(model, row) for row in rows for column, model in table.columns.items()}
-        cells = {place: value for place, value in cells.items() if value is not None}
-        below = notes(cfg, run, cells, isolations)
-        computed = {
-            column: {dtypes.get(key) for place in run.places[model].values() for p in run.problems
-                     for key in samples[place, p]}
-            for column, model in table.columns.items()
-        }  # fmt: skip
-        shown.append(assemble(name, table, list(rows), cells, below + dtype_note(computed), papers))
+        cells, dtypes, isolations = {}, {}, defaultdict(set)
+        for column, model in table.columns.items():
+            # a cell of each row, unless a response is not there
+            places = run.places[model]
+            for row, problems in rows.items():
+                runs = {seed: {p.id: answers[place, p] for p in problems} for seed, place in places.items()}
+                if problems and all(None not in found for by_id in runs.values() for found in by_id.values()):
+                    cells[row, column] = Cell(runs)
+            # for the notes: what the responses were computed in, and what their programs ran in
+            there = [(p, r) for place in places.values() for p in run.problems for r in run.responses[place, p] if r]
+            dtypes[column] = {response["dtype"] for _, response in there}
+            for problem, response in there:
+                isolations[problem.benchmark].add(response["isolation"])
+        below = notes(cfg, run, cells, isolations) + dtype_note(dtypes)
+        shown.append(assemble(name, table, list(rows), cells, below, papers))
     return shown
 
 

@@ -26,23 +26,15 @@ CHANGES = ("gained", "lost", "both right", "both wrong", "as often")
 
 def collected(run: Evaluation) -> list[dict]:
     """Return the items of what is graded. Several seeds stand one after another, labelled."""
-    graded = {}  # (place, problem) -> its samples
-    for question in run.questions:
-        graded_as = run.grade_keys.get((question.key, question.problem))
-        if question.key in run.generations and graded_as in run.grades:
-            made, grade = run.generations[question.key], run.grades[graded_as]
-            about = {key: made[key] for key in ("tokens", "finish_reason")}
-            about |= {key: grade[key] for key in ("status", "extracted", "detail")}
-            about["text"] = lambda key=question.key: run.generations[key]["text"]
-            graded.setdefault((question.place, question.problem), []).append((question.sample + 1, about))
     items = []
     for problem in run.problems:
         item = {key: getattr(problem, key) for key in ("benchmark", "question", "gold", "private")}
         runs = {
             model: [
-                about | ({"label": f"{seed}, {at}"} if len(seeds) > 1 else {})
+                response | ({"label": f"{seed}, {at}"} if len(seeds) > 1 else {})
                 for seed, place in seeds.items()
-                for at, about in graded.get((place, problem), ())
+                for at, response in enumerate(run.responses[place, problem], 1)
+                if response
             ]
             for model, seeds in run.places.items()
         }
