@@ -344,12 +344,10 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
         raise ValueError(f"the server broke off ({finish})")
 
     # the answer is what follows the last thought; a thought that never ends leaves none
-    content = _whole(message.get("content") or "")
-    thought, closed, text = content.rpartition("</think>")
-    thinks = bool(thought or message.get("reasoning") or message.get("reasoning_content"))
-    if "<think>" in text or (prefilled and text and not closed):
-        thinks, text = True, ""
-    text = text.strip()
+    whole = _with_thought(message, prefilled, finish)
+    text = whole.rpartition("</think>")[2].strip()
+    if "<think>" in text:
+        text = ""
 
     # how it ended decides before what was said
     if finish == "length":
@@ -359,24 +357,25 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
     elif text:
         status = "ok"
     else:
-        status = "misrouted" if thinks else "empty"
+        status = "misrouted" if "<think>" in whole else "empty"
 
     usage = completion.get("usage") or {}
     asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    whole, model = _with_thought(message, content, prefilled, finish), str(completion.get("model") or "")
+    model = str(completion.get("model") or "")
     return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
 
 
-def _with_thought(message: dict, content: str, prefilled: bool, finish: str | None) -> str:
+def _with_thought(message: dict, prefilled: bool, finish: str | None) -> str:
     """The thought, wherever the server put it, as `<think>…</think>` before the answer; not closed if it was cut."""
-    thought = _whole(message.get("reasoning") or message.get("reasoning_content") or "")
+    content = _valid(message.get("content") or "")
+    thought = _valid(message.get("reasoning") or message.get("reasoning_content") or "")
     if thought:
         return f"<think>{thought}" + (f"</think>{content}" if content.strip() or finish != "length" else "")
-    opened = "<think>" in content or not (content and (prefilled or "</think>" in content))
-    return content if opened else f"<think>{content}"
+    unopened = "<think>" not in content and (prefilled or "</think>" in content)
+    return f"<think>{content}" if content and unopened else content
 
 
-def _whole(text: str) -> str:
+def _valid(text: str) -> str:
     """Without halves of surrogate pairs, which JSON may hold ("\\ud83d") and UTF-8 may not."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
@@ -417,4 +416,4 @@ def complaint(body: object) -> str:
     message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body or ""
     if isinstance(message, list) and all(isinstance(item, dict) for item in message):
         message = "; ".join(f"{'.'.join(map(str, item.get('loc') or ()))}: {item.get('msg')}" for item in message)
-    return ECHO.sub("…", _whole(" ".join(str(message).split())))
+    return ECHO.sub("…", _valid(" ".join(str(message).split())))

@@ -278,10 +278,8 @@ def write_parquet(path: Path, rows: Iterable[dict]) -> None:
 
 def card(report: dict) -> str:
     """Returns the README.md of a dataset repository: front matter that names the files, and what they are made of."""
-    # front matter: the files that exist, and the hub's class of sizes
+    # front matter: the files that exist
     problems, pairs, made = report["problems"], report["pairs"], report["made_with"]
-    size = problems["kept"]
-    category = next(name for most, name in SIZES if size < most)
     files = {"sft": problems["kept"], "pairs": sum(pairs.values())}
     configs = "".join(
         f"- config_name: {name}\n  data_files: {name}.parquet\n" + "  default: true\n" * (name == "sft")
@@ -302,8 +300,6 @@ tags:
 - reasoning
 - preference
 - arxiv:2504.09802
-size_categories:
-- {category}
 configs:
 {configs}---
 
@@ -312,7 +308,7 @@ configs:
 Made with the CRV system of *Enhancing Reasoning Abilities of Small LLMs with Cognitive Alignment* (arXiv 2504.09802):
 agents rate chains of thought, rewrite what is too terse or too convoluted for a small model, and verify the rewrites.
 
-`sft`: {size} chains that suit a small model, of {problems["input"]} problems ({origins}).
+`sft`: {problems["kept"]} chains that suit a small model, of {problems["input"]} problems ({origins}).
 `pairs`: preference pairs whose gap (small, medium, large) decides β in CogPO.
 
 | gap | pairs | length of chosen / rejected |
@@ -325,10 +321,6 @@ Agents ({made["sampling"]}):
 `provenance` names the model, prompt, sampling, seed, votes and call behind every chain; `by: input` marks the source
 dataset's own. The licence and the terms of the source dataset and of the models above apply.
 """
-
-
-SIZES = [(1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"),
-         (10_000_000, "1M<n<10M")]  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -69,7 +69,7 @@ def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
         assert list(dataset) == rows(finished / f"{name}.jsonl")
     text = (folder / "README.md").read_text()
     assert "`sft`: 5 chains" in text and "of 5 problems (3 hard*, 2 med)" in text and "- critic: m" in text
-    assert "- n<1K" in text and "temperature=0.7 top_p=0.9 top_k=50" in text
+    assert "temperature=0.7 top_p=0.9 top_k=50" in text
 
 
 def test_a_folder_that_is_no_run(tmp_path):
