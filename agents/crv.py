@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agents.guards import answer_check, faults
-from agents.roles import Agents, Step
+from agents.roles import Agents
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,14 @@ class Walk:
     def __init__(self, problem: dict, agents: Agents, rules: Rules):
         self.problem, self.agents, self.rules, self.steps = problem, agents, rules, []
 
-    def record(self, step: Step) -> str:
+    def record(self, step: dict) -> str:
         """Keep a step. Returns what the agent said; raises NotKept if it said nothing usable."""
-        self.steps.append(step.record)
-        if step.failure:
-            raise NotKept("quarantined", step.failure)
-        return step.value
+        self.steps.append(step)
+        said = step["text" if step["step"] == "rethinker" else "label"]
+        if said is None:  # votes that do not agree, or no reply that could be used
+            reason = "unresolved" if step.get("votes") else step["calls"][-1]["status"]
+            raise NotKept("quarantined", f"{step['step']}_{reason}")
+        return said
 
     def note(self, **notes: str) -> None:
         """Add to the last step what was found out about its chain without an agent."""

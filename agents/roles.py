@@ -7,7 +7,6 @@ abstains. Nothing is ever guessed.
 
 import re
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from agents.client import ANSWERED, TOKEN_KEYS, Reply
@@ -22,8 +21,6 @@ VERDICTS = ("YES", "NO")
 ASKS = 3  # the first time and twice more
 HOPELESS = ("filtered", "too_long", "refused", "transport")  # the same question would fare no better
 EXTRA_VOTES = 2  # a tie of three is drawn to five
-
-Read = Callable[[str], Awaitable[str | None]]  # of a reply's text: the value, or None if it cannot be used
 
 
 @dataclass
@@ -48,16 +45,6 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Step:
-    """What one agent did with one chain. record: its line in the trace. value: the level, "YES" or "NO", or the
-    rewritten chain; None if no reply could be used, and then `failure` says why, e.g. "critic_invalid"."""
-
-    record: dict
-    value: str | None
-    failure: str = ""
-
-
-@dataclass(frozen=True)
 class Task:
     """What is asked about which chain. prompt: a name in agents/prompts. round: of rewriting, 0 for the original."""
 
@@ -70,7 +57,10 @@ class Task:
 
 @dataclass
 class Agents:
-    """The agents of a run. pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls
+    """The agents of a run. Each says what it did with a chain as a step of the trace (agents/crv.py): under "label" the
+    level or the verdict, under "text" the rewritten chain; None if no reply could be used.
+
+    pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls
     per rating and per verdict. verifier_mode: "judge" or "solve"."""
 
     pools: dict[str, Pool]
@@ -82,72 +72,52 @@ class Agents:
     votes: int = 1
     verifier_mode: str = "judge"
 
-    async def critic(self, problem: dict, chain: str, round: int) -> Step:
+    async def critic(self, problem: dict, chain: str, round: int) -> dict:
         """Rate a chain "easy", "medium" or "hard" (§3.2.1)."""
+        return await self._vote(Task("critic", "critic", problem, chain, round), LEVELS)
 
-        async def read_level(text: str) -> str | None:
-            return parse_label(text, LEVELS)
-
-        return await self._vote(Task("critic", "critic", problem, chain, round), LEVELS, read_level)
-
-    async def verifier(self, problem: dict, chain: str, round: int) -> Step:
+    async def verifier(self, problem: dict, chain: str, round: int) -> dict:
         """Say "YES" or "NO" to whether the chain leads to the answer (§3.2.3): as judged with the answer in view (Table
         13), or as found out by having it solved from the chain. A program without tests cannot be graded, so it is
         judged."""
-
-        async def read_verdict(text: str) -> str | None:
-            return parse_label(text, VERDICTS)
-
-        async def read_solution(text: str) -> str | None:
-            return {True: "YES", False: "NO", None: None}[await solves(text, problem)]
-
         gradable = problem.get("tests") or not is_code(problem)
-        if self.verifier_mode == "solve" and gradable:
-            prompt, read = "verifier_solve", read_solution
-        else:
-            prompt, read = "verifier", read_verdict
-        return await self._vote(Task("verifier", prompt, problem, chain, round), VERDICTS, read)
+        prompt = "verifier_solve" if self.verifier_mode == "solve" and gradable else "verifier"
+        return await self._vote(Task("verifier", prompt, problem, chain, round), VERDICTS)
 
-    async def rethinker(self, mode: str, problem: dict, chain: str, round: int) -> Step:
+    async def rethinker(self, mode: str, problem: dict, chain: str, round: int) -> dict:
         """Rewrite a chain (§3.2.2): mode "easy" extends, "hard" simplifies, "incorrect" corrupts (§3.3.2)."""
+        text, calls = await self._ask(Task("rethinker", f"rethinker_{mode}", problem, chain, round), 0)
+        return {"step": "rethinker", "mode": mode, "round": round, "text": text, "calls": calls}
 
-        async def read_chain(text: str) -> str | None:
-            return clean(text)
-
-        task = Task("rethinker", f"rethinker_{mode}", problem, chain, round)
-        text, status, calls = await self._ask(task, 0, read_chain)
-        record = {"step": "rethinker", "mode": mode, "round": round, "text": text, "calls": calls}
-        return Step(record, text, "" if text is not None else f"rethinker_{status}")
-
-    async def _vote(self, task: Task, labels: tuple[str, ...], read: Read) -> Step:
+    async def _vote(self, task: Task, labels: tuple[str, ...]) -> dict:
         """The label that more than half of `votes` calls agree on; if they do not, the most frequent after two more."""
         votes, counts = self.votes, Counter()
-        record = {"step": task.agent, "round": task.round, "label": None, "votes": {}, "calls": []}
+        step = {"step": task.agent, "round": task.round, "label": None, "votes": {}, "calls": []}
         for vote in range(votes + (EXTRA_VOTES if votes > 1 else 0)):
             # one more vote; a reply that cannot be used abstains
-            label, status, calls = await self._ask(task, vote, read)
-            record["calls"] += calls
+            label, calls = await self._ask(task, vote)
+            step["calls"] += calls
             counts.update([label] if label else [])
-            record["votes"] = {name: counts[name] for name in labels if counts[name]}
+            step["votes"] = {name: counts[name] for name in labels if counts[name]}
 
             # decided, when all votes or all extra votes are in and one label leads
             (first, most), (_, second) = (*counts.most_common(2), (None, 0), (None, 0))[:2]
             if vote + 1 in (votes, votes + EXTRA_VOTES) and most > votes // 2 and most > second:
-                record["label"] = first
-                return Step(record, first)
-        return Step(record, None, f"{task.agent}_{'unresolved' if votes > 1 and counts else status}")
+                step["label"] = first
+                break
+        return step
 
-    async def _ask(self, task: Task, vote: int, read: Read) -> tuple[str | None, str, list[dict]]:
+    async def _ask(self, task: Task, vote: int) -> tuple[str | None, list[dict]]:
         """One question, asked again while its reply cannot be used.
 
-        Returns (value, status of the last reply, a line a call); value None means that it was given up.
+        Returns (value, one record per call); value None means that it was given up.
         """
         calls, limit = [], self.sampling.max_tokens
         max_tokens = limit
         for attempt in range(ASKS):
             # ask and read
             key, reply = await self._call(task, vote, attempt, max_tokens)
-            value = await read(reply.text) if reply.status == "ok" else None
+            value = await read_value(reply.text, task) if reply.status == "ok" else None
             status = "invalid" if reply.status == "ok" and value is None else reply.status
             if status == "too_long" and max_tokens > limit:
                 status = "truncated"  # it fitted the first time: there is no twice the room
@@ -163,7 +133,7 @@ class Agents:
                 if max_tokens > limit:
                     break  # that did not help: a model that goes round in circles
                 max_tokens *= 2
-        return value, status, calls
+        return value, calls
 
     async def _call(self, task: Task, vote: int, attempt: int, max_tokens: int) -> tuple[str, Reply]:
         """Returns (key, Reply) from the journal, or from a server by way of the journal.
@@ -214,6 +184,15 @@ class Agents:
         )
         assert reply.status in ANSWERED or reply.status in HOPELESS, reply.status
         return key, reply
+
+
+async def read_value(text: str, task: Task) -> str | None:
+    """Returns the chain, the level or the verdict in a reply; None if it cannot be used. A solution is graded."""
+    if task.agent == "rethinker":
+        return clean(text)
+    if task.prompt == "verifier_solve":
+        return {True: "YES", False: "NO", None: None}[await solves(text, task.problem)]
+    return parse_label(text, LEVELS if task.agent == "critic" else VERDICTS)
 
 
 EDGES = " \t*_`\"'.:!,;()[]{}"
