@@ -23,7 +23,7 @@ A cell reads `62.5 % (60/96) [52.5, 71.5]`: accuracy, right answers of all probl
 import asyncio
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -38,10 +38,9 @@ from evals.assembly import TableConfig
 from evals.benchmarks.common import BenchmarkConfig
 from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing, outdated
-from evals.models import Place, read_facts, resolve, write_facts
+from evals.models import read_facts, resolve, write_facts
 from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
-from evals.results import Table
 from evals.served import Earlier, draw
 from evals.store import Ledgers, lock
 from grading.programs import exposes_environment, isolation
@@ -175,8 +174,7 @@ def main(cfg: Config) -> None:
             elif count := outdated(keys, generations, grades):
                 say(f"{count} responses have grades of another grader, which do not count; --grade-only grades anew")
             run = Evaluation(settings, places, problems, asked, generations, grades, keys)
-            render(cfg, measured(cfg, tables, run), facts, distinct)
-            write_pages(cfg, viewer.collected(run))
+            render(cfg, tables, run, facts)
     finally:
         if held is not None:
             os.close(held)
@@ -299,19 +297,15 @@ def ask_endpoints(cfg: Config, missing: list[Question], generations: Ledgers, ke
 # --- showing it ---
 
 
-def render(cfg: Config, tables: list[Table], facts: dict, places: Iterable[Place]) -> None:
-    """Write the tables and charts; print the tables."""
-    made = {place.path: facts["speed"][place.path] for place in places if place.path in facts["speed"]}
-    speeds = {path: f"{tokens / seconds:.0f} tokens/s" for path, (tokens, seconds) in made.items()}
-    folder = cfg.report or cfg.out
-    print(assembly.write(folder, cfg.title, tables, speeds))
+def render(cfg: Config, tables: dict[str, TableConfig], run: Evaluation, facts: dict) -> None:
+    """Write the tables, the charts, and the responses themselves; print the tables."""
+    folder = Path(cfg.report or cfg.out)
+    made = {place.path: facts["speed"].get(place.path) for seeds in run.places.values() for place in seeds.values()}
+    speeds = {path: f"{speed[0] / speed[1]:.0f} tokens/s" for path, speed in made.items() if speed}
+    print(assembly.write(folder, cfg.title, measured(cfg, tables, run), speeds))
     say(f"written: {folder}/table.md, table.html, table.tex, table.png; generations and grades: {cfg.out}")
-
-
-def write_pages(cfg: Config, items: list[dict]) -> None:
-    """Write the responses themselves: samples.html, and compare.html of two models. items: of evals/samples.py."""
-    if items:
-        folder = Path(cfg.report or cfg.out)
+    # question by question, where there is an answer
+    if items := viewer.collected(run):
         viewer.write_samples(folder / "samples.html", cfg.title, items)
         if cfg.compare:
             viewer.write_comparison(folder / "compare.html", cfg.title, items, *cfg.compare)

@@ -23,7 +23,8 @@ def latex(tables: list[Table]) -> str:
 def _float(table, heading, grid):
     title = table.title.removeprefix(f"{table.published.number}: " if table.published else "")  # LaTeX counts itself
     caption = escape(f"{title} {heading}." if heading else title)
-    rules = [*_lines(grid.heads), r"\midrule", *(line for row, entries in grid.rows for line in _row(row, entries))]
+    heads = [" & ".join(map(escape, line)) + r" \\" for line in grid.heads]
+    rules = [*heads, r"\midrule", *(line for row, entries in grid.rows for line in _row(row, entries))]
     return "\n".join(
         [
             r"\begin{table*}[t]",
@@ -50,7 +51,3 @@ def _row(label, entries):
         lines.append(["", *small])
     texts = [" & ".join(line) + r" \\" for line in lines]
     return [*texts, r"\addlinespace"] if len(texts) > 1 else texts
-
-
-def _lines(rows):
-    return [" & ".join(map(escape, row)) + r" \\" for row in rows]

@@ -42,16 +42,14 @@ def collected(run: Evaluation) -> list[dict]:
     return [item for item in items if any(item["runs"].values())]
 
 
-def write_samples(path: Path, title: str, items: list[dict], megabytes: float = MEGABYTES, seed: int = 0) -> None:
-    """Show one run: all models, all statuses. megabytes: of texts, in million characters; seed: of which texts."""
+def write_samples(path: Path, title: str, items: list[dict], megabytes: float = MEGABYTES) -> None:
+    """Show one run: all models, all statuses. megabytes: of texts, in million characters."""
     models = list(dict.fromkeys(model for item in items for model in item["runs"]))
     rows = [(benchmark, {model: _count(own, model) for model in models}, ()) for benchmark, own in _grouped(items)]
-    _write(path, title, items, megabytes, seed, heading="Right answers", models=models, heads=(), rows=rows)
+    _write(path, title, items, megabytes, heading="Right answers", models=models, heads=(), rows=rows)
 
 
-def write_comparison(
-    path: Path, title: str, items: list[dict], before: str, after: str, megabytes: float = MEGABYTES, seed: int = 0
-) -> None:
+def write_comparison(path: Path, title: str, items: list[dict], before: str, after: str) -> None:
     """Show two models (names of `runs`) on the problems that both answered: what `after` gained and lost against
     `before`.
 
@@ -76,7 +74,7 @@ def write_comparison(
         numbers = [f"{points:+.1f}", *((name, changes[name]) for name in names), f"{p:.2g}"]
         rows.append((benchmark, {before: old, after: new}, numbers))
     summary = {"heading": f"{after} against {before}", "models": (before, after), "heads": ("points", *names, "p")}
-    _write(path, title, pairs, megabytes, seed, **summary, rows=rows, explained=PAIRED, changes=names)
+    _write(path, title, pairs, MEGABYTES, **summary, rows=rows, explained=PAIRED, changes=names)
 
 
 PAIRED = (
@@ -85,10 +83,10 @@ PAIRED = (
 )
 
 
-def _write(path, title, items, megabytes, seed, changes=(), explained="", **summary):
+def _write(path, title, items, megabytes, changes=(), explained="", **summary):
     """summary: of pages/samples.html. changes: the kinds of a comparison, whose items have a "change"."""
     public = [_public(item) for item in items]
-    drawn = _drawn(public, megabytes * 1e6, seed)
+    drawn = _drawn(public, megabytes * 1e6)
     filters = {"benchmark": [benchmark for benchmark, _ in _grouped(items)], "change": changes}
     filters |= {"model": dict.fromkeys(model for item in items for model in item["runs"]), "status": STATUSES}
     page = render(
@@ -141,14 +139,14 @@ def _letter(answer):
     return answer if re.fullmatch("[A-Z]", answer or "") else None
 
 
-def _drawn(items, characters, seed):
+def _drawn(items, characters):
     """{(place of item, number of sample): {model: text}} of what goes into the page; only that much is read."""
     strata, drawn, used = {}, {}, 0
     for place, item in enumerate(items):
         for at in range(0 if item["private"] else max(map(len, item["runs"].values()))):
             statuses = [samples[at]["status"] for samples in item["runs"].values() if at < len(samples)]
             strata.setdefault((item["benchmark"], *statuses), []).append((place, at))
-    for place, at in in_turn(strata, seed):
+    for place, at in in_turn(strata, 0):
         runs = items[place]["runs"]
         texts = {model: samples[at]["text"]() for model, samples in runs.items() if at < len(samples)}
         used += sum(map(len, texts.values()))

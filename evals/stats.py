@@ -16,25 +16,25 @@ EXACT_WORK = 2_000_000_000  # additions of an exact sign-flip test, some seconds
 FLIPS = 100_000
 
 
-def wilson(k: int, n: int, z: float = Z95) -> tuple[float, float]:
+def wilson(k: int, n: int) -> tuple[float, float]:
     """Return the 95 % Wilson score interval of k successes in n trials, as (low, high) in [0, 1]."""
-    p, zz = k / n, z * z
-    middle, half = p + zz / (2 * n), z * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
+    p, zz = k / n, Z95 * Z95
+    middle, half = p + zz / (2 * n), Z95 * math.sqrt(p * (1 - p) / n + zz / (4 * n * n))
     return max(0.0, (middle - half) / (1 + zz / n)), min(1.0, (middle + half) / (1 + zz / n))
 
 
-def bootstrap(scores: Sequence[float], seed: int = 0) -> tuple[float, float]:
+def bootstrap(scores: Sequence[float]) -> tuple[float, float]:
     """Return the 95 % percentile interval of the mean of `scores` [problems] (each the mean over its responses),
     resampling problems. Drawn as counts of each distinct score: the same distribution, whatever the number of
     problems."""
     values, counts = np.unique(np.asarray(scores, dtype=np.float64), return_counts=True)
     total = int(counts.sum())
-    draws = np.random.default_rng(seed).multinomial(total, counts / total, size=RESAMPLES)
+    draws = np.random.default_rng(0).multinomial(total, counts / total, size=RESAMPLES)
     low, high = np.quantile(draws @ values / total, [0.025, 0.975])
     return float(low), float(high)
 
 
-def sign_flip(differences: Sequence[int], seed: int = 0, work: int = EXACT_WORK) -> float:
+def sign_flip(differences: Sequence[int], work: int = EXACT_WORK) -> float:
     """Return the two-sided p-value of a sum of integer differences, one a problem, if each sign were a fair coin.
 
     For differences of -1, 0, 1 this is the exact McNemar test: twice the binomial tail. Exact up to rounding as long as
@@ -49,7 +49,7 @@ def sign_flip(differences: Sequence[int], seed: int = 0, work: int = EXACT_WORK)
     sizes, observed = sizes // scale, observed // scale
     # too many for the exact distribution: draw patterns
     if len(sizes) * int(sizes.sum()) > work:
-        rng = np.random.default_rng(seed)
+        rng = np.random.default_rng(0)
         values, counts = np.unique(sizes, return_counts=True)
         sums = (2 * rng.binomial(counts, 0.5, size=(FLIPS, len(counts))) - counts) @ values
         return float((1 + np.sum(np.abs(sums) >= observed)) / (1 + FLIPS))
@@ -80,8 +80,8 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 
-def k_of_n(percent: float, n: int, digits: int = 1) -> range:
-    """Return all k whose k/n in percent rounds to a published figure; none: it is no k/n (the GRIM test)."""
-    half = 0.5 * 10**-digits + 1e-9
+def k_of_n(percent: float, n: int) -> range:
+    """Return all k whose k/n in percent rounds to this figure of one decimal; none: it is no k/n (the GRIM test)."""
+    half = 0.05 + 1e-9
     low, high = math.ceil((percent - half) * n / 100), math.floor((percent + half) * n / 100)
     return range(max(0, low), min(n, high) + 1)

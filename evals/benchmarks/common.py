@@ -66,12 +66,6 @@ def read(source: Source, name: str, cfg: BenchmarkConfig, parse: Callable[..., P
     return problems
 
 
-def check(name: str, cfg: BenchmarkConfig) -> None:
-    """Raise UserError for a limit that cannot be meant; the other keys are looked at where they are used."""
-    if cfg.limit < 0:
-        raise UserError(f"config key benchmarks.{name}.limit must be 0 (all) or more, not {cfg.limit}")
-
-
 def checked(
     problems: list[Problem], title: str | None, name: str, cfg: BenchmarkConfig, allow_size: bool
 ) -> list[Problem]:

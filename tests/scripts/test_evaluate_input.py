@@ -8,8 +8,8 @@ import pytest
 import evaluate
 from config import load
 from errors import UserError
+from evals.cells import Evaluation
 from evals.models import Place
-from evals.results import Answer, Cell, Table
 
 
 def said(folder, *words):
@@ -62,10 +62,11 @@ def test_half_a_surrogate_pair(tmp_path):
 
 
 def test_speeds_are_those_of_the_models_shown(tmp_path):
-    cells = {("sums", "A"): Cell({"": {"a": [Answer("correct", 3)]}})}
     facts = {"speed": {"models/a": [100, 2.0], "models/b": [7, 1.0]}}
-    cfg = SimpleNamespace(out=str(tmp_path), report="", title="T")
-    evaluate.render(cfg, [Table("t", "T", ["sums"], ["A"], cells, {}, [])], facts, [Place("models/a"), Place("served")])
+    cfg = SimpleNamespace(out=str(tmp_path), report="", title="T", benchmarks={}, notes=[])
+    places = {"A": {"": Place("models/a")}, "S": {"": Place("served")}}
+    run = Evaluation({}, places, [], [], generations={}, grades={}, grade_keys={})
+    evaluate.render(cfg, {"t": evaluate.TableConfig(columns={"A": "A", "S": "S"})}, run, facts)
     for name in ("table.md", "table.html"):
         text = (tmp_path / name).read_text()
         assert "models/a" in text and "50 tokens/s" in text and "models/b" not in text
