@@ -17,10 +17,11 @@ import asyncio
 import hashlib
 import itertools
 import json
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
+from typing import BinaryIO, Literal
 
 from agents.crv import Rules, run_problems
 from agents.journal import Journal
@@ -143,10 +144,11 @@ def main(cfg: Config) -> None:
     journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
     try:
         # ask: problems end in any order, their traces are then written in the order of the input
-        spool = asyncio.run(ask_all(cfg, prompts, source["problems"], journal, out))
-        (out / "report.json").unlink(missing_ok=True)  # while the outputs are rewritten, the run is not finished
-        write_jsonl(out / "traces.jsonl", spool.in_order())
-        spool.remove()
+        with tempfile.TemporaryFile(dir=out) as file:
+            spool = Spool(file)
+            asyncio.run(ask_all(cfg, prompts, source["problems"], journal, spool))
+            (out / "report.json").unlink(missing_ok=True)  # while the outputs are rewritten, the run is not finished
+            write_jsonl(out / "traces.jsonl", spool.in_order())
 
         # everything else follows from the traces
         report = write_outputs(out, cfg, made_with(cfg, prompts), source)
@@ -199,12 +201,12 @@ def check_problems(path: str, limit: int | None, keys: Sequence[str] = ()) -> di
     return {"problems": total, "sha256": digest.hexdigest()}
 
 
-async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Journal, out: Path) -> "Spool":
-    """Walk the first `count` problems through the agents. Returns the Spool of traces."""
+async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Journal, spool: "Spool") -> None:
+    """Walk the first `count` problems through the agents; the spool gets their traces."""
     endpoints = []
     try:
         # the servers, and the agents behind which they stand
-        prober = Prober(out / "probe.json", long=True) if cfg.probe else None
+        prober = Prober(Path(cfg.out) / "probe.json", long=True) if cfg.probe else None
         endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
         agents = Agents(bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode)
         rules = Rules(**{rule.name: getattr(cfg, rule.name) for rule in fields(Rules)})
@@ -214,7 +216,6 @@ async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Jou
         rows = (row for _, row in itertools.islice(iter_jsonl(cfg.problems), count))
         problems = enumerate(rows)  # a file that shrank is noticed by write_outputs
         window = min(count, sum(endpoint.cfg.concurrency for endpoint in endpoints))
-        spool = Spool(out / "traces.spool")
         with Progress(count, "crv", unit="problems") as bar:
             live = Live(bar, count, endpoints, made_with(cfg, prompts)["prices"])
 
@@ -226,7 +227,6 @@ async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Jou
 
         for pool in bound.values():
             pool.check_served()
-        return spool
     finally:
         await journal.drain()
         for endpoint in endpoints:
@@ -234,11 +234,10 @@ async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Jou
 
 
 class Spool:
-    """Traces on disk in the order in which they finish; `in_order` reads them in the order of the input."""
+    """Traces in a file in the order in which they finish; `in_order` reads them in the order of the input."""
 
-    def __init__(self, path: Path):
-        self.path, self.at = path, {}  # at: index of a problem -> offset of its line
-        self.file = path.open("wb+")
+    def __init__(self, file: BinaryIO):
+        self.file, self.at = file, {}  # at: index of a problem -> offset of its line
 
     def add(self, index: int, trace: dict) -> None:
         self.at[index] = self.file.tell()
@@ -248,10 +247,6 @@ class Spool:
         for index in sorted(self.at):
             self.file.seek(self.at[index])
             yield json.loads(self.file.readline())
-
-    def remove(self) -> None:
-        self.file.close()
-        self.path.unlink()
 
 
 if __name__ == "__main__":

@@ -60,8 +60,9 @@ class Agents:
     """The agents of a run. Each says what it did with a chain as a step of the trace (agents/crv.py): under "label" the
     level or the verdict, under "text" the rewritten chain; None if no reply could be used.
 
-    pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls
-    per rating and per verdict. verifier_mode: "judge" or "solve"."""
+    pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls per rating and per
+    verdict. verifier_mode: "judge" or "solve".
+    """
 
     pools: dict[str, Pool]
     journal: Journal
