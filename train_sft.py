@@ -38,7 +38,7 @@ from progress import Progress
 def main(cfg: Config) -> None:
     if cfg.plan:
         return print(predict(cfg, load_sft))
-    run = begin(cfg, __file__, load_sft, lambda examples: f"{len(examples.units)} examples")
+    run = begin(cfg, __file__, load_sft, lambda examples: f"{len(examples.units)} examples", loss_files="sft.py")
     if run is not None:
         resume(run)
         train(run)

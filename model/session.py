@@ -84,10 +84,13 @@ class Run:
         return shown | ({"MFU": f"{speed['mfu']:.0%}"} if "mfu" in speed else {})
 
 
-def begin(cfg: TrainConfig, script: str, load: Load, describe: Callable[[Examples], str]) -> Run | None:
+def begin(
+    cfg: TrainConfig, script: str, load: Load, describe: Callable[[Examples], str], loss_files: str = "*.py"
+) -> Run | None:
     """Read the data and load the model; None if the run is done already.
 
     script: the file of the running script, part of what decides the result. describe: says what was read, in words.
+    loss_files: which files of losses/ decide the result too, a glob; an edit of the others leaves the run as it is.
     Raises UserError for bad settings, data or models, and for a folder that holds another run.
     """
     check(cfg)
@@ -98,7 +101,7 @@ def begin(cfg: TrainConfig, script: str, load: Load, describe: Callable[[Example
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer)
     examples = load(cfg.data, renderer)
-    inputs = _digests(cfg, script, examples, ranks)
+    inputs = _digests(cfg, script, loss_files, examples, ranks)
     made_from = ranks.broadcast(inputs_of_export(cfg.out))
     if made_from is not None:
         check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
@@ -135,6 +138,8 @@ def resume(run: Run) -> None:
     run.optimizer = make_optimizer(run.cfg.optim, run.model)
     saved = run.saver.load_latest(run.model, run.optimizer, run.inputs)
     run.start = saved["step"] if saved else 0
+    if saved:
+        say(f"resuming after step {run.start} of {len(run.steps)}")
     run.metrics = Metrics(run.cfg.out, run.cfg.watch, run.start, run.ranks, flat(run.cfg))
 
 
@@ -142,7 +147,7 @@ def finish(run: Run, evaluate: Callable[[Run], dict[str, float]]) -> None:
     """Export the model. After that, nothing that fails can cost it: each becomes one warning on stderr."""
     out = Path(run.cfg.out)
     export(run.cfg, run.model, run.tokenizer, run.ranks, run.inputs)
-    say(f"model in {out}/{FOLDER}, metrics in {out}/metrics.jsonl, curves in {out}/plots.png")
+    say(f"model in {out}/{FOLDER}, metrics in {out}/metrics.jsonl")
     with cosmetic("held-out values of the trained model"):
         if run.heldout is not None:
             run.metrics.log(step=len(run.steps), **evaluate(run))
@@ -150,6 +155,7 @@ def finish(run: Run, evaluate: Callable[[Run], dict[str, float]]) -> None:
     with cosmetic("plots.png"):
         if run.ranks.is_main:
             plot_run(out / "metrics.jsonl", out / "plots.png")
+            say(f"curves in {out}/plots.png")
     run.ranks.close()
 
 
@@ -162,8 +168,8 @@ def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool 
     return show_plan(cfg, load_config(cfg.model.path), examples, triads, reference)
 
 
-def _digests(cfg: TrainConfig, script: str, examples: Examples, ranks: Ranks) -> dict[str, str]:
-    """Digest what decides the result: the tokens, the weights, losses/*.py and the script. The same on every rank."""
+def _digests(cfg: TrainConfig, script: str, loss_files: str, examples: Examples, ranks: Ranks) -> dict[str, str]:
+    """Digest what decides the result: the tokens, the weights, the loss and the script. The same on every rank."""
     # each rank has read the data for itself: copies on the disks of several machines may differ
     found = ranks.gather(examples.digest())
     if len(set(found)) > 1:
@@ -172,7 +178,7 @@ def _digests(cfg: TrainConfig, script: str, examples: Examples, ranks: Ranks) ->
             f"rank {other} has read other data than rank 0 from {cfg.data.file} (or has another tokenizer); every "
             f"machine must see the same files"
         )
-    code = [*sorted(Path(losses.__file__).parent.glob("*.py")), Path(script)]
+    code = [*sorted(Path(losses.__file__).parent.glob(loss_files)), Path(script)]
     inputs = {"data.file": found[0]}
     inputs["model.path"] = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
     for path in code:

@@ -1,6 +1,7 @@
 """A run is known by all that decides its result: data, weights, code, configuration. None of it changes in silence."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def test_a_finished_run_is_done_only_for_its_own_inputs(tmp_path, capsys, script
     words = words(tmp_path / "m", tmp_path, out, data__file=tmp_path / "data.jsonl", epochs=1)
     inside(script, *words)
     record = json.loads((out / "run.json").read_text())
-    assert {"data.file", "model.path", "losses/cogpo.py", script} <= record["inputs"].keys()
+    assert {"data.file", "model.path", f"losses/{script[6:]}", script} <= record["inputs"].keys()
     inside(script, *words)
     assert f"already done: {out}/model, from the same data" in capsys.readouterr().err
 
@@ -95,7 +96,7 @@ def test_a_redone_first_phase_is_not_answered_with_the_old_second_one(tiny_qwen,
 
 
 @SCRIPTS
-def test_a_stopped_run_is_not_resumed_from_other_data(tiny_qwen, tmp_path, script, words):
+def test_a_stopped_run_is_not_resumed_from_other_data(tiny_qwen, tmp_path, capsys, script, words):
     data, make_rows = tmp_path / "data.jsonl", (sft_rows if words is sft_words else pair_rows)
     write_jsonl(data, make_rows(20))
     words = words(tiny_qwen, tmp_path, tmp_path / "o", data__file=data, checkpoint__every_steps=1, epochs=1)
@@ -103,7 +104,9 @@ def test_a_stopped_run_is_not_resumed_from_other_data(tiny_qwen, tmp_path, scrip
     write_jsonl(data, make_rows(19))
     assert f"the content of data.file has changed since {tmp_path}/o/checkpoints/step-" in refused(script, words)
     write_jsonl(data, make_rows(20))
+    capsys.readouterr()
     inside(script, *words)
+    assert re.search(r"^resuming after step (\d+) of \1$", capsys.readouterr().err, re.MULTILINE)
 
 
 def test_an_edited_loss_changes_what_a_run_does_and_never_takes_over_another_run(tree, tiny_qwen, files, tmp_path):
@@ -118,6 +121,16 @@ def test_an_edited_loss_changes_what_a_run_does_and_never_takes_over_another_run
     assert metrics(tmp_path / "a")[0]["large/beta"] == pytest.approx(0.5)
     assert metrics(tmp_path / "b")[0]["large/beta"] == pytest.approx(1.5)
     assert "loss.betas: null" in (tmp_path / "b/config.yaml").read_text()
+
+
+def test_an_edited_preference_loss_leaves_a_finished_first_phase_as_it_is(tree, tiny_qwen, files, tmp_path):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", epochs=1)
+    inside("train_sft.py", *words)
+    edit(tree / "losses/cogpo.py", "BETAS = (0.1, 0.2, 0.5)", "BETAS = (0.1, 0.2, 1.5)")
+    (tree / "losses/new.py").touch()
+    assert "already done" in run("train_sft.py", *words, cwd=tree).stderr
+    (tree / "losses/sft.py").open("a").write("# edited\n")
+    assert "the content of losses/sft.py has changed since" in fails("train_sft.py", *words, cwd=tree)
 
 
 def test_the_script_is_part_of_what_a_run_was_made_from(tree, tiny_qwen, files, tmp_path):
