@@ -125,7 +125,9 @@ def load(schema: type, argv: list[str]) -> Any:
             _set(raw, word[2:].replace("-", "_"), True)
         elif "=" in word:
             key, value = word.removeprefix("--").split("=", 1)
-            if mode and key in {f.name for f in dataclasses.fields(modes[mode])}:
+            # behind --mode a plain word is the mode's, unless the schema alone has it: a mistyped one is told of those
+            own, rest = ({f.name for f in dataclasses.fields(s)} for s in (modes.get(mode, schema), schema))
+            if mode and (key in own or not (key in rest or "." in key)):
                 key = f"{mode}.{key}"
             try:
                 _set(raw, key, yaml.safe_load(value) if value else "")
@@ -377,7 +379,10 @@ def claim_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     """
     check_output(cfg, folder, free)
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:  # no permission, a read-only disk, …
+        raise UserError(f"cannot make {folder}: {error.strerror}; set another output folder") from None
     partial = folder / (RESOLVED + ".tmp")  # a kill leaves no half of it
     partial.write_text(yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True), encoding="utf-8")
     partial.replace(folder / RESOLVED)

@@ -191,5 +191,9 @@ def check(cfg: TrainConfig) -> None:
         raise UserError(f"config key optim.weight_decay must be 0 or more, not {cfg.optim.weight_decay}")
     if cfg.seed < 0:
         raise UserError(f"config key seed must be 0 or more, not {cfg.seed}")
+    if cfg.plan:
+        at_least_one(cfg.plan, "gpus", "tokens")
+        if not (cfg.plan.memory_gb > 0 and 0 < cfg.plan.utilization <= 1 and cfg.plan.examples >= 0):
+            raise UserError("--plan: memory_gb is above 0, utilization a share of at most 1, examples 0 or more")
     if cfg.lora.rank < 0:
         raise UserError(f"config key lora.rank must be 0 (off) or more, not {cfg.lora.rank}")

@@ -106,6 +106,11 @@ def test_output_folder_of_another_config_is_refused(tmp_path):
     claim_output(load(Config, ["out=o", "mode=exact"]), tmp_path / "o", free=("mode",))
 
 
+def test_an_output_folder_that_cannot_be_made_is_one_line():
+    with pytest.raises(UserError, match="cannot make /proc/none/o: No such file or directory; set another output"):
+        claim_output(load(Config, ["out=o"]), "/proc/none/o")
+
+
 def test_a_folder_of_somebody_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("mine")
     with pytest.raises(UserError, match="not empty"):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, Qwen2Config
 
+from config import load
 from data.dataset import Examples, Pair
 from data.packing import Unit, pack
 from data.render import Sequence
@@ -33,7 +34,7 @@ from model.logprobs import LogProbModel
 from model.lora import add_adapters
 from model.metrics import peak_flops
 from model.parallel import checkpointed
-from settings import DataConfig, LoraConfig, ModelConfig, ParallelConfig, PlanConfig
+from settings import DataConfig, LoraConfig, ModelConfig, ParallelConfig, PlanConfig, TrainConfig, check
 from tests.support.scripts import fails, run
 from train_cogpo import Config, PairBatchConfig
 
@@ -264,3 +265,20 @@ def test_plan_from_the_command_line(tiny_qwen, tmp_path):
     assert "memory of each of 2 x a800" in done.stdout and "GiB of 40: fits" in done.stdout
     assert "assumed: 50 examples" in done.stdout and not (tmp_path / "o").exists()
     assert "unknown config key gpus" in fails("train_sft.py", f"out={tmp_path}/o", "gpus=2")
+
+
+@pytest.mark.parametrize(
+    "word, said",
+    [
+        ("memory=80", "unknown config key plan.memory; did you mean plan.memory_gb?"),
+        ("epoch=1", "unknown config key plan.epoch; valid: plan.gpus"),
+        ("gpus=0", "config key gpus must be at least 1, not 0"),
+        ("tokens=0", "config key tokens must be at least 1, not 0"),
+        ("utilization=2", "utilization a share of at most 1"),
+        ("memory_gb=0", "memory_gb is above 0"),
+    ],
+)
+def test_wrong_words_of_a_plan(word, said):
+    with pytest.raises(UserError) as error:
+        check(load(TrainConfig, ["out=o", "model.path=m", "data.file=f", "epochs=1", "--plan", word]))
+    assert said in str(error.value)
