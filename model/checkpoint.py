@@ -96,6 +96,12 @@ def check_inputs(made_from: dict, inputs: dict, what: str, out: str) -> None:
         )
 
 
+def newest(out: str | Path) -> tuple[str, dict] | None:
+    """Find the newest whole checkpoint in the run's folder `out`: (its folder, its inputs), or None."""
+    found = _steps(Path(out) / "checkpoints")
+    return (str(found[-1]), json.loads((found[-1] / "extra.json").read_text())["inputs"]) if found else None
+
+
 class Saver:
     """Reads and writes <out>/checkpoints/step-NNNNNN. `save` returns once the state is copied; a thread writes it.
 

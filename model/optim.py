@@ -50,7 +50,7 @@ def apply_step(
     *values, norm = torch.cat([sums, norm.to(sums)[None]]).tolist()
     if not (math.isfinite(values[0]) and math.isfinite(norm)):
         raise UserError(
-            f"step {step}: loss {values[0]}, gradient norm {norm}; stopped before the update, the last checkpoint is "
+            f"step {step}: loss {values[0]}, gradient norm {norm}; stopped before the update, any checkpoint is "
             f"sound (a lower optim.lr or a look at this step's data may help)"
         )
     for group in optimizer.param_groups:

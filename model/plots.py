@@ -50,11 +50,13 @@ def plot_run(metrics_path: str | Path, png_path: str | Path) -> None:
         axis.set_title(PANELS[name], fontsize=10, loc="left")
         for prefix, colour in COLOURS.items():
             # training values; held-out ones of the same name beside them
-            for key, style in ((prefix + name, "-"), (f"eval/{prefix}{name}", "--o")):
+            gap = prefix.removesuffix("/")
+            trained, held_out = gap or "training", f"{gap}, held out" if gap else "held out"
+            for key, style, label in ((prefix + name, "-", trained), (f"eval/{prefix}{name}", "--o", held_out)):
                 if key in curves:
                     steps, values = curves[key]
                     style = "." if len(steps) == 1 else style
-                    axis.plot(steps, values, style, color=colour, label=key, markersize=4, linewidth=1.8)
+                    axis.plot(steps, values, style, color=colour, label=label, markersize=4, linewidth=1.8)
         axis.grid(alpha=0.25)
         if len(axis.lines) > 1:
             axis.legend(fontsize=7, frameon=False)

@@ -24,7 +24,7 @@ from data.render import Sequence
 from model import attention, load, logprobs, parallel
 from model.logprobs import LogProbModel, response_sums
 from model.parallel import Ranks, reshard
-from progress import Progress
+from progress import Progress, say
 
 
 def cache_key(weights: str, compute_dtype: torch.dtype, backend: str) -> str:
@@ -63,6 +63,8 @@ def reference_logps(
     ranks.barrier()  # nobody appends while another rank still reads, or ranks would disagree about what is missing
     done = ranks.gather([all(hashes[i] in known for i in micro) for micro in micro_batches])
     todo = [n for n, on_rank in enumerate(zip(*done, strict=True)) if not all(on_rank)]
+    if not todo:
+        say(f"reference log-probs: all {len(sequences)} read from {folder}")
     # every value is on disk as soon as it is known: a pass that is killed loses one micro-batch
     path = folder / f"rank-{ranks.rank}.jsonl"
     torn = path.exists() and not path.read_bytes().endswith(b"\n")
@@ -80,7 +82,9 @@ def reference_logps(
             file.flush()
             bar.update()
     reshard(model)
-    for on_rank in ranks.gather(new):  # not read again from the folder: it may be one of each machine
+    # what each rank has of its own micro-batches: not read again from the folder, which may be one of each machine
+    mine = {hashes[i]: known[hashes[i]] for micro in micro_batches for i in micro if hashes[i] in known}
+    for on_rank in ranks.gather(mine | new):
         known = on_rank | known
     return torch.tensor([known[h] for h in hashes], dtype=torch.float32)
 

@@ -20,7 +20,7 @@ from data.dataset import Examples, count_tokens
 from data.packing import plan_epoch, plan_stats
 from data.render import Renderer
 from errors import UserError
-from model.checkpoint import Preemption, Saver, check_inputs
+from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
 from model.export import FOLDER, export, inputs_of_export
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
@@ -107,6 +107,9 @@ def begin(
         check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
         say(f"already done: {cfg.out}/{FOLDER}, from the same data, weights, code and configuration")
         return None
+    stopped = ranks.broadcast(newest(cfg.out))
+    if stopped is not None:  # said now, before the model is loaded and the reference computed
+        check_inputs(stopped[1], inputs, stopped[0], cfg.out)
     heldout = None
     if cfg.heldout.file:
         heldout = load(replace(cfg.data, file=cfg.heldout.file, limit=None), renderer)

@@ -13,6 +13,7 @@ from model.load import ModelConfig, WeightFiles, load_policy, load_tokenizer
 from model.parallel import Ranks
 from model.reference import cache_key, reference_logps
 from pocket.tiny import make_model
+from tests.support.small_runs import on_ranks
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +84,14 @@ def test_a_pass_that_was_killed_goes_on(model, sequences, tmp_path):
     assert torch.equal(whole, again)
     kept = [line for line in (tmp_path / "torn" / "rank-0.jsonl").read_text().splitlines() if line.endswith("]")]
     assert len(kept) == 9 and all(np.isfinite(json.loads(line)[1]) for line in kept)
+
+
+def reads_again_what_each_rank_wrote(ranks, student, sequences, folder):
+    model = load_policy(ModelConfig(student), ranks, load_tokenizer(student))
+    mine = [[i] for i in range(ranks.rank, len(sequences), ranks.count)]
+    first, again = (reference_logps(model, sequences, mine, folder / str(ranks.rank), ranks) for _ in range(2))
+    assert torch.equal(first, again) and computed(folder / str(ranks.rank)) == len(mine)
+
+
+def test_each_machine_may_have_a_folder_of_its_own(tiny_qwen, sequences, tmp_path):
+    on_ranks(2, reads_again_what_each_rank_wrote, tiny_qwen, sequences[:8], tmp_path)
