@@ -44,6 +44,16 @@ class LossConfig:
     """any loss: weight of an added −log π(y_w)/|y_w|, the chosen response's mean NLL, averaged over pairs"""
 
 
+# the keys that each loss reads; one that is set beside another loss is named, as it does nothing
+READS = {
+    "cogpo": {"betas"},
+    "dpo": {"beta"},
+    "beta_dpo": {"beta", "alpha", "m0", "beta_ceiling"},
+    "beta_cogpo": {"betas", "alpha", "m0", "beta_ceiling"},
+    "simpo": {"simpo_beta", "simpo_gamma"},
+}
+
+
 @dataclass
 class PairBatchConfig(BatchConfig):
     """How much goes into a step and into a row."""
@@ -81,7 +91,7 @@ from model.optim import apply_step, lr_at
 from model.parallel import reshard
 from model.reference import cache_key, reference_logps
 from model.session import Run, begin, finish, predict, resume
-from progress import Progress
+from progress import Progress, say
 
 
 def main(cfg: Config) -> None:
@@ -91,6 +101,7 @@ def main(cfg: Config) -> None:
     has_reference = cfg.loss.name != "simpo"
     if cfg.plan:
         return print(predict(cfg, load, triads=True, reference=has_reference))
+    warn_of_unread(cfg.loss)
     run = begin(cfg, __file__, load, describe)
     if run is not None:
         if has_reference:  # before anything is trained or resumed: the model still is the reference
@@ -100,6 +111,13 @@ def main(cfg: Config) -> None:
             check_start(run)
         train(run)
         finish(run, evaluate)
+
+
+def warn_of_unread(loss: LossConfig) -> None:
+    """Name each key that is set and does nothing, as another loss reads it."""
+    unread = set().union(*READS.values()) - READS.get(loss.name, vars(loss).keys())
+    for key in sorted(key for key in unread if getattr(loss, key) is not None):
+        say(f"warning: loss.name={loss.name} does not read loss.{key}")
 
 
 def describe(examples: Examples) -> str:

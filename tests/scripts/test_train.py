@@ -193,6 +193,12 @@ def test_baselines_train_on_the_same_pairs(tiny_qwen, files, tmp_path, loss):
         assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
 
 
+@pytest.mark.parametrize("keys, unread", [({"loss__beta": 0.3}, ["loss.beta"]), ({"loss__betas": [0.1, 0.2, 0.3]}, [])])
+def test_a_key_of_another_loss_is_named(tiny_qwen, files, tmp_path, capsys, keys, unread):
+    inside("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", **keys))
+    assert re.findall(r"warning: loss.name=cogpo does not read (\S+)", capsys.readouterr().err) == unread
+
+
 def test_epochs_of_different_numbers_of_steps(tiny_qwen, files, tmp_path):
     """Whole triads fill a step differently in every order: here 5 steps, then 4."""
     words = cogpo_words(tiny_qwen, files, tmp_path / "o", batch__size=12)
