@@ -43,6 +43,7 @@ from grading.compare_output import as_text, same_text, same_value
 CELL = compile(Path(__file__).with_name("cell.py").read_bytes(), "cell.py", "exec")
 START = "import marshal, sys; code, order = marshal.load(open(int(sys.argv[1]), 'rb')); exec(code); main(order)"
 USERS = (1_900_000_000, 10**8), (61_200, 4000)  # first, how many: users that exist for one run each, and nowhere else
+BOX = "/tmp/.box"  # where a program works under bubblewrap
 DIGITS = 50_000  # longest whole number that is printed or read, as in LiveCodeBench; Python's own limit is 4,300
 RECURSION = 50_000  # as there; Python's own 1,000 fails right programs that search a graph in depth
 # without these, numpy starts one thread per core, and every thread's own heap takes 64 MB of address space
@@ -286,7 +287,7 @@ def _order(way: Way, box: str, program: bytes, function: str | None, limits: Lim
         "names": importable_names(),
         "packages": PACKAGES,
         "readable": _readable(),
-        "box": "/tmp" if way.bwrap else box,
+        "box": BOX if way.bwrap else box,
         "bare": way.bwrap is None,
         "uid": _user_of_one_run() if way.own_user else None,
         "recursion": RECURSION,
@@ -346,8 +347,10 @@ def _bubblewrap(way: Way, disk: int) -> list[str]:
     else:
         words += ["--unshare-all", *(["--cap-drop", "ALL"] if os.geteuid() == 0 else [])]
 
-    # all that can be written is one file system of limited size, where the program works
+    # all that can be written is one file system of limited size; the program works in an empty folder of it, as the
+    # interpreter may show in /tmp itself
     words += ["--proc", "/proc", "--dev", "/dev", "--perms", "1777", "--size", str(disk), "--tmpfs", "/tmp"]
+    words += ["--perms", "1777", "--dir", BOX]
 
     # the interpreter comes after these mounts, since it may lie below one of them; bubblewrap itself would make the
     # folders above it for root only
