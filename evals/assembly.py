@@ -68,13 +68,20 @@ def check_rows(plan: dict[str, TableConfig], rows: dict[str, str | None]) -> Non
 
 
 def assemble(
-    name: str, config: TableConfig, rows: list[str], cells: dict, notes: list[str], papers: dict[str, str] | None = None
+    name: str,
+    config: TableConfig,
+    rows: list[str],
+    cells: dict,
+    notes: list[str],
+    papers: dict[str, str] | None = None,
+    parts: frozenset[str] = frozenset(),
 ) -> Table:
     """Make the Table of a TableConfig. rows: row names; cells: {(row, column): Cell}, those that are measured. papers:
-    {row: the paper's name for it}, of those whose name is another."""
+    {row: the paper's name for it}, of those whose name is another. parts: the rows of a benchmark's `split`."""
     paper = PAPERS.get(config.paper)
     if paper is None:
-        return Table(name, config.title or name, rows, list(config.columns), cells, config.against, notes)
+        title, columns = config.title or name, list(config.columns)
+        return Table(name, title, rows, columns, cells, config.against, notes, parts=parts)
     title, rows = config.title or f"{paper.number}: {paper.caption}", list(paper.benchmarks)
     below = notes if cells else []  # they are of what was generated
     own = ALIASES | (papers or {})
@@ -110,8 +117,8 @@ def write(folder: str | Path, title: str, tables: list[Table], speeds: dict[str,
     from evals.charts import chart  # matplotlib: a second that --help and --plan do not need
 
     charts = [chart(table) for table in tables]
-    (folder / "table.html").write_text(webpage(title, tables, speeds, charts), encoding="utf-8")
+    (folder / "table.html").write_text(webpage(title, tables, speeds, [svg for _, svg in charts]), encoding="utf-8")
     (folder / "table.tex").write_text(latex(tables), encoding="utf-8")
-    for number, (table, image) in enumerate(zip(tables, charts, strict=True)):
+    for number, (table, (image, _)) in enumerate(zip(tables, charts, strict=True)):
         (folder / (f"table-{table.name}.png" if number else "table.png")).write_bytes(image)
     return text

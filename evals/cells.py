@@ -70,7 +70,7 @@ def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table
             for problem, response in there:
                 isolations[problem.benchmark].add(response["isolation"])
         below = notes(cfg, run, cells, isolations) + dtype_note(dtypes)
-        shown.append(assemble(name, table, list(rows), cells, below, papers))
+        shown.append(assemble(name, table, list(rows), cells, below, papers, frozenset(rows.keys() - cfg.benchmarks)))
     return shown
 
 

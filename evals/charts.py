@@ -1,6 +1,8 @@
-"""Charts with 95 % intervals: tables of the paper as points, measured beside printed; all others as bars."""
+"""Charts with 95 % intervals: a panel for each row of a table, in it a line for each column."""
 
 import io
+import re
+import textwrap
 
 import matplotlib
 
@@ -9,51 +11,71 @@ import matplotlib.pyplot as plt
 
 from evals.results import Table
 
-# Okabe and Ito's colours: told apart with any colour vision, and in print
-COLOURS = ["#999999", "#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#000000"]
-INK, OURS, THEIRS = "#333333", "#0072B2", "#D55E00"
+# of a light page.css: in an SVG each becomes the page's own variable, so that a dark page has a dark chart
+INK, LINE, OURS, THEIRS, BACK = "#1d2430", "#d9dee6", "#2f6bd8", "#c2691b", "#ffffff"
+ON_PAGE = {INK: "currentColor", LINE: "var(--line)", OURS: "var(--medium)", THEIRS: "var(--hard)", BACK: "var(--card)"}
 PER_LINE = 4
+STYLE = {"svg.fonttype": "none", "svg.hashsalt": "", "font.family": "sans-serif", "text.color": INK}
+STYLE |= {f"axes.{name}color": INK for name in ("label", "edge", "title")} | {"xtick.color": INK, "ytick.color": INK}
 
 
-def chart(table: Table) -> bytes:
-    """Draw a table as a PNG."""
-    figure = _points(table) if table.printed else _bars(table)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
+def chart(table: Table) -> tuple[bytes, str]:
+    """Draw a table as a PNG, and as an SVG to be put into a page."""
+    with matplotlib.rc_context(STYLE):
+        figure, png, svg = _panels(table), io.BytesIO(), io.StringIO()
+        figure.savefig(png, format="png", dpi=110, metadata={"Software": None})
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+        plt.close(figure)
+    drawn = svg.getvalue()
+    for colour, variable in ON_PAGE.items():
+        drawn = drawn.replace(colour, variable)
+    # inside a page the drawing has no header, and neither a style sheet nor a size of its own
+    drawn = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>", "", drawn[drawn.index("<svg") :], flags=re.DOTALL)
+    return png.getvalue(), drawn
 
 
-def _points(table):
-    """One panel a benchmark, one line a column: measured filled, printed hollow. Each panel has its own scale, as the
-    steps within a benchmark are small beside the distance between benchmarks."""
-    rows, columns, printed = table.rows, table.columns, table.printed
-    across = min(PER_LINE, len(rows))
-    down = -(-len(rows) // across)
-    size = (2.2 + 2.6 * across, down * (0.95 + 0.33 * len(columns)) + 0.45)
-    figure, panels = plt.subplots(down, across, figsize=size, sharey=True, squeeze=False, layout="constrained")
-    for panel in panels.flat[len(rows) :]:
+def _panels(table):
+    """Measured filled, printed hollow. Each panel has its own scale, as the steps within a benchmark are small beside
+    the distance between benchmarks."""
+    # inches: room for the names at the left, for each line, for the title and the scale of each panel; four panels
+    # are as wide as the page
+    names = [textwrap.fill(column, 30) for column in table.columns]
+    left = 0.3 + 0.085 * max(len(line) for name in names for line in name.splitlines())
+    across = max(1, min(PER_LINE, len(table.rows)))
+    down = max(1, -(-len(table.rows) // across))
+    line = 0.14 * max(2 + name.count("\n") for name in names)
+    width = left + across * min(2.7, (12.8 - left) / across)
+    height = down * (0.75 + line * len(names)) + 0.75
+    figure, panels = plt.subplots(down, across, figsize=(width, height), sharey=True, squeeze=False)
+    inside = {"left": left / width, "right": 1 - 0.2 / width, "bottom": 0.55 / height, "top": 1 - 0.65 / height}
+    figure.subplots_adjust(**inside, wspace=0.12, hspace=0.75 / (line * len(names)))
+    for panel in panels.flat[len(table.rows) :]:
         panel.set_axis_off()
-    series = [("printed", printed, -0.15 if table.cells else 0, {"color": THEIRS, "mfc": "white"})]
-    series += [("measured", table.cells, 0.15, {"color": OURS})] if table.cells else []
-    for row, panel in zip(rows, panels.flat, strict=False):
+    series = [("printed", table.printed, -0.15 if table.cells else 0, {"color": THEIRS, "mfc": BACK})]
+    series = series if table.printed else []
+    series += [("measured", table.cells, 0.15 if table.printed else 0, {"color": OURS})] if table.cells else []
+    for row, panel in zip(table.rows, panels.flat, strict=False):
         for label, cells, lift, style in series:
-            shown = [(place, cells[row, column]) for place, column in enumerate(columns) if (row, column) in cells]
-            reach = _reach([cell for _, cell in shown])
+            shown = [
+                (place, cells[row, column]) for place, column in enumerate(table.columns) if (row, column) in cells
+            ]
             spots = [100 * cell.accuracy for _, cell in shown], [place + lift for place, _ in shown]
+            reach = _reach([cell for _, cell in shown])
             panel.errorbar(*spots, xerr=reach, fmt="o", ms=5, elinewidth=1.2, capsize=2, label=label, **style)
-        panel.set_title(row, fontsize=10, loc="left")
-        panel.set_yticks(range(len(columns)), columns, fontsize=9)
-        panel.set_ylim(len(columns) - 0.4, -0.6)
+        panel.set_title(textwrap.fill(row, 34), fontsize=9, loc="left")
+        panel.set_yticks(range(len(names)), names, fontsize=9)
+        panel.set_ylim(len(names) - 0.4, -0.6)
         panel.tick_params(axis="x", labelsize=8)
         panel.tick_params(axis="y", length=0)
-        panel.grid(axis="x", color="#e3e7eb")
+        panel.grid(axis="x", color=LINE)
         panel.set_axisbelow(True)
         panel.spines[["top", "right", "left"]].set_visible(False)
     unit = "share of the chains (%)" if table.counts else "accuracy (%)"
-    figure.supxlabel(f"{unit}, with 95 % intervals", fontsize=9)
-    handles, labels = panels.flat[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=2, frameon=False, fontsize=9)
+    said = f"{unit}, with 95 % intervals" if series else "nothing measured yet"
+    figure.text(left / width, 0.12 / height, said, fontsize=9)
+    if len(series) > 1:
+        handles, labels = panels.flat[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="upper right", ncols=2, frameon=False, fontsize=9)
     return figure
 
 
@@ -61,36 +83,3 @@ def _reach(cells):
     """How far the intervals go below and above the values, in points, [2][cells]; nowhere for one without."""
     ends = [(cell.accuracy, *(cell.interval or (cell.accuracy, cell.accuracy))) for cell in cells]
     return [100 * max(0.0, x - low) for x, low, _ in ends], [100 * max(0.0, high - x) for x, _, high in ends]
-
-
-def _bars(table):
-    """One group of bars a row, one colour a column."""
-    columns, rows = table.columns, table.rows
-    width = 0.8 / len(columns)
-    # The bars of a single row are labelled below; several rows need a legend.
-    single = len(rows) == 1
-    wide = min(max(5.0, 0.55 * len(rows) * len(columns) + 1.5), 16.0)
-    figure, axes = plt.subplots(figsize=(wide, 3.8), layout="constrained")
-    for place, column in enumerate(columns):
-        shown = [(index, table.cells[row, column]) for index, row in enumerate(rows) if (row, column) in table.cells]
-        spots = [index + (place - (len(columns) - 1) / 2) * width for index, _ in shown]
-        heights, spans = [100 * cell.accuracy for _, cell in shown], _reach([cell for _, cell in shown])
-        bars = axes.bar(spots, heights, 0.9 * width, label=column, color=COLOURS[place % len(COLOURS)])
-        axes.errorbar(spots, heights, spans, fmt="none", ecolor=INK, elinewidth=1, capsize=3)
-        for bar, height, above in zip(bars, heights, spans[1], strict=True):
-            label = (bar.get_x() + bar.get_width() / 2, height + above)
-            axes.annotate(f"{height:.1f}", label, (0, 2), textcoords="offset points", ha="center", fontsize=8)
-    if not table.cells:
-        axes.text(0.5, 0.5, "nothing measured yet", transform=axes.transAxes, ha="center", color=INK)
-    axes.set_ylabel("accuracy (%)")
-    axes.set_ylim(0, 108)
-    axes.set_yticks(range(0, 101, 20))
-    axes.spines[["top", "right"]].set_visible(False)
-    if single:
-        places = [(place - (len(columns) - 1) / 2) * width for place in range(len(columns))]
-        axes.set_xticks(places, columns)
-        axes.set_xlabel(rows[0])
-    else:
-        axes.set_xticks(range(len(rows)), rows)
-        axes.legend(frameon=False, ncols=len(columns), loc="lower left", bbox_to_anchor=(0, 1.0), fontsize=9)
-    return figure

@@ -121,7 +121,7 @@ def _majority(samples):
 class Comparison:
     """A paired test of `column` against `reference` on one row. difference: of the accuracies, in [-1, 1]. gained,
     lost: problems of which a larger, a smaller share of the responses is right. holm: p corrected for all pairs of the
-    table, once known."""
+    table, once known; None for a part of a benchmark."""
 
     row: str
     column: str
@@ -136,7 +136,9 @@ class Comparison:
 @dataclass(frozen=True)
 class Table:
     """cells: {(row, column): Cell or Count}; an absent one has not been measured. against: {column: its reference
-    column, or empty for none}. published: the paper's table (evals/published.py) whose layout and numbers are shown."""
+    column, or empty for none}. published: the paper's table (evals/published.py) whose layout and numbers are shown.
+    parts: the rows that are parts of another row (a benchmark's `split`); they are tested, and count in no
+    correction."""
 
     name: str
     title: str
@@ -146,6 +148,7 @@ class Table:
     against: dict
     notes: list
     published: Published | None = None
+    parts: frozenset = frozenset()
 
     @property
     def printed(self) -> dict[tuple[str, str], Printed | Count]:
@@ -172,8 +175,10 @@ class Table:
             for earlier, later in combinations(self.columns, 2)
             if isinstance(self.cells.get((row, later)), Cell) and isinstance(self.cells.get((row, earlier)), Cell)
         ]
-        corrected = holm([c.p for c in found])
-        return {(c.row, c.column, c.reference): replace(c, holm=p) for c, p in zip(found, corrected, strict=True)}
+        # Holm's family is the benchmarks: a part holds the problems of its total again, so it would be tested twice
+        corrected = iter(holm([c.p for c in found if c.row not in self.parts]))
+        tested = [c if c.row in self.parts else replace(c, holm=next(corrected)) for c in found]
+        return {(c.row, c.column, c.reference): c for c in tested}
 
     def comparison(self, row: str, column: str) -> Comparison | None:
         """Return the paired test of a cell against its reference column, or None."""

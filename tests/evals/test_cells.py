@@ -114,3 +114,12 @@ def test_a_row_of_the_paper_is_filled_by_kind_whatever_its_name_is(tmp_path):
     config = TableConfig(columns={"CogPO": "m"}, paper="table2")
     table, _, _ = showed(tmp_path, cfg, lambda problem, sample: "\\boxed{2}", table=config)
     assert table.cells["GSM8K", "CogPO"].k == 1
+
+
+def test_split_shows_parts_that_the_table_knows_as_parts(tmp_path):
+    rows = [{"id": f"{i}", "problem": f"1 + {i} = ?", "answer": "2", "subject": "ab"[i % 2]} for i in range(4)]
+    cfg = sums(tmp_path, *rows)
+    cfg.benchmarks["sums"].split = "subject"
+    table, _, _ = showed(tmp_path, cfg, lambda problem, sample: "\\boxed{2}")
+    assert (table.rows, table.parts) == (["sums", "sums: a", "sums: b"], {"sums: a", "sums: b"})
+    assert [table.cells[row, "m"].n for row in table.rows] == [4, 2, 2]

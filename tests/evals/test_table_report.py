@@ -5,6 +5,7 @@ import json
 import re
 from pathlib import Path
 
+import matplotlib.image
 import pytest
 
 from config import build, read_yaml
@@ -52,7 +53,7 @@ def test_with_nothing_measured_the_table_is_the_papers(name):
     head, _, *body = markdown_grid(printed_grid(bare(name)))
     ours = [words(line) for line in (head, *body)]
     assert lines[caption - len(ours) : caption] == ours
-    assert rows_of(webpage("t", [bare(name)], {}, [b""])) == ours
+    assert rows_of(webpage("t", [bare(name)], {}, [""])) == ours
     text = latex([bare(name)]).replace("$\\beta$", "β").split("\\bottomrule")[0]
     plain = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", text).splitlines()
     assert [line.removesuffix(" \\\\").replace(" & ", " ") for line in plain if line.endswith("\\\\")] == ours
@@ -93,7 +94,7 @@ def test_measured_beside_printed():
     assert "| <u>20.0 %</u><br>6/30 [9.5, 37.3]<br>paper 20.0 (+0.0)<br>6/30 [9.5, 37.3] |" in text
     assert "| –<br>paper 30.0<br>9/30 [16.7, 47.9] |" in text
     assert "85.0 %<br>425/500" in text
-    shown = webpage("t", [table], {}, [b""])
+    shown = webpage("t", [table], {}, [""])
     assert '<span class="value rank1">40.0 %</span>' in shown and "+20.0 on SFT, p = .031" in shown
     assert '<span class="small theirs">paper 26.7 (+13.3)</span>' in shown
     tex = latex([table])
@@ -205,16 +206,29 @@ def test_table_2_is_seen_whole_on_a_laptop_and_scrolls_in_its_box_on_a_phone(tmp
     places = [(row, column) for row in TABLES["table2"].rows for column in TABLES["table2"].columns]
     cells = {place: answers("c" * (400 + 9 * i) + "w" * (900 - 9 * i)) for i, place in enumerate(places)}
     path = tmp_path / "table.html"
-    path.write_text(webpage("t", [bare("table2", cells)], {}, [b""]))
+    path.write_text(webpage("t", [bare("table2", cells)], {}, [""]))
     browser = Browser(tmp_path / "profile")
     try:
         colours = []
-        for width, dark in ((1440, False), (400, False), (400, True)):
+        for width, dark in ((1344, False), (400, False), (400, True)):
             browser.screen(width, 900, dark)
             browser.open(path)
             assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
             boxes = browser.run("[...document.querySelectorAll('.wide')].map(e => e.scrollWidth <= e.clientWidth)")
-            assert all(boxes[:2]) == (width == 1440)
+            assert all(boxes[:2]) == (width == 1344)
+            # at the right edge of the measured grid a shade where columns are hidden; none once they show
+            edge, box = tmp_path / "edge.png", "document.querySelectorAll('.wide')[1]"
+            shades = []
+            for scrolled in (0, 9999):
+                at = browser.run(
+                    f"{box}.scrollLeft = {scrolled}, {box}.scrollIntoView(), [{box}.getBoundingClientRect().right, "
+                    f"{box}.getBoundingClientRect().top]"
+                )
+                browser.screenshot(edge)
+                x, y = int(at[0]) - 1, int(at[1]) + 20
+                pixels = matplotlib.image.imread(edge)[y, x - 12 : x + 1, :3]
+                shades.append(bool(abs(pixels[-1] - pixels[0]).max() > 0.02))
+            assert shades == [width == 400, False]
             colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
         assert colours[0] == colours[1] != colours[2] and not browser.said
         bars = browser.run(
