@@ -33,7 +33,8 @@ from agents.prompts import load_prompts
 from agents.report import Live, show
 from agents.roles import Agents, Sampling
 from config import claim_output, run_cli
-from data.records import iter_jsonl, numbered_records, write_jsonl
+from data.records import numbered_records, write_jsonl
+from data.rows import iter_rows
 from errors import UserError
 from grading.programs import check_tests, exposes_environment, isolation
 from progress import Progress, say
@@ -56,8 +57,8 @@ class Bindings:
 @dataclass
 class Config:
     problems: str
-    """JSON Lines of problems: id, problem, answer, reasoning, and optionally solution, domain, tests (of code:
-    {"fn_name"?, "inputs", "outputs"})."""
+    """Problems, in any form that data/rows.py opens: id, problem, answer, reasoning, and optionally solution, domain,
+    tests (of code: {"fn_name"?, "inputs", "outputs"})."""
     out: str
     """Output folder."""
     endpoints: dict[str, EndpointConfig]
@@ -213,7 +214,7 @@ async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Jou
 
         # as many problems alive as there can be requests in flight, each read when its place becomes free
         say(f"{count} problems, {len(journal)} answers in {journal.path}")
-        rows = (row for _, row in itertools.islice(iter_jsonl(cfg.problems), count))
+        rows = (row for _, row in itertools.islice(iter_rows(cfg.problems), count))
         problems = enumerate(rows)  # a file that shrank is noticed by write_outputs
         window = min(count, sum(endpoint.cfg.concurrency for endpoint in endpoints))
         with Progress(count, "crv", unit="problems") as bar:

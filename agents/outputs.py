@@ -19,8 +19,9 @@ from agents.journal import call_key, call_seed
 from agents.report import Tally, cost, render_report, sample
 from agents.roles import LEVELS, VERDICTS
 from data.pairs import make_pairs
-from data.records import GAPS, iter_jsonl, jsonl_writer, write_text
+from data.records import GAPS, jsonl_writer, write_text
 from data.render import boxed_solution, prompt_messages, response_text
+from data.rows import iter_rows
 from errors import UserError
 from grading.answers import final_answer
 
@@ -211,7 +212,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
     layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction, made)
 
     def traces() -> Iterator[dict]:
-        return (trace for _, trace in iter_jsonl(out / "traces.jsonl"))
+        return (trace for _, trace in iter_rows(out / "traces.jsonl"))
 
     # first pass: count, and draw what is drawn
     tally = Tally()
@@ -256,7 +257,7 @@ def main(cfg: Config) -> None:
     out = run / "parquet"
     out.mkdir(exist_ok=True)
     for name in ("sft", "pairs"):
-        write_parquet(out / f"{name}.parquet", (row for _, row in iter_jsonl(run / f"{name}.jsonl")))
+        write_parquet(out / f"{name}.parquet", (row for _, row in iter_rows(run / f"{name}.jsonl")))
     write_text(out / "README.md", card(json.loads((run / "report.json").read_text())))
     print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} into {out}")
 

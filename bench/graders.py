@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.harness import ROOT, environment_line, table
-from data.records import iter_jsonl
+from data.rows import iter_rows
 from grading import UNDECIDED, answers
 
 HARD_LIMIT = 40  # seconds of processor time for one item of another grader, which should stop itself long before
@@ -101,7 +101,7 @@ def read_corpus(name: str, data: Path) -> list[Item]:
         golds = [it.gold for it in read_corpus(CORPORA[name], data)]
         return [pair(b, a, False) for a, b in itertools.pairwise(golds) if a.strip() != b.strip()]
     file, items = CORPORA[name]
-    return [it for _, row in iter_jsonl(data / file) for it in items(row)]
+    return [it for _, row in iter_rows(data / file) for it in items(row)]
 
 
 # --- graders: [Item] -> [True, False, None (does not apply) or "timeout"] ---

@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.harness import ROOT, environment_line, table
-from data.records import iter_jsonl
+from data.rows import iter_rows
 from evals.benchmarks import code
 from grading.extraction import extract_code
 from grading.programs import Verdict, isolation, run_tests
@@ -25,10 +25,10 @@ from grading.programs import Verdict, isolation, run_tests
 
 def read_programs(folder: Path, tests_key: str) -> list[tuple[dict, str, dict]]:
     """Read (the graded row, its program, the tests under `tests_key` of its problem), where there are such tests."""
-    problems, programs = {row["question_id"]: row for _, row in iter_jsonl(folder / "problems_window.jsonl")}, []
-    for number, row in iter_jsonl(folder / "graded_solutions.jsonl"):
+    problems, programs = {row["question_id"]: row for _, row in iter_rows(folder / "problems_window.jsonl")}, []
+    for where, row in iter_rows(folder / "graded_solutions.jsonl"):
         problem = problems[row["question_id"]]
-        tests = code.as_tests(problem[tests_key], problem["fn_name"], f"graded_solutions.jsonl:{number}")
+        tests = code.as_tests(problem[tests_key], problem["fn_name"], where)
         if tests["inputs"]:
             programs.append((row, extract_code(row["output"] or "") or row["code"], tests))
     return programs

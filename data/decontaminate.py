@@ -16,7 +16,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.records import iter_jsonl, write_jsonl
+from data.records import write_jsonl
+from data.rows import iter_rows
 from errors import UserError
 
 N = 8
@@ -30,9 +31,9 @@ TYPOGRAPHY = re.compile(r"\\(?:[dtc](?=frac)|(?:left|right|displaystyle|text|mat
 @dataclass
 class Config:
     problems: str
-    """JSON Lines with `problem` (or `prompt`, for pairs)."""
+    """Rows with `problem` (or `prompt`, for pairs), in any form that data/rows.py opens."""
     against: list[str]
-    """Benchmark files, JSON Lines with `problem` or `question`."""
+    """Benchmark files, in any such form, with `problem` or `question`."""
     out: str
     """The problems that stay; OUT.overlaps.jsonl lists what was found."""
     overlap: float = 0.6
@@ -45,10 +46,9 @@ def main(cfg: Config) -> None:
 
     def kept():
         nonlocal total
-        for number, row in iter_jsonl(cfg.problems):
+        for where, row in iter_rows(cfg.problems):
             total += 1
-            text = question_of(row, f"{cfg.problems}:{number}")
-            found = benchmarks.overlaps(str(row.get("id", number)), text, cfg.overlap)
+            found = benchmarks.overlaps(str(row.get("id", where)), question_of(row, where), cfg.overlap)
             if found:
                 overlaps.extend(found)
                 dropped[found[0]["benchmark"]] += 1
@@ -73,8 +73,8 @@ class Benchmarks:
         self.having = defaultdict(list)
         self.near = []
         for path in files:
-            for number, row in iter_jsonl(path):
-                text = question_of(row, f"{path}:{number}")
+            for number, (where, row) in enumerate(iter_rows(path), 1):
+                text = question_of(row, where)
                 grams = grams_of(text)
                 for gram in grams:
                     self.having[gram].append(len(self.names))

@@ -1,4 +1,4 @@
-"""The record types of this project, as JSON Lines, and the checks that a file passes before anything uses it.
+"""The record types of this project, and the checks that a file of them (data/rows.py) passes before anything uses it.
 
 problem   {"id", "problem", "answer", "reasoning", "solution"?, "domain"?, "tests"?}      input of build_crv.py
 sft       {"id", "messages", "origin", "rounds", "problem", "answer", "reasoning"}        what train_sft.py reads
@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from data.rows import iter_rows
 from errors import UserError
 
 GAPS = ("small", "medium", "large")  # the index is the gap tag of losses/cogpo.py
@@ -27,26 +28,6 @@ REQUIRED = {
 }
 
 
-def iter_jsonl(path: str | Path) -> Iterator[tuple[int, dict]]:
-    """Yield (line number, object). Raises UserError with file, line and reason for anything that is not an object."""
-    path = Path(path)
-    if not path.is_file():
-        raise UserError(f"no such file: {path}")
-    with path.open("rb") as file:
-        for number, line in enumerate(file, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line.decode("utf-8"))
-            except UnicodeDecodeError as error:
-                raise UserError(f"{path}:{number}: not UTF-8 ({error.reason} at byte {error.start})") from None
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path}:{number}: not valid JSON: {error.msg} at column {error.colno}") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{path}:{number}: a record must be a JSON object, not {type(row).__name__}")
-            yield number, row
-
-
 def read_records(path: str | Path, kind: str) -> Iterator[dict]:
     """Yield the records of a file, checked. kind: "problem", "sft", "pair". Raises UserError on the first bad one."""
     return (row for _, row in numbered_records(path, kind))
@@ -55,12 +36,11 @@ def read_records(path: str | Path, kind: str) -> Iterator[dict]:
 def numbered_records(path: str | Path, kind: str) -> Iterator[tuple[str, dict]]:
     """Yield (file:line, record), as `read_records`. Two records with one id, or none at all, are an error too."""
     seen = {}
-    for number, row in iter_jsonl(path):
-        where = f"{path}:{number}"
+    for where, row in iter_rows(path):
         check_record(row, kind, where)
         if row["id"] in seen:
-            raise UserError(f"{where}: duplicate id {row['id']!r}, first seen on line {seen[row['id']]}")
-        seen[row["id"]] = number
+            raise UserError(f"{where}: duplicate id {row['id']!r}, first seen at {seen[row['id']]}")
+        seen[row["id"]] = where
         yield where, row
     if not seen:
         raise UserError(f"{path} holds no records")

@@ -21,7 +21,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.records import iter_jsonl, write_jsonl
+from data.records import write_jsonl
+from data.rows import iter_rows
 from errors import UserError
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
@@ -94,7 +95,7 @@ def build(cfg: PocketConfig) -> tuple[list[dict], list[dict]]:
 
     # the test problems first: what they say is out of bounds for training
     rng = random.Random(f"pocket {cfg.seed}")
-    seen, train, test = {row["problem"] for file in cfg.avoid for _, row in iter_jsonl(file)}, [], []
+    seen, train, test = {row["problem"] for file in cfg.avoid for _, row in iter_rows(file)}, [], []
     for name, count in _split(cfg.test_problems, {name: task.weight for name, task in cfg.tasks.items()}).items():
         for problem, _ in _draw(name, cfg.tasks[name].params, cfg.test_seed, count, seen):
             test.append({"id": _id("test", problem), **problem, "task": name})

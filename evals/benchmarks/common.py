@@ -1,11 +1,9 @@
 """What the benchmark families share: a benchmark's config, its rows from the hub or a file, the checks, the limit."""
 
-import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
-from data.records import iter_jsonl
+from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
 from evals.problem import Problem
 from evals.published import SIZES
@@ -17,8 +15,8 @@ class BenchmarkConfig:
     """which benchmark this is: aime2024, math500, gsm8k, olympiadbench, gpqa_diamond, mmlu, livecodebench_v2, or local
     (a file of your own); empty: by its name, as in Table 7, else local"""
     file: str = ""
-    """read this instead of the hub: JSON Lines, Parquet or CSV with the columns that the hub has; local: id, problem,
-    answer"""
+    """read this instead of the hub, in any form that data/rows.py opens, with the columns that the hub has; local: id,
+    problem, answer"""
     split: str = ""
     """column whose values become rows of the table, beside one row for all; empty: one row"""
     limit: int = 0
@@ -98,61 +96,18 @@ def notes(problems: list[Problem], title: str | None, name: str, cfg: BenchmarkC
 # --- rows ---
 
 
-def rows(source: Source, name: str, cfg: BenchmarkConfig) -> Iterator[tuple[str, dict]]:
+def rows(source: Source, name: str, cfg: BenchmarkConfig) -> Rows:
     """Yield (where, row) from cfg.file, else from the hub."""
     if cfg.file:
-        readers = {".csv": csv_rows, ".parquet": parquet_rows}
-        yield from readers.get(Path(cfg.file).suffix.lower(), jsonl_rows)(cfg.file)
-    else:
-        yield from hub_rows(source, name)
-
-
-def jsonl_rows(file: str) -> Iterator[tuple[str, dict]]:
-    for number, row in iter_jsonl(file):
-        yield f"{file}:{number}", row
-
-
-def csv_rows(file: str) -> Iterator[tuple[str, dict]]:
-    if not Path(file).is_file():
-        raise UserError(f"no such file: {file}")
-    with open(file, encoding="utf-8-sig", newline="") as opened:
-        reader, line = csv.DictReader(opened), 2
-        try:
-            for row in reader:
-                yield f"{file}:{line}", row
-                line = reader.line_num + 1
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{file}:{line}: not valid CSV in UTF-8 ({type(error).__name__})") from None
-
-
-def parquet_rows(file: str) -> Iterator[tuple[str, dict]]:
-    import pyarrow
-    import pyarrow.parquet
-
-    if not Path(file).is_file():
-        raise UserError(f"no such file: {file}")
+        yield from iter_rows(cfg.file)
+        return
     try:
-        table = pyarrow.parquet.read_table(file)
-    except pyarrow.ArrowInvalid as error:
-        raise UserError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
-    for number, row in enumerate(table.to_pylist(), 1):
-        yield f"{file}:{number}", row
-
-
-def hub_rows(source: Source, name: str) -> Iterator[tuple[str, dict]]:
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
-    columns = ", ".join([*(names[0] for names in source.columns.values()), *source.also])
-    wanted = f"set benchmarks.{name}.file to a local file with the columns {columns}"
-    try:
-        dataset = load_dataset(source.repo, source.subset, split=source.split)
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        yield from hub_rows(source.repo, source.subset, source.split)
+    except UserError as error:
+        columns = ", ".join([*(names[0] for names in source.columns.values()), *source.also])
         consent = "accept its terms on the hub and log in (`hf auth login`), or " if source.gated else ""
-        raise UserError(f"benchmarks.{name}: no {source.repo} from the hub ({reason}); {consent}{wanted}") from None
-    for number, row in enumerate(dataset, 1):
-        yield f"{source.repo}:{number}", row
+        wanted = f"set benchmarks.{name}.file to a local file with the columns {columns}"
+        raise UserError(f"benchmarks.{name}: {error}; {consent}{wanted}") from None
 
 
 def text(row: dict, names: tuple, where: str) -> str:

@@ -3,7 +3,7 @@
 import itertools
 from dataclasses import dataclass, field
 
-from data.records import iter_jsonl
+from data.rows import iter_rows
 
 SETS = {  # training sets of the SFT stage: names of build_crv.py's files
     "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
@@ -107,4 +107,4 @@ def chosen_file(cfg: StudyConfig, mixture: str, stage: str) -> str:
 
 def count_records(file: str) -> int:
     """Count the records of a JSON Lines file."""
-    return sum(1 for _ in iter_jsonl(file))
+    return sum(1 for _ in iter_rows(file))

@@ -9,7 +9,7 @@ difference of each (mixture, seed), which asks whether another training would di
 import json
 from pathlib import Path
 
-from data.records import iter_jsonl
+from data.rows import iter_rows
 from errors import UserError
 from evals.models import read_facts
 from evals.stats import holm, sign_flip
@@ -54,9 +54,9 @@ def read_answers(folder: str | Path) -> dict[str, dict[str, bool]]:
     Raises UserError where a model has several responses to a problem, so that it is not clear which one counts, and
     where one has no grade.
     """
-    status = {row["generation"]: row["status"] for _, row in iter_jsonl(Path(folder) / "grades.jsonl")}
+    status = {row["generation"]: row["status"] for _, row in iter_rows(Path(folder) / "grades.jsonl")}
     answers = {}
-    for _, row in iter_jsonl(Path(folder) / "generations.jsonl"):
+    for _, row in iter_rows(Path(folder) / "generations.jsonl"):
         model, problem = row["model"], row["problem_id"]
         if row["key"] not in status:
             raise UserError(

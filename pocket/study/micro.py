@@ -10,7 +10,7 @@ the messages and problems of `text`, with every digit a token of its own and Cha
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from data.records import iter_jsonl
+from data.rows import iter_rows
 from pocket.tiny import train_tokenizer
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -48,7 +48,7 @@ def main(cfg: MicroConfig) -> None:
 
     if Path(cfg.out).exists():
         return
-    texts = (text for file in cfg.text for _, row in iter_jsonl(file) for text in texts_of(row))
+    texts = (text for file in cfg.text for _, row in iter_rows(file) for text in texts_of(row))
     tokenizer = train_tokenizer(
         texts, cfg.vocabulary, SPECIAL, CHATML, bos=None, eos=SPECIAL[2], pad=SPECIAL[0], pieces=PIECES
     )

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from data.records import iter_jsonl
+from data.rows import iter_rows
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
@@ -35,7 +35,7 @@ def real(request):
     """(name, problems, rows, sentence, step) of one benchmark."""
     file, _, sentence, step = FILES[request.param]
     cfg = BenchmarkConfig(file=str(DATA / file))
-    rows = [row for _, row in iter_jsonl(DATA / file)]
+    rows = [row for _, row in iter_rows(DATA / file)]
     return request.param, benchmarks.load(request.param, cfg, allow_size=True), rows, sentence, step
 
 
@@ -90,5 +90,5 @@ def test_mmlu_options_by_their_own_text():
 
 
 def test_math500_answers_are_the_last_boxes_of_their_solutions():
-    for _, row in iter_jsonl(DATA / "math500/test.jsonl"):
+    for _, row in iter_rows(DATA / "math500/test.jsonl"):
         assert re.sub(r"\s", "", extract_boxed(row["solution"])) == re.sub(r"\s", "", row["answer"])

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from data.records import iter_jsonl, write_jsonl
+from data.records import write_jsonl
+from data.rows import iter_rows
 from errors import UserError
 from evals import chains
 from evals.benchmarks.common import BenchmarkConfig
@@ -33,7 +34,7 @@ def test_a_chain_is_the_thought_of_the_first_sample(made):
     add("l", "<think>another</think>2", sample=1)
     add("m", "<think>another</think>2", model="own/other")
     chains.main(cfg)
-    ((_, row),) = iter_jsonl(cfg.out)
+    ((_, row),) = iter_rows(cfg.out)
     assert row == {"id": "p1", "problem": "1 + 1?", "answer": "2", "reasoning": "one and one"}
 
 

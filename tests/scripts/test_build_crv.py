@@ -19,7 +19,8 @@ from agents.journal import Journal
 from agents.outputs import write_outputs
 from config import load
 from data import records
-from data.records import iter_jsonl, read_records
+from data.records import read_records
+from data.rows import iter_rows
 from errors import UserError
 from tests.support.crv_cli import ROOT, check_refused, command, run, write_problems
 from tests.support.scripted_endpoint import Server, error, reply
@@ -321,12 +322,12 @@ def test_no_more_of_the_problems_is_read_than_needed(tmp_path, monkeypatch):
 
     def counted(path):
         passes.append(0)
-        for row in iter_jsonl(path):
+        for row in iter_rows(path):
             passes[-1] += 1
             yield row
 
     for module in (build_crv, records):
-        monkeypatch.setattr(module, "iter_jsonl", counted)
+        monkeypatch.setattr(module, "iter_rows", counted)
     with Server(fixed) as server:
         build_crv.main(load(build_crv.Config, command(problems, out, server.url, "limit=3")[2:]))
     assert passes == [50, 3]  # all of it is checked, and then asked about what is wanted
@@ -337,11 +338,11 @@ def test_problems_that_vanish_between_check_and_use_are_noticed(tmp_path, monkey
     problems, out = write_problems(tmp_path / "problems.jsonl", 30), tmp_path / "out"
 
     def shrinking(path):
-        yield from iter_jsonl(path)
+        yield from iter_rows(path)
         write_problems(problems, 10)
 
     for module in (build_crv, records):
-        monkeypatch.setattr(module, "iter_jsonl", shrinking)
+        monkeypatch.setattr(module, "iter_rows", shrinking)
     with Server(fixed) as server, pytest.raises(UserError, match=r"10 traces .* but there are 30.*Nothing is exported"):
         build_crv.main(load(build_crv.Config, command(problems, out, server.url)[2:]))
     assert not (out / "sft.jsonl").exists() and not (out / "report.json").exists()

@@ -28,7 +28,7 @@ import torch
 import train_cogpo
 import train_sft
 from config import load
-from data.records import iter_jsonl
+from data.rows import iter_rows
 from grading.answers import grade
 from grading.choices import choice
 from pocket.tiny import make_model
@@ -108,7 +108,7 @@ def crv(folder):
     found = {"problems.jsonl": sha256((folder / "problems.jsonl").read_bytes())}
     for name in RECORDS:
         found[name] = sha256((folder / "crv" / name).read_bytes())
-        rows = [{k: v for k, v in row.items() if k != "provenance"} for _, row in iter_jsonl(folder / "crv" / name)]
+        rows = [{k: v for k, v in row.items() if k != "provenance"} for _, row in iter_rows(folder / "crv" / name)]
         found[f"{name} without provenance"] = sha256(json.dumps(rows, sort_keys=True).encode())
     return found
 
@@ -172,7 +172,7 @@ def grades(_=None):
     found = {}
     with ThreadPoolExecutor(2) as pool:  # threads only wait
         for file, questions in LABELLED.items():
-            asked = [question for _, row in iter_jsonl(CORPORA / file) for question in questions(row)]
+            asked = [question for _, row in iter_rows(CORPORA / file) for question in questions(row)]
             verdicts = [future.result() for future in [pool.submit(question) for question in asked]]
             letters = "".join(v or "-" if isinstance(v, str | None) else LETTERS[v.status] for v in verdicts)
             found[file] = {"counts": dict(sorted(Counter(letters).items())), "letters": letters}
