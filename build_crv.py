@@ -26,6 +26,7 @@ from typing import BinaryIO, Literal
 from agents.crv import Rules, run_problems
 from agents.journal import Journal
 from agents.limits import EndpointConfig, check_endpoints
+from agents.measured import StudentConfig, StudentCritic, find_levels
 from agents.outputs import made_with, write_outputs
 from agents.pool import open_endpoints
 from agents.probe import Prober
@@ -34,6 +35,7 @@ from agents.report import Live, show
 from agents.roles import Agents, Sampling
 from config import claim_output, run_cli
 from data.records import numbered_records, write_jsonl
+from data.render import problem_messages
 from data.rows import iter_rows
 from errors import UserError
 from grading.programs import check_tests, exposes_environment, isolation
@@ -77,6 +79,11 @@ class Config:
     """Folder with the five prompts; empty for Table 13 (agents/prompts)."""
     prompt_role: Literal["system", "user"] = "system"
     """Where the prompt stands. user: one user turn, prompt last, for R1-type models that want no system prompt."""
+    critic_mode: Literal["llm", "student"] = "llm"
+    """llm: the Critic is asked (§3.2.1). student: nobody is asked, a chain's level follows from how well it fits
+    student.path (agents/measured.py)."""
+    student: StudentConfig = field(default_factory=StudentConfig)
+    """The student itself, measured on every chain that is rated."""
     verifier_mode: Literal["judge", "solve"] = "judge"
     """judge: YES or NO with the answer in view (Table 13). solve: finish from the chain without it, and the answer is
     graded (§3.2.3: whether π_base can derive y); bind agents.verifier to π_base. Programs are graded by `tests`."""
@@ -129,7 +136,8 @@ class Config:
 # what may change between a run and its resumption: no answer in the journal is asked for again because of it, but for
 # the truncated ones under a higher max_tokens
 FREE_ENDPOINT_KEYS = tuple({f.name for f in fields(EndpointConfig)} - {"model", "extra_body"})
-FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens")
+FREE_KEYS = ("probe", "max_cost", "sampling.max_tokens", "student.max_tokens", "student.fits")
+MEASURED = ("critic", "student")  # the agent that is nobody under that critic_mode
 
 
 def main(cfg: Config) -> None:
@@ -144,15 +152,18 @@ def main(cfg: Config) -> None:
     out = Path(cfg.out)
     journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
     try:
+        student = open_student(cfg, source["problems"]) if cfg.student.path else None
+        made = made_with(cfg, prompts, student)
+
         # ask: problems end in any order, their traces are then written in the order of the input
         with tempfile.TemporaryFile(dir=out) as file:
             spool = Spool(file)
-            asyncio.run(ask_all(cfg, prompts, source["problems"], journal, spool))
+            asyncio.run(ask_all(cfg, prompts, student, source["problems"], journal, spool))
             (out / "report.json").unlink(missing_ok=True)  # while the outputs are rewritten, the run is not finished
             write_jsonl(out / "traces.jsonl", spool.in_order())
 
         # everything else follows from the traces
-        report = write_outputs(out, cfg, made_with(cfg, prompts), source)
+        report = write_outputs(out, cfg, made, source)
     finally:
         journal.close()
     show(report, out)
@@ -169,6 +180,10 @@ def check_config(cfg: Config) -> None:
         if getattr(cfg, key) < least:
             raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
     check_endpoints(cfg.endpoints)
+    if cfg.critic_mode == "student" and not cfg.student.path:
+        raise UserError("critic_mode=student needs student.path, the folder or hub id of the student")
+    if not (min(shares := (cfg.student.hard_share, cfg.student.easy_share)) >= 0 and sum(shares) < 1):
+        raise UserError("student.hard_share and student.easy_share are shares that leave some to be medium")
     templates = cfg.instruction if isinstance(cfg.instruction, dict) else {"default": cfg.instruction}
     if "default" not in templates:
         raise UserError("config key instruction needs a default, for problems of other domains")
@@ -202,14 +217,43 @@ def check_problems(path: str, limit: int | None, keys: Sequence[str] = ()) -> di
     return {"problems": total, "sha256": digest.hexdigest()}
 
 
-async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Journal, spool: "Spool") -> None:
+def open_student(cfg: Config, count: int) -> StudentCritic:
+    """Load the student, and measure the chains of the first `count` problems on it, which sets the thresholds."""
+    from model.fit import Student  # here: most runs need no torch
+    from settings import ModelConfig
+
+    asked = cfg.student
+    model = ModelConfig(asked.path, compute_dtype=asked.compute_dtype)
+    student = Student(model, asked.fits or Path(cfg.out) / "fit.jsonl", asked.max_tokens)
+
+    def prompt(problem: dict) -> list[dict]:
+        return problem_messages(problem, cfg.system, cfg.instruction)
+
+    rows = itertools.islice((row for _, row in iter_rows(cfg.problems)), count)
+    fits = student.all_fits(((prompt(row), row["reasoning"]) for row in rows), count)
+    levels = find_levels(asked, fits)
+    say(f"measured on {asked.path}: hard above RSR {levels.hard_rsr:.4g}, else easy above NLL {levels.easy_nll:.4g}")
+    return StudentCritic(student.fits, levels, prompt, cfg.critic_mode == "student", student.weights)
+
+
+async def ask_all(
+    cfg: Config,
+    prompts: dict[str, str],
+    student: StudentCritic | None,
+    count: int,
+    journal: Journal,
+    spool: "Spool",
+) -> None:
     """Walk the first `count` problems through the agents; the spool gets their traces."""
     endpoints = []
     try:
         # the servers, and the agents behind which they stand
         prober = Prober(Path(cfg.out) / "probe.json", long=True) if cfg.probe else None
-        endpoints, bound = open_endpoints(cfg.endpoints, vars(cfg.agents), journal, prober, cfg.max_cost)
-        agents = Agents(bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode)
+        asked = {agent: names for agent, names in vars(cfg.agents).items() if (agent, cfg.critic_mode) != MEASURED}
+        endpoints, bound = open_endpoints(cfg.endpoints, asked, journal, prober, cfg.max_cost)
+        agents = Agents(
+            bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode, student
+        )
         rules = Rules(**{rule.name: getattr(cfg, rule.name) for rule in fields(Rules)})
 
         # as many problems alive as there can be requests in flight, each read when its place becomes free
@@ -218,7 +262,7 @@ async def ask_all(cfg: Config, prompts: dict[str, str], count: int, journal: Jou
         problems = enumerate(rows)  # a file that shrank is noticed by write_outputs
         window = min(count, sum(endpoint.cfg.concurrency for endpoint in endpoints))
         with Progress(count, "crv", unit="problems") as bar:
-            live = Live(bar, count, endpoints, made_with(cfg, prompts)["prices"])
+            live = Live(bar, count, endpoints, made_with(cfg, prompts, student)["prices"])
 
             def finished(index: int, trace: dict) -> None:
                 spool.add(index, trace)

@@ -16,11 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.journal import call_key, call_seed
+from agents.measured import StudentCritic
 from agents.report import Tally, cost, render_report, sample
 from agents.roles import LEVELS, VERDICTS
 from data.pairs import make_pairs
 from data.records import GAPS, jsonl_writer, write_text
-from data.render import boxed_solution, prompt_messages, response_text
+from data.render import boxed_solution, problem_messages, response_text
 from data.rows import iter_rows
 from errors import UserError
 from grading.answers import final_answer
@@ -41,10 +42,7 @@ class Layout:
 
     def prompt(self, trace: dict) -> list[dict]:
         """Returns the messages before the reply."""
-        template = self.instruction
-        if isinstance(template, dict):
-            template = template.get(trace.get("domain"), template["default"])
-        return prompt_messages(trace["problem"], self.system, template)
+        return problem_messages(trace, self.system, self.instruction)
 
     def response(self, trace: dict, chain: str) -> str:
         """Returns a correct chain and the gold solution behind it."""
@@ -69,12 +67,18 @@ class Layout:
 # --- provenance: where a chain comes from ---
 
 
-def made_with(cfg, prompts: dict[str, str]) -> dict:
+def made_with(cfg, prompts: dict[str, str], student: StudentCritic | None = None) -> dict:
     """Returns what all records of a run have in common: models and prices by agent, hashes of prompts by name,
-    sampling, seed. cfg: build_crv.py's."""
+    sampling, seed; the student on which chains are measured, and the thresholds. cfg: build_crv.py's."""
     bound = {agent: cfg.endpoints[names[0]] for agent, names in vars(cfg.agents).items()}  # all of them serve one model
+    models = {agent: endpoint.model for agent, endpoint in bound.items()}
+    measured = {}
+    if student:
+        measured["student"] = {"path": cfg.student.path, "weights": student.weights, **vars(student.levels)}
+        models |= {"critic": f"{cfg.student.path}, measured"} if student.rates else {}
     return {
-        "models": {agent: endpoint.model for agent, endpoint in bound.items()},
+        "models": models,
+        **measured,
         "prices": {agent: {"prompt": e.price_prompt, "completion": e.price_completion} for agent, e in bound.items()},
         "prompts": {name: call_key(text)[:16] for name, text in prompts.items()},
         "sampling": " ".join(f"{name}={value:g}" for name, value in cfg.sampling.options().items()),
@@ -234,7 +238,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
             for name, row in records(trace, layout, chosen):
                 if name in writers:
                     writers[name](row)
-    write_text(out / "report.html", render_report(report, tally.lengths, samples, Path(cfg.problems).stem))
+    write_text(out / "report.html", render_report(report, tally, samples, Path(cfg.problems).stem))
     write_text(out / "report.json", json.dumps(report, indent=2) + "\n")  # the last one: with it, a run is finished
     return report
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from agents.measured import Levels
 from agents.roles import LEVELS
 from data.records import GAPS
 from errors import UserError
@@ -27,10 +28,12 @@ LENGTHS = {  # {name in Tally: (title, colour)}
 }
 RESULTS = {"easy": "rewritten", "hard": "rewritten", "incorrect": "incorrect"}  # where a trace holds what was kept
 BINS = 40
+FITTED = ("original", "rewritten")  # chains that are measured on the student
+DOTS = 500  # at most, of each of these and each level
 
 
-def render_report(report: dict, lengths: dict[str, list[int]], samples: list[dict], title: str) -> str:
-    """The page. report: report.json. lengths: {name: [characters]} (Tally). samples: traces."""
+def render_report(report: dict, tally: "Tally", samples: list[dict], title: str) -> str:
+    """The page. report: report.json. samples: traces."""
     problems, flow, made = report["problems"], report["flow"], report["made_with"]
     calls = sum(map(Counter, report["calls"].values()), Counter())
     cost = sum(report["cost"].values())
@@ -55,7 +58,8 @@ def render_report(report: dict, lengths: dict[str, list[int]], samples: list[dic
             "tries": {name: Counter(count) for name, count in flow["tries"].items()},
             "unrated": flow["rating"].get("lost", 0),
         },
-        lengths=_histograms(lengths),
+        lengths=_histograms(tally.lengths),
+        fits=_dots(tally.fits, made.get("student")),
         browser={
             "items": items,
             "filters": {name: sorted({item[name] for item in items}) for name in ("outcome", "level", "reason")},
@@ -88,6 +92,40 @@ def _histograms(lengths):
         groups.append({"name": title, "tone": tone, "note": note, "heights": heights})
     powers = range(math.ceil(low), math.floor(high) + 1, max(1, round((high - low) / 6)))
     return {"groups": groups, "ticks": [((power - low) / (high - low), 2**power) for power in powers]}
+
+
+def _dots(fits, student):
+    """Chains as dots over NLL and RSR, an even choice of DOTS of each kind; None if nothing was measured.
+
+    Places are shares of width and height, on logarithmic axes that hold 99 % of the chains.
+    """
+    everything = [point for points in fits.values() for point in points]
+    if not everything:
+        return None
+
+    def axis(values, threshold):
+        ordered = sorted(max(value, 1e-3) for value in values)
+        low, high = (math.log(ordered[round(q * (len(ordered) - 1))]) for q in (0.005, 0.995))
+        width = max(high - low, 1e-9)
+
+        def place(value):
+            return min(1.02, max(-0.02, (math.log(max(value, 1e-3)) - low) / width))
+
+        shown = [float(f"{math.exp(low + width * part):.2g}") for part in (0, 0.25, 0.5, 0.75, 1)]
+        return place, {"ticks": [(place(value), value) for value in shown], "threshold": place(threshold)}
+
+    (x, across), (y, up) = (
+        axis(values, student[name])
+        for values, name in zip(zip(*everything, strict=True), ("easy_nll", "hard_rsr"), strict=True)
+    )
+    dots = [
+        (kind, level, x(nll), y(rsr))
+        for (kind, level), points in fits.items()
+        for nll, rsr in points[:: -(-len(points) // DOTS) or 1]
+    ]
+    levels = Levels(student["hard_rsr"], student["easy_nll"])
+    originals = [levels.of(*point) == level for level in LEVELS for point in fits["original", level]]
+    return {"across": across, "up": up, "dots": dots, "same": sum(originals), "originals": len(originals)}
 
 
 # --- single problems ---
@@ -134,6 +172,8 @@ def _chips(steps):
         several = f" ({', '.join(f'{label} {n}' for label, n in votes.items())})" if sum(votes.values()) > 1 else ""
         if step["step"] == "critic":
             yield f"Critic: {step['label'] or 'no verdict'}{several}", step["label"] or ""
+            if fit := step.get("fit"):
+                yield f"fit: NLL {fit['nll']:.2f}, RSR {fit['rsr']:.2f}, {fit['tokens']} tokens", ""
         if step["step"] == "verifier":
             yield f"Verifier: {step['label'] or 'no verdict'}{several}", "kept" if step["label"] == "YES" else "lost"
         if check := step.get("answer_check"):
@@ -159,6 +199,7 @@ class Tally:
         self.ids = {level: [] for level in LEVELS}
         self.lengths = {name: [] for name in LENGTHS}
         self.ratios = {gap: [] for gap in GAPS}
+        self.fits = {(place, level): [] for place in FITTED for level in LEVELS}  # (NLL, RSR) of a chain on the student
         self.strata = defaultdict(list)  # (outcome, level, reason or origin, rounds) -> places in the input
 
     def add(self, trace: dict, pairs: list[dict]) -> None:
@@ -196,7 +237,10 @@ class Tally:
             self.ratios[pair["gap"]].append(math.log(chosen / rejected))
 
     def _step(self, step):
-        """What came of a step: a verdict and whether the answer check agrees, a guard, a try for an incorrect chain."""
+        """What came of a step: a measured fit, a verdict and whether the answer check agrees, a guard, a try for an
+        incorrect chain."""
+        if "fit" in step and step["label"]:
+            self.fits[FITTED[step["round"] > 0], step["label"]].append((step["fit"]["nll"], step["fit"]["rsr"]))
         check = step.get("answer_check")
         if step["step"] == "verifier" and step["label"]:
             self.counts["verifier"][f"round {step['round']}: {step['label']}"] += 1
@@ -270,7 +314,17 @@ class Tally:
             "calls": {agent: _sorted(tally) for agent, tally in self.calls.items()},
             "chain_characters": {name: _spread(values) for name, values in self.lengths.items()},
             "length_ratio": {gap: _ratio(values) for gap, values in self.ratios.items()},
+            **({"fits": {place: self._fitted(place) for place in FITTED}} if any(self.fits.values()) else {}),
         }
+
+    def _fitted(self, place):
+        """Medians of what was measured, by level."""
+        found = {}
+        for level in LEVELS:
+            points = self.fits[place, level]
+            medians = [round(statistics.median(values), 3) for values in zip(*points, strict=True)] or [None, None]
+            found[level] = {"count": len(points), "nll": medians[0], "rsr": medians[1]}
+        return found
 
 
 def count_calls(calls: dict[str, Counter], trace: dict) -> None:

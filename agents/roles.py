@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from agents.client import ANSWERED, TOKEN_KEYS, Reply
 from agents.guards import clean, is_code, solves
 from agents.journal import Journal, call_key, call_seed
+from agents.measured import StudentCritic
 from agents.pool import Pool
 from agents.prompts import question
 
@@ -61,7 +62,8 @@ class Agents:
     level or the verdict, under "text" the rewritten chain; None if no reply could be used.
 
     pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls per rating and per
-    verdict. verifier_mode: "judge" or "solve".
+    verdict. verifier_mode: "judge" or "solve". student: measures every chain that is rated,
+    and may be the one who rates.
     """
 
     pools: dict[str, Pool]
@@ -72,10 +74,17 @@ class Agents:
     seed: int = 0
     votes: int = 1
     verifier_mode: str = "judge"
+    student: StudentCritic | None = None
 
     async def critic(self, problem: dict, chain: str, round: int) -> dict:
-        """Rate a chain "easy", "medium" or "hard" (§3.2.1)."""
-        return await self._vote(Task("critic", "critic", problem, chain, round), LEVELS)
+        """Rate a chain "easy", "medium" or "hard" (§3.2.1): as asked, or as measured on the student. Its fit, where it
+        is measured, stands in the step."""
+        fit = await self.student.fit(problem, chain) if self.student else None
+        if fit and self.student.rates:
+            label = self.student.levels.of(fit.nll, fit.rsr)
+            return {"step": "critic", "round": round, "label": label, "votes": {}, "calls": [], "fit": vars(fit)}
+        step = await self._vote(Task("critic", "critic", problem, chain, round), LEVELS)
+        return step | ({"fit": vars(fit)} if fit else {})
 
     async def verifier(self, problem: dict, chain: str, round: int) -> dict:
         """Say "YES" or "NO" to whether the chain leads to the answer (§3.2.3): as judged with the answer in view (Table

@@ -46,6 +46,14 @@ def prompt_messages(problem: str, system: str | None = None, instruction: str = 
     return [{"role": "system", "content": system}, user] if system else [user]
 
 
+def problem_messages(problem: dict, system: str | None, instruction: str | dict[str, str]) -> list[dict]:
+    """Make the messages before the response to a problem record. instruction: a template, or one for each domain and a
+    `default`."""
+    if isinstance(instruction, dict):
+        instruction = instruction.get(problem.get("domain"), instruction["default"])
+    return prompt_messages(problem["problem"], system, instruction)
+
+
 @dataclass(frozen=True)
 class Sequence:
     """One prompt and one response as tokens. ids: int32 [T]. Positions >= prompt_len are supervised (EOS included)."""

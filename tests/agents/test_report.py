@@ -70,7 +70,7 @@ def test_every_arrow_of_the_flow_adds_up():
 def drawn(traces):
     """The words of the flow."""
     tally, report = counted(traces)
-    page = render_report(report, tally.lengths, [], "")
+    page = render_report(report, tally, [], "")
     return re.findall(r"<text[^>]*>([^<]*)</text>", page[page.index('<svg id="flow"') :])
 
 
@@ -121,7 +121,7 @@ def test_the_sample_has_something_of_everything():
 def page(tmp_path_factory):
     tally, report = counted(TRACES)
     path = tmp_path_factory.mktemp("report") / "report.html"
-    path.write_text(render_report(report, tally.lengths, TRACES, f"problems {EVIL}"), encoding="utf-8")
+    path.write_text(render_report(report, tally, TRACES, f"problems {EVIL}"), encoding="utf-8")
     return path
 
 
