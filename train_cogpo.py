@@ -40,14 +40,19 @@ class LossConfig:
     """beta_dpo, beta_cogpo: the predefined threshold M0, nats"""
     beta_ceiling: float | None = None
     """beta_dpo, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
+    penalty: float | None = None
+    """cogpo, dpo: λ of DPOP's penalty on a chosen response that became less likely (arXiv 2402.13228: 50)"""
+    per_token: bool = False
+    """all but simpo, which always does: log-probs, the reference's too, are divided by the response's length. β is then
+    larger by about that length (OLMo 3's length-normalised DPO: 5)"""
     nll_weight: float = 0.0
     """any loss: weight of an added −log π(y_w)/|y_w|, the chosen response's mean NLL, averaged over pairs"""
 
 
 # the keys that each loss reads; one that is set beside another loss is named, as it does nothing
 READS = {
-    "cogpo": {"betas"},
-    "dpo": {"beta"},
+    "cogpo": {"betas", "penalty"},
+    "dpo": {"beta", "penalty"},
     "beta_dpo": {"beta", "alpha", "m0", "beta_ceiling"},
     "beta_cogpo": {"betas", "alpha", "m0", "beta_ceiling"},
     "simpo": {"simpo_beta", "simpo_gamma"},
@@ -69,6 +74,9 @@ class Config(TrainConfig):
     epochs: int = 1
     """passes over the pairs (Table 8)"""
     loss: LossConfig = field(default_factory=LossConfig)
+    gradients_every: int = 0
+    """every N steps, measure how each gap's chosen and rejected responses pull: the gradient norm of its mean loss
+    through either side alone (six more forward and backward passes of the step); 0: never"""
     reference_cache: str = "out/reference"
     """folder of reference log-probs, shared by all runs that start from the same weights"""
 
@@ -76,6 +84,7 @@ class Config(TrainConfig):
 if __name__ == "__main__":
     parse(Config, __doc__)  # --help and mistyped keys are answered before torch and transformers load
 
+import itertools
 import math
 from pathlib import Path
 
@@ -83,11 +92,12 @@ import torch
 
 from data.dataset import Examples, load_pairs, plan_step, sequences_saved, unique_seqs
 from data.packing import PackedBatch, pack, plan_epoch
+from data.records import GAPS
 from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from model.load import resolve_dtype
 from model.logprobs import response_sums
 from model.metrics import GapStats
-from model.optim import apply_step, lr_at
+from model.optim import apply_step, gradient_norm, lr_at
 from model.parallel import reshard
 from model.reference import cache_key, reference_logps
 from model.session import Run, begin, finish, predict, resume
@@ -142,6 +152,8 @@ def train(run: Run) -> None:
             # global count of pairs, so that all losses are parts of one mean
             plan_by_rank = plan_step(run.steps[step], run.examples, cfg.batch, ranks.count, run.quadratic)
             num_pairs = sum(run.examples.units[u].items for u in run.steps[step])
+            every = cfg.gradients_every
+            pulls = gradient_norms(run, plan_by_rank[ranks.rank]) if every and step % every == 0 else {}
 
             # forward and backward: the gradients of the micro-batches add up
             total = torch.zeros(1, dtype=torch.float64, device=ranks.device)
@@ -155,7 +167,7 @@ def train(run: Run) -> None:
             lr, sums = lr_at(cfg.optim, step, num_steps), torch.cat([total, stats.sums.flatten()])
             (loss, *gaps), norm = apply_step(cfg.optim, run.model, run.optimizer, lr, step, ranks.sum(sums))
 
-            values = {"loss": loss, "lr": lr, "grad_norm": norm, **GapStats.means(gaps), **eval_metrics}
+            values = {"loss": loss, "lr": lr, "grad_norm": norm, **GapStats.means(gaps), **pulls, **eval_metrics}
             bar.update(**run.log(step, plan_by_rank, **values))
             run.save(step + 1)
 
@@ -169,13 +181,13 @@ def micro_batch_loss(run: Run, examples: Examples, micro: list[int], stats: GapS
     # each unique response once: R sequences, P pairs as indices into them
     batch, seqs, chosen, rejected, gap = local_batch(micro, examples, run.ranks.device)
     logps = response_sums(run.model(batch), batch)  # [R]
-    mean_logps = logps / torch.tensor(batch.response_lens, device=logps.device)
     ref_logps = None if examples.ref_logps is None else examples.ref_logps[seqs]
 
-    pairs = pair_losses(run.cfg.loss, logps, mean_logps, ref_logps, chosen, rejected, gap)
+    pairs = pair_losses(run.cfg.loss, logps, batch.response_lens, ref_logps, chosen, rejected, gap)
     stats.add(pairs, gap, logps, chosen, rejected)
     loss = pairs.loss.sum() + 0.0 * logps.sum()  # without pairs the zero keeps the sequence part of the graph
     if run.cfg.loss.nll_weight:
+        mean_logps = logps / torch.tensor(batch.response_lens, device=logps.device)
         loss = loss + run.cfg.loss.nll_weight * (-mean_logps[chosen]).sum()
     return loss
 
@@ -183,7 +195,7 @@ def micro_batch_loss(run: Run, examples: Examples, micro: list[int], stats: GapS
 def pair_losses(
     loss: LossConfig,
     logps: torch.Tensor,
-    mean_logps: torch.Tensor,
+    lengths: list[int],
     ref_logps: torch.Tensor | None,
     chosen: torch.Tensor,
     rejected: torch.Tensor,
@@ -191,18 +203,48 @@ def pair_losses(
 ) -> PairLoss:
     """Compute the loss of the config on P pairs over R responses.
 
-    logps, ref_logps: float32 [R], summed, nats; mean_logps: per token. chosen, rejected: int64 [P], indices into R.
-    gap: int64 [P]. What the config leaves out is not passed: the defaults are those of the functions in losses/.
+    logps, ref_logps: float32 [R], summed, nats. lengths: tokens of the R responses. chosen, rejected: int64 [P],
+    indices into R. gap: int64 [P]. What the config leaves out is not passed: the defaults are those of the functions in
+    losses/.
     """
+    if loss.per_token or loss.name == "simpo":
+        tokens = torch.tensor(lengths, device=logps.device)
+        logps, ref_logps = logps / tokens, None if ref_logps is None else ref_logps / tokens
     if loss.name == "cogpo":
-        return cogpo_loss(logps, ref_logps, chosen, rejected, gap, **given(betas=loss.betas))
+        keys = given(betas=loss.betas, penalty=loss.penalty)
+        return cogpo_loss(logps, ref_logps, chosen, rejected, gap, **keys)
     if loss.name == "dpo":
-        return dpo_loss(logps, ref_logps, chosen, rejected, **given(beta=loss.beta))
+        return dpo_loss(logps, ref_logps, chosen, rejected, **given(beta=loss.beta, penalty=loss.penalty))
     if loss.name == "simpo":
-        return simpo_loss(mean_logps, chosen, rejected, **given(beta=loss.simpo_beta, gamma=loss.simpo_gamma))
+        return simpo_loss(logps, chosen, rejected, **given(beta=loss.simpo_beta, gamma=loss.simpo_gamma))
     keys = given(alpha=loss.alpha, m0=loss.m0, ceiling=loss.beta_ceiling)
     keys |= given(beta=loss.beta) if loss.name == "beta_dpo" else given(beta=loss.betas, gap=gap)
     return beta_dpo_loss(logps, ref_logps, chosen, rejected, **keys)
+
+
+def gradient_norms(run: Run, micro_batches: list[list[int]]) -> dict[str, float]:
+    """Measure what pulls at the weights: {"small/chosen_grad": …, "small/rejected_grad": …, …}, nothing is updated.
+
+    The norm of the gradient of a gap's mean loss over the step's pairs, through its chosen responses while the rejected
+    ones are held, and the other way round. micro_batches: this rank's. Every rank calls it.
+    """
+    found, tags = {}, [p.gap for micro in micro_batches for u in micro for p in run.examples.units[u].pairs]
+    counts = run.ranks.sum(torch.tensor([tags.count(g) for g in range(len(GAPS))], device=run.ranks.device)).tolist()
+    for (tag, name), side in itertools.product(enumerate(GAPS), ("chosen", "rejected")):
+        if not counts[tag]:
+            continue
+        for micro in micro_batches:
+            batch, seqs, chosen, rejected, gap = local_batch(micro, run.examples, run.ranks.device)
+            logps = response_sums(run.model(batch), batch)
+
+            # each response twice, the second time without a gradient: which of them a side's indices point to
+            both, lengths = torch.cat([logps, logps.detach()]), 2 * batch.response_lens
+            ref_logps = None if run.examples.ref_logps is None else run.examples.ref_logps[2 * seqs]
+            held = {"chosen": (chosen, rejected + len(seqs)), "rejected": (chosen + len(seqs), rejected)}[side]
+            pairs = pair_losses(run.cfg.loss, both, lengths, ref_logps, *held, gap)
+            (pairs.loss[gap == tag].sum() / counts[tag] + 0.0 * logps.sum()).backward()
+        found[f"{name}/{side}_grad"] = gradient_norm(run.model)
+    return found
 
 
 def given(**keys) -> dict:

@@ -23,11 +23,12 @@ def cogpo_loss(
     rejected: Tensor,
     gap: Tensor,
     betas: tuple[float, float, float] = BETAS,
+    penalty: float = 0.0,
 ) -> PairLoss:
-    """Compute −log σ(β_gap (Δ_w − Δ_l))   (Eq. 3; Δ as in Eq. 1).
+    """Compute −log σ(β_gap (Δ_w − Δ_l))   (Eq. 3; Δ as in Eq. 1, penalty as in dpo_loss).
 
     logps, ref_logps: float32 [R], summed response log-probs in nats. chosen, rejected: int64 [P], indices into R.
     gap: int64 [P], 0 small, 1 medium, 2 large. betas: (β_S, β_M, β_L). Returns a PairLoss.
     """
     table = torch.tensor(betas, dtype=logps.dtype, device=logps.device)
-    return dpo_loss(logps, ref_logps, chosen, rejected, beta=table[gap])
+    return dpo_loss(logps, ref_logps, chosen, rejected, beta=table[gap], penalty=penalty)

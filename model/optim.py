@@ -61,3 +61,10 @@ def apply_step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return values, norm
+
+
+def gradient_norm(model: nn.Module) -> float:
+    """Return the norm of what `backward` has gathered, over all ranks, and clear it."""
+    norm = torch.nn.utils.get_total_norm(p.grad for p in model.parameters() if p.grad is not None)
+    model.zero_grad(set_to_none=True)
+    return (norm.full_tensor() if isinstance(norm, DTensor) else norm).item()

@@ -24,6 +24,8 @@ PANELS = {  # metric: its title
     "rejected_logp": "log-prob of rejected responses (nats)",
     "chosen_reward": "reward of chosen responses (nats)",
     "rejected_reward": "reward of rejected responses (nats)",
+    "chosen_grad": "gradient norm through chosen responses",
+    "rejected_grad": "gradient norm through rejected responses",
     "grad_norm": "gradient norm before clipping",
     "lr": "learning rate",
     "tokens_per_second": "tokens/s, all ranks",

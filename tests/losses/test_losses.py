@@ -31,6 +31,24 @@ def test_cogpo_by_hand():
     assert out.loss.tolist() == pytest.approx([softplus(-0.05), softplus(-0.5), softplus(-1.5)])
 
 
+def test_dpop_by_hand():
+    """Only the third response lost likelihood: where it is the chosen one, λ times what it lost is taken off."""
+    out = dpo_loss(LOGPS, REFS, torch.tensor([0, 2]), torch.tensor([1, 0]), beta=0.1, penalty=5.0)
+    assert out.margin.tolist() == pytest.approx([0.1 * 0.5, 0.1 * -3.0])
+    assert out.loss.tolist() == pytest.approx([softplus(-0.05), softplus(0.3 + 0.1 * 5.0 * 2.0)])
+    assert torch.equal(
+        cogpo_loss(LOGPS, REFS, CHOSEN, REJECTED, GAP, (0.1,) * 3, penalty=5.0).loss,
+        dpo_loss(LOGPS, REFS, CHOSEN, REJECTED, 0.1, penalty=5.0).loss,
+    )
+
+
+def test_the_penalty_pulls_up_what_it_holds():
+    logps = torch.tensor([-12.0, -9.0], requires_grad=True)  # chosen: Δ = −1
+    dpo_loss(logps, torch.tensor([-11.0, -9.0]), torch.tensor([0]), torch.tensor([1]), 0.1, penalty=4.0).loss.backward()
+    pull = 0.1 / (1 + math.exp(0.1 * (-1 - 4)))  # β σ(−z)
+    assert logps.grad.tolist() == pytest.approx([-5 * pull, pull])
+
+
 def test_cogpo_with_equal_betas_is_dpo():
     logps, refs = torch.randn(9), torch.randn(9)
     chosen, rejected, gap = torch.randint(0, 9, (20,)), torch.randint(0, 9, (20,)), torch.randint(0, 3, (20,))
