@@ -21,8 +21,9 @@ class ModelConfig:
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """dtype of matrix products; master weights, gradients' reduction, log-probs and losses are always float32.
     auto: bfloat16 on CUDA, float32 on CPU"""
-    export_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    """dtype of the exported Hugging Face folder"""
+    export_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    """dtype of the exported Hugging Face folder. The 16-bit ones round at random, so that what was learnt is kept on
+    average; the log and run.json say what share"""
 
 
 @dataclass

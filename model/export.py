@@ -2,21 +2,27 @@
 
 import json
 import shutil
+import tempfile
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from errors import UserError
 from model.checkpoint import on_main, sync
+from model.load import load_config
 from model.logprobs import LogProbModel
-from model.lora import is_adapter, merged_value, plain_name
+from model.lora import adapter_change, is_adapter, plain_name, whole
 from model.parallel import Ranks
+from model.rounding import Kept, round_stochastically
+from progress import cosmetic, say
 from settings import TrainConfig
 
 FOLDER = "model"
 RECORD = "run.json"
 SHARD_BYTES = 5 * 10**9
+ENOUGH = 0.9  # share of the change that should survive
 
 
 def export(
@@ -29,47 +35,141 @@ def export(
 ) -> None:
     """Write <cfg.out>/model, which AutoModelForCausalLM.from_pretrained opens. It appears whole: the run is done then.
 
-    inputs: digests of what the model was made from, kept in run.json beside it. Tied weights are written once, adapters
-    merged into what they adapt. Rank 0 holds the tensors of one file at a time (shard_bytes, or one larger parameter).
-    Raises UserError on every rank if the disk refuses.
+    inputs: digests of what the model was made from, kept in run.json beside it, with the share of the change since
+    model.path that the files hold (model/rounding.py). Tied weights are written once, adapters merged into what they
+    adapt. Rank 0 holds the tensors of one file at a time (shard_bytes, or one larger parameter), and one of model.path.
+    Raises UserError on every rank if the disk refuses, or a weight is too large for the dtype.
     """
     # which parameter goes into which file
-    parameters, value = {n: p for n, p in model.lm.named_parameters() if not is_adapter(n)}, merged_value(model.lm)
+    parameters, change = {n: p for n, p in model.lm.named_parameters() if not is_adapter(n)}, adapter_change(model.lm)
     folder, dtype = Path(cfg.out), getattr(torch, cfg.model.export_dtype)
-    partial = folder / f"{FOLDER}.partial"
+    partial, kept = folder / f"{FOLDER}.partial", Kept()
     if ranks.is_main:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir()
     files, place = plan_files(parameters, dtype.itemsize, shard_bytes), {}
+
+    def saved(name, value, added):
+        """The tensor to save, on the CPU. value: the model's; added: what its adapter adds, or None."""
+        plain, before = plain_name(name), None
+        with cosmetic(f"share of the change of {plain} since {cfg.model.path}"):
+            before = model.files.rows(model.lm, plain, list(value.shape), slice(None))
+        if before is not None and not parameters[name].requires_grad:
+            value = before  # frozen: as in the file; the model's copy lies in the compute dtype
+        value = value.detach().to("cpu", torch.float32)
+        if added is not None:
+            value = value + added.detach().to("cpu")
+        rounded = value if dtype == torch.float32 else round_stochastically(value, dtype, f"{cfg.seed} {plain}")
+        if not rounded.isfinite().all():
+            raise UserError(
+                f"{plain} holds {value.abs().max():.6g}, which {cfg.model.export_dtype} cannot; run the same command "
+                f"again with another model.export_dtype, or train with a lower optim.lr"
+            )
+        if before is not None:
+            kept.add(plain, before, value, rounded)
+        return rounded.contiguous()
+
     for number, names in enumerate(files, start=1):
         file = f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
         place |= {plain_name(name): file for name in names}
         tensors = {}
         for name in names:
-            tensor = value(name, parameters[name])  # a collective
+            value, added = whole(parameters[name]), change(name)  # collectives
             if ranks.is_main:
-                tensors[plain_name(name)] = tensor.detach().to("cpu", dtype).contiguous()
+                tensors[plain_name(name)] = saved(name, value, added)
         on_main(ranks, partial / file, lambda t=tensors, f=file: save_file(t, partial / f, metadata={"format": "pt"}))
-        del tensor, tensors
+        del value, added, tensors
 
     def finish():
         if len(files) > 1:
             size = sum(p.numel() for p in parameters.values()) * dtype.itemsize
             index = {"metadata": {"total_size": size}, "weight_map": place}
             (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
-        config = _clean(model.lm.config)
-        config.dtype, config.architectures = dtype, [type(model.lm).__name__]
-        config.save_pretrained(partial)
-        model.lm.generation_config.save_pretrained(partial)
-        tokenizer.save_pretrained(partial)
+        save_all_but_weights(partial, cfg, model, tokenizer)
         # beside the model, whose folder is the same for the same weights; before its rename, which means done
-        (folder / RECORD).write_text(json.dumps({"inputs": inputs}, indent=2) + "\n")
+        record = {"inputs": inputs, "export": {"dtype": cfg.model.export_dtype, **kept.summary()}}
+        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
         sync(partial)
         partial.rename(folder / FOLDER)
         sync(folder)
-        shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        if _say_kept(cfg, kept.summary()):
+            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     on_main(ranks, folder / FOLDER, finish)
+
+
+def _say_kept(cfg, summary):
+    """Say what survived of the change since model.path. Returns whether it is enough for the checkpoints to go."""
+    share, what = summary["kept"], f"saved as {cfg.model.export_dtype}"
+    if share is None:
+        say(f"{what}; no weight differs from {cfg.model.path}" if summary["rms_change"] == 0 else what)
+        return True
+    say(f"{what}: {share:.1%} of the change since {cfg.model.path} (rms {summary['rms_change']:.2g}) is in the files")
+    enough = abs(1 - share) <= 1 - ENOUGH  # too much of it is as wrong: then the rounding's noise is as large
+    if not enough:
+        say(
+            f"warning: the rounding spoils what was learnt; the checkpoints stay: delete {cfg.out}/{FOLDER} and run "
+            f"the same command again with model.export_dtype=float32"
+        )
+    return enough
+
+
+def save_all_but_weights(
+    folder: Path, cfg: TrainConfig, model: LogProbModel, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    """Save config, generation config and tokenizer so that transformers 5 reads them, and 4 too."""
+    config = type(model.lm.config).from_dict(model.lm.config.to_dict())
+    config.__dict__.pop("packed_backend", None)  # this project's own
+    config.dtype, config.architectures = getattr(torch, cfg.model.export_dtype), [type(model.lm).__name__]
+    config.save_pretrained(folder)
+    model.lm.generation_config.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    _for_transformers_4(folder)
+
+
+def _for_transformers_4(folder):
+    """Add the keys that transformers 4, and servers built on it, read: without them they take other positions."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    rope = config.get("rope_parameters") or {}
+    full = rope if "rope_type" in rope else rope.get("full_attention")  # one for all layers, or one a kind of layer
+    if full:
+        moved = ("rope_theta", "partial_rotary_factor")
+        config |= {key: full[key] for key in moved if key in full}
+        scaling = {key: value for key, value in full.items() if key not in moved}
+        config["rope_scaling"] = None if full["rope_type"] == "default" else scaling
+    if sliding := rope.get("sliding_attention"):
+        config["rope_local_base_freq"] = sliding["rope_theta"]
+    file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
+    # the tokenizer's general class had another name; its special tokens are marked in tokenizer.json
+    file = folder / "tokenizer_config.json"
+    if file.exists():
+        config = json.loads(file.read_text())
+        if config.get("tokenizer_class") == "TokenizersBackend":
+            config["tokenizer_class"] = "PreTrainedTokenizerFast"
+        if isinstance(config.get("extra_special_tokens"), list):
+            config["additional_special_tokens"] = config.pop("extra_special_tokens")
+        file.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n")
+
+
+def try_saving(cfg: TrainConfig, model: LogProbModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Save and read again all but the weights in a temporary folder: what cannot be saved is refused before training.
+
+    Raises UserError naming what the library said, and if the saved tokenizer gives other tokens.
+    """
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            save_all_but_weights(Path(folder), cfg, model, tokenizer)
+            again = AutoTokenizer.from_pretrained(folder)
+            load_config(folder)
+    except Exception as error:  # whatever a model's own files make a library say
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        raise UserError(
+            f"config, generation config or tokenizer of {cfg.model.path} cannot be saved: {reason}"
+        ) from None
+    probe = "  3 × 14?\n\n```\nx = 1\n```" + "".join(tokenizer.all_special_tokens)
+    if again.chat_template != tokenizer.chat_template or again(probe).input_ids != tokenizer(probe).input_ids:
+        raise UserError(f"the tokenizer of {cfg.model.path} is another one once it is saved; save it anew yourself")
 
 
 def plan_files(parameters: dict[str, torch.Tensor], itemsize: int, shard_bytes: int) -> list[list[str]]:
@@ -83,13 +183,6 @@ def plan_files(parameters: dict[str, torch.Tensor], itemsize: int, shard_bytes: 
         files[-1].append(name)
         room -= size
     return files
-
-
-def _clean(config):
-    """The config as it is exported: without what belongs to this project's training."""
-    config = type(config).from_dict(config.to_dict())
-    config.__dict__.pop("packed_backend", None)
-    return config
 
 
 def inputs_of_export(out: str) -> dict[str, str] | None:

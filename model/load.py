@@ -91,6 +91,7 @@ def load_policy(
         add_adapters(model.lm, lora, dtype)
     shard(model, parallel or ParallelConfig(), ranks, dtype)
     fill(model.lm, files, seed, ranks.device)
+    model.files = files  # the export compares with them
     return model.train()
 
 
@@ -143,14 +144,18 @@ def _check_generation(config: GenerationConfig, path: str) -> None:
         try:
             config.validate(strict=True)
         except ValueError as error:
-            raise UserError(f"generation_config.json of {path} is not valid: {_first_line(error)}") from None
+            reason = _first_line(error)
+            raise UserError(f"generation_config.json of {path} is not valid: {reason}; correct or delete it") from None
 
 
 def _generation_config(path):
     try:
         return GenerationConfig.from_pretrained(path)
-    except OSError:  # a hub id without one
-        return GenerationConfig()
+    except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and not os.path.isdir(path):  # a hub id without one
+            return GenerationConfig()
+        reason = _first_line(error)
+        raise UserError(f"generation_config.json of {path} is not valid: {reason}; correct or delete it") from None
 
 
 def _check_folder(path):
@@ -196,9 +201,13 @@ class WeightFiles:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
         return digest.hexdigest()
 
+    def rows(self, lm: nn.Module, name: str, shape: list[int], part: slice) -> torch.Tensor:
+        """Read rows of a parameter that `fill` has found."""
+        return self.named[name].get_slice(name)[part]
+
     def open(self) -> dict:
         """Map {parameter name: an open file that holds it}."""
-        named = {}
+        self.named = named = {}
         for file in self.files:
             try:
                 handle = safe_open(file, framework="pt")

@@ -5,6 +5,7 @@ makes every adapter an exact zero.
 """
 
 import math
+import re
 import zlib
 from collections.abc import Callable
 
@@ -20,7 +21,7 @@ ADAPTER = "default"
 def add_adapters(lm: nn.Module, cfg: LoraConfig, frozen_dtype: torch.dtype) -> None:
     """Put float32 adapters beside the linear layers of a model on the meta device; the rest becomes `frozen_dtype`.
 
-    Raises UserError if no layer bears one of the names in cfg.targets.
+    Raises UserError if no layer bears one of the names in cfg.targets, or one that can have no adapter does.
     """
     import peft
 
@@ -32,8 +33,16 @@ def add_adapters(lm: nn.Module, cfg: LoraConfig, frozen_dtype: torch.dtype) -> N
     )
     try:
         peft.inject_adapter_in_model(config, lm, adapter_name=ADAPTER)
-    except ValueError as error:
+    except (ValueError, re.error) as error:
         raise UserError(f"lora.targets={cfg.targets}: {' '.join(str(error).split())[:200]}") from None
+    # the head's weight is read past its adapter (model/logprobs.py), an embedding's adapter is made of other tensors
+    for name, module in lm.named_modules():
+        linear = isinstance(module, peft.tuners.lora.Linear) and module is not lm.get_output_embeddings()
+        if isinstance(module, peft.tuners.tuners_utils.BaseTunerLayer) and not linear:
+            raise UserError(
+                f"lora.targets={cfg.targets}: {name} cannot have an adapter, only linear layers below the head can; "
+                f"leave it out"
+            )
     for name, parameter in lm.named_parameters():
         if is_adapter(name):
             parameter.data = parameter.data.float()
@@ -58,23 +67,23 @@ def initial_value(name: str, shape: torch.Size, seed: int) -> torch.Tensor:
     return torch.nn.init.kaiming_uniform_(value, a=math.sqrt(5), generator=generator)
 
 
-def merged_value(lm: nn.Module) -> Callable[[str, nn.Parameter], torch.Tensor]:
-    """Make a function (name, parameter) -> full tensor on every rank, in which W has become W + (α/r) B A.
+def adapter_change(lm: nn.Module) -> Callable[[str], torch.Tensor | None]:
+    """Make a function (name of a parameter) -> (α/r) B A, what its adapter adds to it, float32; None without adapter.
 
     For model.export.export. It is a collective under sharding: all ranks call it for the same names in one order.
     """
     modules = dict(lm.named_modules())
 
-    def value(name, parameter):
-        full = _full(parameter)
-        layer = modules.get(name.removesuffix(".base_layer.weight"))
+    def change(name):
         if not name.endswith(".base_layer.weight"):
-            return full
-        a, b = (_full(getattr(layer, part)[ADAPTER].weight) for part in ("lora_A", "lora_B"))
-        return full.float() + layer.scaling[ADAPTER] * (b @ a)
+            return None
+        layer = modules[name.removesuffix(".base_layer.weight")]
+        a, b = (whole(getattr(layer, part)[ADAPTER].weight) for part in ("lora_A", "lora_B"))
+        return layer.scaling[ADAPTER] * (b @ a)
 
-    return value
+    return change
 
 
-def _full(parameter):
+def whole(parameter: nn.Parameter) -> torch.Tensor:
+    """Gather a parameter's full tensor, on every rank. A collective under sharding."""
     return parameter.full_tensor() if hasattr(parameter, "full_tensor") else parameter.data

@@ -22,7 +22,7 @@ from data.render import Renderer
 from errors import UserError
 from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
-from model.export import FOLDER, export, inputs_of_export
+from model.export import FOLDER, export, inputs_of_export, try_saving
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
 from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
@@ -95,19 +95,19 @@ def begin(
     """
     check(cfg)
     stop, ranks = Preemption(), Ranks()
-    check_output(cfg, cfg.out, MAY_CHANGE_ON_RESUME)
+    made_from, stopped = ranks.broadcast((inputs_of_export(cfg.out), newest(cfg.out)))
+    may_change = _may_change(cfg, made_from, stopped)
+    check_output(cfg, cfg.out, may_change)
 
     # what decides the result, by content: a finished or a stopped run of other inputs is not this one
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer)
     examples = load(cfg.data, renderer)
     inputs = _digests(cfg, script, loss_files, examples, ranks)
-    made_from = ranks.broadcast(inputs_of_export(cfg.out))
     if made_from is not None:
         check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
         say(f"already done: {cfg.out}/{FOLDER}, from the same data, weights, code and configuration")
         return None
-    stopped = ranks.broadcast(newest(cfg.out))
     if stopped is not None:  # said now, before the model is loaded and the reference computed
         check_inputs(stopped[1], inputs, stopped[0], cfg.out)
     heldout = None
@@ -129,7 +129,8 @@ def begin(
     warn_of_length(cfg.model, model_config, max(examples.lengths))
     model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
     if ranks.is_main:
-        claim_output(cfg, cfg.out, MAY_CHANGE_ON_RESUME)
+        try_saving(cfg, model, tokenizer)
+        claim_output(cfg, cfg.out, may_change)
     return Run(
         cfg, ranks, tokenizer, examples, heldout, inputs, steps, shape, quadratic(shape), model,
         saver=Saver(cfg, ranks, stop), speed=Speed(ranks, device_peak(ranks.device)),
@@ -169,6 +170,13 @@ def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool 
     if not cfg.plan.examples:
         examples = load(cfg.data, Renderer(load_tokenizer(cfg.model.path)))
     return show_plan(cfg, load_config(cfg.model.path), examples, triads, reference)
+
+
+def _may_change(cfg, made_from, stopped):
+    """Which keys may differ from those of the run that the folder holds: all while it has saved nothing."""
+    if made_from is not None:
+        return MAY_CHANGE_ON_RESUME
+    return tuple(vars(cfg)) if stopped is None else (*MAY_CHANGE_ON_RESUME, "model.export_dtype")
 
 
 def _digests(cfg: TrainConfig, script: str, loss_files: str, examples: Examples, ranks: Ranks) -> dict[str, str]:

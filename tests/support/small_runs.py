@@ -25,7 +25,10 @@ FORKS.set_forkserver_preload(["torch._dynamo", "torch.distributed.checkpoint.sta
 
 def config(out, **checkpoint):
     return SimpleNamespace(
-        out=str(out), checkpoint=CheckpointConfig(**checkpoint), model=SimpleNamespace(export_dtype="float32")
+        out=str(out),
+        checkpoint=CheckpointConfig(**checkpoint),
+        model=SimpleNamespace(path=str(out / "from"), export_dtype="float32"),
+        seed=0,
     )
 
 
