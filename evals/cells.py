@@ -29,7 +29,7 @@ class Evaluation:
     @cached_property
     def responses(self) -> dict[tuple[Place, Problem], list[dict | None]]:
         """Return {(place, problem): [response, one a sample]}, None for one that is missing or not graded. A response
-        is what tables and pages show of it; "text" is a function that reads it."""
+        is what tables and pages show of it; "text" and "prompt" are functions that read them."""
         found = defaultdict(list)
         for question in self.questions:
             key, graded_as, response = question.key, self.grade_keys.get((question.key, question.problem)), None
@@ -38,6 +38,7 @@ class Evaluation:
                 response = {name: made.get(name) for name in ("tokens", "finish_reason", "dtype")}
                 response |= {name: grade.get(name) for name in ("status", "extracted", "detail", "isolation")}
                 response["text"] = lambda key=key: self.generations[key]["text"]
+                response["prompt"] = lambda key=key: self.generations[key].get("prompt")
             found[question.place, question.problem].append(response)
         return found
 

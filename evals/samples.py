@@ -5,12 +5,16 @@ Every response is listed, with its status, extracted answer and the grader's rea
 drawn from every benchmark and outcome in turn, and the page says how many. Of a private problem nothing is there that
 could be read: no question, no text, no reason, and of answers only option letters.
 
-An item is one problem: {"benchmark", "problem_id", "question", "gold", "private", "runs": {model: [a sample: {"status",
-"extracted", "detail", "tokens", "finish_reason", "text": a function that reads it}, …]}}. A sample may have a "label".
+An item is one problem: {"benchmark", "problem_id", "question", "gold", "private", "messages": as they are sent, "runs":
+{model: [a sample: {"status", "extracted", "detail", "tokens", "finish_reason", "text" and "prompt": functions that read
+them}, …]}}. prompt: what the model's template made of the messages, None where that is a server's affair. A sample may
+have a "label".
 """
 
 import re
+import statistics
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 from evals.cells import Evaluation
@@ -20,15 +24,21 @@ from grading.extraction import split_thought
 from pages.page import in_turn, render
 
 MEGABYTES = 24  # of response texts in a page, before compression: about a thousand of 24,000 characters
+FEWEST = 5  # responses in a quarter of lengths whose share of right ones is shown
+LENGTHS = {True: "right", False: "not"}
 LONGEST = 300  # characters of an extracted answer; of a program the beginning will do
+SORTS = {"-tokens": "longest first", "tokens": "shortest first"}
+SORTS |= {"right": "fewest right first, by who was", "-right": "most right first, by who was"}
+READ = "Tokens: medians. By length: how many are right, from the shortest quarter of the responses to the longest."
 CHANGES = ("gained", "lost", "both right", "both wrong", "as often")
 
 
 def collected(run: Evaluation) -> list[dict]:
     """Return the items of what is graded. Several seeds stand one after another, labelled."""
-    items = []
+    items, messages = [], {question.problem: question.messages for question in run.questions}
     for problem in run.problems:
-        item = {key: getattr(problem, key) for key in ("benchmark", "question", "gold", "private")}
+        item = {"messages": messages[problem]}
+        item |= {key: getattr(problem, key) for key in ("benchmark", "question", "gold", "private")}
         runs = {
             model: [
                 response | ({"label": f"{seed}, {at}"} if len(seeds) > 1 else {})
@@ -45,7 +55,10 @@ def collected(run: Evaluation) -> list[dict]:
 def write_samples(path: Path, title: str, items: list[dict], megabytes: float = MEGABYTES) -> None:
     """Show one run: all models, all statuses. megabytes: of texts, in million characters."""
     models = list(dict.fromkeys(model for item in items for model in item["runs"]))
-    rows = [(benchmark, {model: _count(own, model) for model in models}, ()) for benchmark, own in _grouped(items)]
+    rows = [
+        (benchmark, {model: (_count(own, model), _lengths(own, model)) for model in models}, ())
+        for benchmark, own in _grouped(items)
+    ]
     _write(path, title, items, megabytes, heading="Right answers", models=models, heads=(), rows=rows)
 
 
@@ -72,7 +85,8 @@ def write_comparison(path: Path, title: str, items: list[dict], before: str, aft
         changes = Counter(item["change"] for item in own)
         p = sign_flip([_weigh(*item["runs"].values()) for item in own])
         numbers = [f"{points:+.1f}", *((name, changes[name]) for name in names), f"{p:.2g}"]
-        rows.append((benchmark, {before: old, after: new}, numbers))
+        counts = {before: (old, _lengths(own, before)), after: (new, _lengths(own, after))}
+        rows.append((benchmark, counts, numbers))
     summary = {"heading": f"{after} against {before}", "models": (before, after), "heads": ("points", *names, "p")}
     _write(path, title, pairs, MEGABYTES, **summary, rows=rows, explained=PAIRED, changes=names)
 
@@ -93,12 +107,13 @@ def _write(path, title, items, megabytes, changes=(), explained="", **summary):
         "samples.html",
         title=title,
         **summary,
-        explained=explained,
+        explained=f"{explained} {READ}".strip(),
         statuses=STATUSES,
         browser={
             "items": [_shown(item, place, drawn) for place, item in enumerate(public)],
             "filters": {name: values for name, values in filters.items() if values},
             "both": bool(changes),
+            "sorts": SORTS,
             "note": _note(items, sum(map(len, drawn.values()))),
             "search": "search in ids, questions and responses",
             "answer": "gold ",
@@ -132,7 +147,7 @@ def _public(item):
         model: [sample | {"extracted": _letter(sample["extracted"]), "detail": ""} for sample in samples]
         for model, samples in item["runs"].items()
     }
-    return item | {"question": "", "gold": _letter(item["gold"]), "runs": runs}
+    return item | {"question": "", "gold": _letter(item["gold"]), "messages": None, "runs": runs}
 
 
 def _letter(answer):
@@ -161,15 +176,21 @@ def _shown(item, place, drawn):
     columns = []
     for model, samples in item["runs"].items():
         cards = [_card(sample, drawn.get((place, at), {}).get(model)) for at, sample in enumerate(samples)]
+        right = sum(sample["status"] == "correct" for sample in samples)
         column = {"title": model, "cards": cards}
+        if cards:
+            column |= {"right": right / len(cards), "tokens": sum(s["tokens"] for s in samples) / len(cards)}
+        if there := [sample for at, sample in enumerate(samples) if (place, at) in drawn]:
+            column |= {"prompt": there[0]["prompt"]()} if "prompt" in there[0] else {}
         if len(cards) > 1:
-            right = sum(sample["status"] == "correct" for sample in samples)
             column |= {"mark": f"{right}/{len(cards)}", "note": f"{right}/{len(cards)} right"}
         columns += [column] if cards else []
     shown = {"id": f"{item['benchmark']}/{item['problem_id']}", "text": item["question"], "answer": item["gold"],
              "why": item["problem_id"], "benchmark": item["benchmark"], "columns": columns}  # fmt: skip
     if item["private"]:
         shown["absent"] = "Not shown: this benchmark is private."
+    if messages := item.get("messages"):
+        shown["prompt"] = messages
     if change := item.get("change"):
         shown |= {"change": change, "chips": [(change, change)]}
     return shown
@@ -179,10 +200,19 @@ def _card(sample, text):
     """text: of the response, or None; the thought and what follows it apart, as the grader reads them."""
     card = {key: sample[key] for key in ("label", "status", "detail") if sample.get(key)}
     card["fact"] = f"{sample['tokens']:,} tokens, finish reason: {sample['finish_reason']}"
-    card["answer"] = sample["extracted"] and sample["extracted"][:LONGEST]
+    card["answer"] = answer = sample["extracted"]
+    if answer and len(answer) > LONGEST:
+        card["answer"] = f"{answer[:LONGEST]}… ({len(answer):,} characters)"
     if text is not None:
         thought, said = split_thought(text)
         card |= {"thought": thought, "text": (said or "").strip()}
+        # the text as it was written is these two and what stood around them: no character is in the page twice
+        before, _, rest = text.partition(thought) if thought else ("", "", text)
+        between, _, after = rest.partition(card["text"]) if card["text"] else (rest, "", "")
+        if before + thought + between + card["text"] + after == text:
+            card["around"] = [before, between, after]
+        else:  # tags within the thought, which is shown without them
+            card["written"] = text
     return card
 
 
@@ -201,6 +231,20 @@ def _count(items, model):
     """{status: responses of a model}, in the order of STATUSES."""
     seen = Counter(sample["status"] for item in items for sample in item["runs"].get(model, ()))
     return Counter({status: seen[status] for status in STATUSES})
+
+
+def _lengths(items, model):
+    """How long right and other responses of a model are, and how many are right from the shortest quarter to the
+    longest, as lines; none without a response."""
+    lengths = sorted((s["tokens"], s["status"] == "correct") for item in items for s in item["runs"].get(model, ()))
+    of = {kind: [tokens for tokens, right in lengths if right == kind] for kind in (True, False)}
+    words = [f"{statistics.median(of[kind]):,.0f}\u00a0{word}" for kind, word in LENGTHS.items() if of[kind]]
+    lines = [f"tokens: {', '.join(words)}"] if words else []
+    if len(lengths) >= 4 * FEWEST:
+        cuts = [len(lengths) * i // 4 for i in range(5)]
+        shares = [f"{100 * statistics.fmean(right for _, right in lengths[a:b]):.0f}" for a, b in pairwise(cuts)]
+        lines.append(f"by length: {'·'.join(shares)} %")
+    return lines
 
 
 def _weigh(before, after):

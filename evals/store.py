@@ -1,7 +1,8 @@
 """What was generated and how it was graded: append-only JSON Lines files, keyed by content.
 
 generations.jsonl   {"key", "model", "benchmark", "problem_id", "sample", "text", "tokens", "finish_reason", "seconds",
-                    "dtype" or "endpoint"}, and {"detail", "prompt_tokens", "served"} from endpoints
+                    "dtype" and "prompt" (as the model's template made it), or "endpoint"}, and {"detail",
+                    "prompt_tokens", "served"} from endpoints
 grades.jsonl        {"key", "generation", "benchmark", "problem_id", "sample", "grader", "status", "extracted",
                     "detail"}, and {"isolation"} where the answer is a program that was run
 

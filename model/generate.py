@@ -130,8 +130,9 @@ def respond(
     """Generate a response to every question with the model in `folder`. Returns (tokens, seconds of generating).
 
     asked: {key: (messages, Sampling)}. keep(key, record) is called as each response ends; the record holds text,
-    tokens, finish_reason, seconds and dtype. dtype: auto, float32 or bfloat16. Computes on CUDA if there is a device.
-    Raises UserError for a model that cannot be loaded, and when the memory does not suffice.
+    tokens, finish_reason, seconds, dtype, and the prompt as its tokens read. dtype: auto, float32 or bfloat16. Computes
+    on CUDA if there is a device. Raises UserError for a model that cannot be loaded, and when the memory does not
+    suffice.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = choose_dtype(dtype, device)
@@ -144,6 +145,7 @@ def respond(
     requests = {}
     for key, (messages, sampling) in asked.items():
         requests.setdefault(sampling, []).append(Request(key, renderer.prompt_ids(messages)))
+    prompts = {request.key: request.ids for group in requests.values() for request in group}
     opening = "<think>\n" if renderer.opens_thought else ""  # the prompt ends in it; the response goes on from there
     start, tokens = time.monotonic(), 0
     with Progress(len(asked), f"generate {folder}", unit="responses") as bar:
@@ -156,6 +158,7 @@ def respond(
                         "finish_reason": done.finish_reason,
                         "seconds": round(done.seconds, 3),
                         "dtype": str(dtype).removeprefix("torch."),
+                        "prompt": tokenizer.decode(prompts[done.key], clean_up_tokenization_spaces=False),
                     }
                     keep(done.key, record)
                     tokens += len(done.ids)

@@ -23,6 +23,8 @@ ATTRIBUTES = re.compile(
     r"display|displaystyle|scriptlevel|mathvariant|stretchy|fence|form|separator|[lr]space|(min|max)size|accent|accentunder"
     r"|movablelimits|largeop|symmetric|linethickness|columnalign|(row|column)spacing|width|height|depth|voffset"
 )
+NUMBER = re.compile(r"\d*\.?\d+")
+WIDEST = 100  # all lengths that a formula asks for, together, in whatever unit: more is no formula
 
 
 def formulas(text):
@@ -38,12 +40,13 @@ def mathml(latex, display):
     """MathML, or None for what cannot be converted: it is then shown as it was written.
 
     Only elements and attributes of MathML's own rendering pass. The converter lets \\href and elements inside \\text
-    through, and the text is a language model's.
+    through, and the text is a language model's. Nor does one pass whose own lengths are beyond any page.
     """
     try:
         root = convert_to_element(latex, display=display)
     except Exception:  # it raises whatever its parsing runs into, and the text is anything at all
         return None
+    room = 0
     for node in root.iter():
         unknown = node.tag == "mi" and node.text and node.text.startswith("\\")  # a command that it does not know
         if unknown or not TAGS.fullmatch(node.tag):
@@ -55,4 +58,7 @@ def mathml(latex, display):
             node.set("class", "boxed")
         node.text = html.unescape(node.text) if node.text else node.text  # written as entities; escaped again below
         node.tail = None
+        room += sum(float(number) for value in node.attrib.values() for number in NUMBER.findall(value))
+    if room > WIDEST:
+        return None
     return ElementTree.tostring(root, encoding="unicode")

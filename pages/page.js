@@ -5,6 +5,7 @@ const byId = (id) => document.getElementById(id);
 const words = (name) => name.replaceAll("_", " ");
 const ROWS = 300; // in the list at once
 let data, formulas; // what page.py packed; its pattern
+const opened = new Set(), disputed = new Map(); // kinds of `fold`; {card: its JSON line}
 
 function element(tag, className, ...children) {
   const node = document.createElement(tag);
@@ -49,8 +50,27 @@ function rendered(text, needle) {
   return [...nodes, ...marked(text.slice(from), needle)];
 }
 
-// An answer is often a formula written without dollars.
-const answer = (text, needle) => rendered(data.maths["inline " + text] ? `$${text}$` : text, needle);
+// An answer as it was written, with what cannot be seen of it spelled out; beside it what it looks like if it holds a
+// formula, often written without dollars.
+function answer(text, needle) {
+  const spelled = (sign) => /[ \n-]/.test(sign) ? sign : `\\u{${sign.codePointAt(0).toString(16)}}`;
+  const nodes = rendered(data.maths["inline " + text] ? `$${text}$` : text, needle);
+  const written = element("code", "", ...marked(text.replace(/[\p{C}\p{Z}\p{Pd}]/gu, spelled), needle));
+  return nodes.some((node) => node instanceof DocumentFragment) ? [written, " ", ...nodes] : [written];
+}
+
+// Something long behind a line to click on, made when it is opened. Which kinds are open stays so from item to item.
+function fold(kind, title, make, open = opened.has(kind)) {
+  const summary = element("summary", "", title), box = element("details", kind, summary);
+  const fill = () => { if (box.open && box.children.length === 1) box.append(element("div", "", ...make())); };
+  summary.onclick = () => box.open ? opened.delete(kind) : opened.add(kind);
+  box.ontoggle = fill;
+  box.open = open;
+  fill();
+  return box;
+}
+
+const size = (text) => `${text.length.toLocaleString("en")} characters`;
 
 // --- the item that is open ---
 
@@ -60,23 +80,40 @@ function chosen(item) {
   return item.columns.filter((column) => !model || column.title === model);
 }
 
-function said(card, item, needle) {
+function said(card, { prompt }, item, needle) {
   if (card.text == null) return [element("p", "soft", item.absent ?? data.absent)];
-  const nodes = rendered(card.text, needle);
-  if (!card.thought) return card.text ? nodes : [element("p", "soft", "empty")];
-  const size = `thought, ${card.thought.length.toLocaleString("en")} characters`;
-  const fold = element("details", "", element("summary", "", card.text ? size : `${size}, unfinished`));
-  const fill = () => { // it is long: made when it is opened
-    if (fold.open && fold.children.length === 1) fold.append(element("div", "", ...rendered(card.thought, needle)));
+  const { text, thought = "", around: [before, between, after] = ["", "", ""] } = card;
+  const nodes = text ? rendered(text, needle) : thought ? [] : [element("p", "soft", "empty")];
+  if (thought) {
+    const found = needle !== "" && thought.toLowerCase().includes(needle);
+    const title = `thought, ${size(thought)}${text ? "" : ", unfinished"}`;
+    nodes.unshift(fold("thought", title, () => rendered(thought, needle), !text || found || opened.has("thought")));
+  }
+  const whole = card.written ?? before + thought + between + text + after;
+  if (prompt) nodes.unshift(fold("prompt", `prompt, ${size(prompt)}`, () => [element("code", "", ...marked(prompt, needle))]));
+  return [...nodes, fold("written", `as written, ${size(whole)}`, () => [element("code", "", ...marked(whole, needle))])];
+}
+
+// A button that puts a verdict into the list of disputed ones, or takes it out.
+function dispute(item, title, card, sample) {
+  const button = element("button", "", "dispute"), box = byId("disputed");
+  const show = () => {
+    button.setAttribute("aria-pressed", disputed.has(card));
+    box.hidden = !disputed.size;
+    box.querySelector("textarea").value = [...disputed.values()].join("\n");
   };
-  fold.ontoggle = fill;
-  fold.open = !card.text || (needle !== "" && card.thought.toLowerCase().includes(needle));
-  fill();
-  return [fold, ...nodes];
+  button.onclick = () => {
+    const { status, answer: extracted } = card, { id, answer: gold } = item;
+    if (!disputed.delete(card)) disputed.set(card, JSON.stringify({ id, model: title, sample, status, gold, extracted }));
+    show();
+  };
+  show();
+  return button;
 }
 
 // One column: its title, a button for each card where there are several, and the card that is picked.
-function columnBox({ title, note, cards }, item, needle) {
+function columnBox(column, item, needle) {
+  const { title, note, cards } = column;
   const tabs = element("div", "tabs"), about = element("div"), body = element("div", "text");
   const head = element("header", "", element("b", "", title), element("span", "soft", note ?? ""));
   const box = element("div", "chain", head, body);
@@ -89,7 +126,9 @@ function columnBox({ title, note, cards }, item, needle) {
       about.append(element("div", "answer", element("span", "soft", "extracted "), ...extracted));
     }
     if (card.detail) about.append(element("div", "soft answer", card.detail));
-    body.replaceChildren(...said(card, item, needle));
+    const sample = card.label ?? String(cards.indexOf(card) + 1);
+    if (card.status) about.append(" ", dispute(item, title, card, sample));
+    body.replaceChildren(...said(card, column, item, needle));
     body.scrollTop = 0;
     for (const tab of tabs.children) tab.setAttribute("aria-pressed", tab.card === card);
   }
@@ -110,6 +149,9 @@ function show(item, needle) {
   const columns = data.both ? item.columns : chosen(item);
   const parts = [element("p", "", element("b", "", item.id), " ", ...(item.chips ?? []).map(chip))];
   if (item.text) parts.push(element("div", "problem", ...rendered(item.text, needle)));
+  const sent = item.prompt ?? (item.text ? [{ content: item.text }] : []);
+  const code = ({ role, content }) => element("p", "", element("b", "", role ?? ""), " ", element("code", "", content));
+  if (sent.length) parts.push(fold("sent", item.prompt ? "messages as sent" : "as written", () => sent.map(code)));
   if (item.answer) parts.push(element("p", "answer", element("span", "soft", data.answer), ...answer(item.answer, needle)));
   parts.push(element("div", "chains", ...columns.map((column) => columnBox(column, item, needle))));
   byId("detail").replaceChildren(...parts);
@@ -130,13 +172,27 @@ function valuesOf(item, filter) {
   return chosen(item).flatMap((column) => column.cards.map((card) => card[filter]));
 }
 
+// Items in the order that is asked for: by the mean over the chosen columns, then by which of them have it.
+function ordered(items) {
+  const sort = byId("sort")?.value ?? "", key = sort.replace("-", ""), sign = sort.startsWith("-") ? -1 : 1;
+  if (!key) return items;
+  const ranks = new Map(items.map((item) => {
+    const values = chosen(item).map((column) => column[key]);
+    return [item, [values.reduce((sum, value) => sum + value, 0) / values.length, values.join()]];
+  }));
+  return [...items].sort((a, b) => {
+    const [[mean, which], [other, others]] = [ranks.get(a), ranks.get(b)];
+    return sign * (mean - other || which.localeCompare(others));
+  });
+}
+
 function textOf(item) {
   const cards = item.columns.flatMap((column) => column.cards).flatMap((card) => [card.answer, card.thought, card.text]);
   return [item.id, item.text, item.answer, ...cards].filter(Boolean).join("\n").toLowerCase();
 }
 
 function browse(items) {
-  const filters = [...document.querySelectorAll(".controls select")], fields = [byId("search"), ...filters];
+  const fields = [...document.querySelectorAll(".controls > *")], filters = fields.filter((field) => field.matches(".filter"));
   const needle = () => byId("search").value.toLowerCase();
   let fits = [], shown = null, rows = ROWS;
 
@@ -174,8 +230,8 @@ function browse(items) {
 
   function refresh() {
     const set = filters.filter((filter) => filter.value), text = needle();
-    fits = items.filter((item) => set.every((filter) => valuesOf(item, filter.id).includes(filter.value))
-      && (!text || (item.haystack ??= textOf(item)).includes(text)));
+    fits = ordered(items.filter((item) => set.every((filter) => valuesOf(item, filter.id).includes(filter.value))
+      && (!text || (item.haystack ??= textOf(item)).includes(text))));
     byId("count").textContent = `${fits.length.toLocaleString("en")} of ${items.length.toLocaleString("en")}`;
     if (!fits.includes(shown)) shown = fits[0];
     rows = ROWS;
@@ -196,7 +252,7 @@ function browse(items) {
   byId("previous").onclick = () => step(-1);
   addEventListener("hashchange", fromHash);
   addEventListener("keydown", (event) => {
-    if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT/.test(event.target.tagName)) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || /INPUT|SELECT|TEXTAREA/.test(event.target.tagName)) return;
     if (event.key === "j" || event.key === "k") step(event.key === "j" ? 1 : -1);
     if (event.key === "/") { event.preventDefault(); byId("search").focus(); }
   });

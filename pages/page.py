@@ -32,12 +32,15 @@ def render(template: str, browser: dict | None = None, **data) -> str:
 
     browser: single items to look at: {"items": [item], "filters": {name: [value]}, "note", "search": what the search
     field says, "answer": what stands before an item's answer, "absent": what stands for no text, "both"?: all columns
-    are shown, whatever is filtered}. A key with "?" may be left out.
+    are shown, whatever is filtered, "sorts"?: {number of every column, - before it for the largest first: its words}}.
+    A key with "?" may be left out.
     item: {"id", "text", "answer": str or None, "why": second line in the list, "columns", its value of a filter,
-    "tone"?: a class of page.css, "chips"?: [(text, tone)], "absent"?}.
-    column: {"title": also the value of the filter "model", "note"?, "mark"?: for the list, "cards"}.
-    card, of which one at a time is shown: {"text"?: str or None, "thought"?, "label"?, "fact"?, "detail"?, "answer"?:
-    str or None for none, "status": value of a filter, or instead "tone" and "chips"}.
+    "tone"?: a class of page.css, "chips"?: [(text, tone)], "absent"?, "prompt"?: messages as they were sent}.
+    column: {"title": also the value of the filter "model", "note"?, "mark"?: for the list, "prompt"?: text of the
+    prompt, "cards", and the numbers of "sorts"}.
+    card, of which one at a time is shown: {"text"?: str or None, "thought"?, "around"?: what stood before, between and
+    after thought and text, or "written"?: all of it, "label"?, "fact"?, "detail"?, "answer"?: str or None for none,
+    "status": value of a filter, or instead "tone" and "chips"}.
     """
     style, script = ((HERE / name).read_text(encoding="utf-8") for name in ("page.css", "page.js"))
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

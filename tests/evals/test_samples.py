@@ -32,6 +32,7 @@ def problem(benchmark, id, runs, **more):
     """runs: {model: statuses, or samples}"""
     runs = {m: [sample(s) if isinstance(s, str) else s for s in samples] for m, samples in runs.items()}
     fixed = {"question": f"question {id}", "gold": "7", "private": False, "runs": runs}
+    fixed["messages"] = [{"role": "user", "content": f"Please: question {id}"}]
     return {"benchmark": benchmark, "problem_id": id} | fixed | more
 
 
@@ -53,8 +54,8 @@ ITEMS = [
             question=f"{EVIL} $\\href{{javascript:1}}{{x^2}}$"),
     problem("GPQA", "rec1", {"sft": [sample("wrong", SECRET, extracted="B", detail=SECRET)],
                              "cogpo": [sample("correct", f"<think>{SECRET}</think>{SECRET}", extracted="C")]},
-            question=SECRET, gold="C", private=True, options=[SECRET]),
-    problem("GPQA", "rec2", {"sft": [sample("wrong", SECRET, extracted=SECRET)]},
+            question=SECRET, gold="C", private=True, options=[SECRET], messages=[{"role": "user", "content": SECRET}]),
+    problem("GPQA", "rec2", {"sft": [sample("wrong", SECRET, extracted=SECRET, prompt=lambda: SECRET)]},
             question=SECRET, gold=SECRET, private=True),
 ]  # fmt: skip
 
@@ -233,10 +234,10 @@ def test_keys_go_to_the_next_and_the_previous(opened):
 def test_formulas_thought_and_answer(opened):
     browser = opened("samples.html", "at=AIME/a1&model=cogpo")
     assert browser.run("document.querySelector('.problem math mfrac') !== null")
-    assert texts(browser, ".chain summary") == ["thought, 29 characters"]
+    assert texts(browser, ".chain summary") == ["thought, 29 characters", "as written, 75 characters"]
     assert browser.run("document.querySelectorAll('.text math').length") == 2  # of the answer; the thought is folded
     assert "needle42" not in texts(browser, ".text")[0] and "think>" not in texts(browser, ".text")[0]
-    browser.run("document.querySelector('summary').click(); new Promise(done => setTimeout(done, 100))")
+    browser.run("document.querySelector('.chain summary').click(); new Promise(done => setTimeout(done, 100))")
     assert browser.run("document.querySelectorAll('.text math').length") == 3
     browser = opened("samples.html", "search=needle42")
     assert texts(browser, "details[open] mark") == ["needle42"]  # found in a thought: it is open
@@ -251,7 +252,106 @@ def test_code_keeps_its_dollars_and_a_bare_answer_is_a_formula(opened):
     assert texts(browser, ".text code") == ["```python\nprint('$a$ $b$')\n```"]
     assert browser.run("document.querySelectorAll('.text math').length") == 1
     assert browser.run("document.querySelectorAll('.chain .answer mfrac').length") == 1
+    assert texts(browser, ".chain .answer code") == ["\\frac{1}{7}"]  # as it was extracted, beside the formula
     assert texts(browser, ".chain .answer")[1] == "not equal: why not"
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    "text",
+    [
+        " <think>\nfirst $\\frac{1}{2}$\n</think>\n\nso 7 \n",
+        "<think>7</think>7",
+        "<think>one</think>two</think>three",
+        "<think>it goes on",
+        "no 𝒳 thought\u00a0",
+        "",
+    ],
+)
+def test_text_and_prompt_stand_there_as_they_were(browser, tmp_path, text):
+    prompt = "<|im_start|>user\n$\\frac{1}{2}$ <b>?<|im_end|>\n"
+    items = [problem("AIME", "x", {"sft": [sample("wrong", text, prompt=lambda: prompt)]}, question="$\\frac{1}{2}$")]
+    items += [problem("AIME", "y", {"sft": [sample("wrong", "other")]}, messages=None)]
+    write_samples(tmp_path / "raw.html", "Raw", items)
+    browser.open(tmp_path / "raw.html", "at=AIME/x")
+    browser.run("document.querySelectorAll('details:not([open]) > summary').forEach(s => s.click())")
+    browser.run("new Promise(done => setTimeout(done, 100))")
+    assert texts(browser, ".written code") == [text]
+    assert texts(browser, ".prompt code") == [prompt]
+    assert texts(browser, ".sent") == ["messages as sentuser Please: question x"]
+    browser.press("j")  # what is open stays open, from one problem to the next
+    assert texts(browser, ".written[open] code") == ["other"]
+    assert texts(browser, ".sent[open]") == ["as written question y"] and not browser.said
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("12", "12"),
+        ("\\text{12}", "\\text{12}12"),
+        ("x\u20111", "x\\u{2011}1"),
+        ("1\u00a0000\u200b", "1\\u{a0}000\\u{200b}"),
+        ("-3 a", "-3 a"),
+        ("```python\nx\n```", "```python\nx\n```"),
+    ],
+)
+def test_gold_and_extracted_are_told_apart_where_they_look_alike(browser, tmp_path, written, shown):
+    items = [problem("AIME", "x", {"sft": [sample("wrong", extracted=written)]}, gold=written)]
+    write_samples(tmp_path / "alike.html", "Alike", items)
+    browser.open(tmp_path / "alike.html")
+    said = [text.replace(" ", "", 1) for text in texts(browser, ".answer")]
+    assert [text.replace("} 12", "}12") for text in said] == [f"gold{shown}", f"extracted{shown}"]
+
+
+@needs_browser
+def test_order_by_length_and_by_who_was_right(browser, tmp_path):
+    statuses = {"a": "wc", "b": "cw", "c": "ww", "d": "wc", "e": "cc"}
+    kinds, tokens = {"w": "wrong", "c": "correct"}, {"a": 5, "b": 40, "c": 3, "d": 2000, "e": 100}
+    items = [
+        problem("AIME", id, {"sft": [sample(kinds[old])], "cogpo": [sample(kinds[new], tokens=tokens[id])]})
+        for id, (old, new) in statuses.items()
+    ]
+    write_samples(tmp_path / "sorted.html", "Sorted", items)
+    for view, order in (
+        ("", "abcde"), ("sort=right", "cadbe"), ("sort=-right", "ebadc"), ("sort=-tokens", "debac"),
+        ("sort=tokens&model=sft", "abcde"), ("sort=tokens&model=cogpo", "cabed"), ("sort=right&model=sft", "acdbe"),
+        ("sort=-tokens&status=wrong", "dbac"),
+    ):  # fmt: skip
+        browser.open(tmp_path / "sorted.html", view)
+        assert "".join(listed(browser)) == order, view
+    browser.run("document.getElementById('sort').value = 'right', document.getElementById('sort').oninput()")
+    assert browser.run("new URLSearchParams(location.hash.slice(1)).get('sort')") == "right"  # in the link, as filters
+
+
+def test_length_against_correctness(tmp_path):
+    """40 responses of 10, 20, … tokens; the shortest quarter right, of the second a half, then none."""
+    items = [
+        problem("AIME", f"q{i}", {"sft": [sample("correct" if i < 15 else "wrong", tokens=10 * i + 10)]})
+        for i in range(40)
+    ]
+    write_samples(tmp_path / "length.html", "Length", [*items, problem("MATH", "m", {"sft": ["truncated"]})])
+    lines = re.findall('<small class="small">([^<]*)</small>', (tmp_path / "length.html").read_text())
+    assert lines == ["tokens: 80\u00a0right, 280\u00a0not", "by length: 100·50·0·0 %", "tokens: 12\u00a0not"]
+
+
+@needs_browser
+def test_disputed_verdicts_are_listed_as_json_lines(opened):
+    browser = opened("samples.html", "at=MATH/m2")
+    assert browser.run("document.getElementById('disputed').hidden")
+    dispute = "document.querySelectorAll('header button:not(.tabs *)')"
+    browser.run(f"{dispute}[1].click()")
+    browser.press("j")
+    browser.run(f"{dispute}[0].click()")
+    browser.press("k")
+    area = "document.querySelector('#disputed textarea').value"
+    first, second = [json.loads(line) for line in browser.run(area).splitlines()]
+    assert first == {"id": "MATH/m2", "model": "cogpo", "sample": "1", "status": "wrong", "gold": "7",
+                     "extracted": "\\frac{1}{7}"}  # fmt: skip
+    assert (second["id"], second["model"], second["status"]) == ("MATH/m3", "sft", "correct")
+    assert browser.run(f"{dispute}[1].ariaPressed") == "true"
+    browser.run(f"{dispute}[1].click()")
+    assert [json.loads(line)["id"] for line in browser.run(area).splitlines()] == ["MATH/m3"]
 
 
 @needs_browser
@@ -280,6 +380,10 @@ def test_model_text_stays_text(opened, name):
     assert browser.run("document.scripts.length") == 2 and EVIL in texts(browser, ".text")[0]
     assert EVIL in texts(browser, ".problem")[0] and EVIL in texts(browser, ".chain .answer")[1]
     assert browser.run("document.querySelectorAll('.problem msup').length") == 1
+    browser.run("document.querySelectorAll('summary').forEach(s => s.click()); new Promise(d => setTimeout(d, 100))")
+    assert EVIL in texts(browser, ".written div")[0] and browser.run(
+        "document.querySelector('img, [onerror]') === null"
+    )
     assert browser.run("document.querySelector('[href^=javascript]')") is None
 
 

@@ -44,6 +44,23 @@ def test_mathml_of_what_is_no_latex():
     assert mathml(r"\frac", "inline") is None
 
 
+@pytest.mark.parametrize("length", ["1000000em", "101em", "99999pt", "-9999mu"])
+def test_a_formula_whose_own_lengths_are_beyond_a_page_is_shown_as_written(length):
+    for latex in (
+        r"\hspace{%s}y",
+        r"\kern %s y",
+        r"\rule{%s}{1em}",
+        r"\rule{1em}{%s}",
+        r"x\hskip %s y",
+        r"\lower%s{x}",
+    ):
+        assert mathml(latex % length, "inline") is None, latex % length
+    assert mathml(r"\quad" * 300, "inline") is None  # nor many small ones
+    columns = r"\begin{align*}" + " & ".join("a&=b" for _ in range(10)) + r"\end{align*}"
+    for latex in (r"\hspace{2em}x\quad y\qquad z", r"\rule{0pt}{12pt}x", r"x\;y\,z\!", columns):
+        assert mathml(latex, "block"), latex
+
+
 def test_a_bracket_repeated_without_end_is_no_long_search():
     began = time.process_time()
     assert not list(formulas(r"\[ " * 30_000))  # 0.1 MB; a search to the end of the text from each would take minutes

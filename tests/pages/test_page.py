@@ -11,7 +11,12 @@ from tests.support.browser import Browser, needs_browser
 ROOM = Path(__file__).resolve().parents[2] / "pages"
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
 LINK = r"$\href{javascript:document.body.dataset.pwned=1}{x^2}$"
-WIDE = r"$\hspace{1000000em} y$"
+WIDE = [  # formulas that are wider or higher than a page, deep nesting, and no formulas at all
+    "$" + "x+" * 900 + "x$", r"$\hspace{1000000em} y$", r"$\rule{1000000em}{1000000em}$", r"$\kern 99999pt x$",
+    r"$\Huge{\Huge{\Huge x}}$", r"$\lower9999em{x}$", "$" + r"\quad" * 390 + "$", r"$\text{" + "W" * 1900 + "}$",
+    "$" + "{" * 990 + "x" + "}" * 990 + "$", "$" + r"\overset{" * 150 + "x" + "}{y}" * 150 + "$", "{" * 10_000,
+    "W" * 1_000_000, "$$" + r"\begin{matrix}" + "a&" * 900 + r"\end{matrix}$$", r"\[ " * 30_000,
+]  # fmt: skip
 
 
 def item(id, text="so", **more):
@@ -86,13 +91,21 @@ def test_model_text_stays_text(opened):
 
 @needs_browser
 def test_a_formula_that_is_too_wide_scrolls_in_its_own_box(opened):
-    browser = opened([item("1", WIDE)])
+    browser = opened(
+        [item(str(i), text, prompt=[{"role": text, "content": text}]) for i, text in enumerate(WIDE)], "at=0"
+    )
+    assert browser.run("document.querySelector('.text math').getBoundingClientRect().width") > 5000
+    browser.run("document.querySelectorAll('summary').forEach(s => s.click())")
     for width in (1440, 400):
         browser.screen(width, 900)
-        assert browser.run("document.querySelector('.text math').getBoundingClientRect().width") > 1e6
-        assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
-        for box in (".problem", ".text", "p.answer", ".chain .answer"):
-            assert browser.run(f"document.querySelector('{box}').clientWidth") < width
+        for i in range(len(WIDE)):
+            browser.run(f"document.querySelectorAll('#list button')[{i}].click()")
+            assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), WIDE[i][
+                :40
+            ]
+            assert browser.run("document.documentElement.scrollHeight") < 6000, WIDE[i][:40]
+            for box in (".problem", ".text", "p.answer", ".chain .answer"):
+                assert browser.run(f"document.querySelector('{box}').clientWidth") < width
 
 
 @needs_browser

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 import evaluate
 from config import load
@@ -74,6 +75,33 @@ def test_private_problems_are_in_neither_page(done):
         inside = gzip.decompress(base64.b64decode(packed)).decode()
         assert "rec1" in inside and "so $" in inside  # the others' texts are there
         assert not re.search("quokka|Rottnest|ylide|wombat", page + inside)
+
+
+def test_the_page_has_the_prompt_as_sent(done):
+    """The messages, and for each model the very text of the tokens that it was given."""
+    out, words, _ = done
+    page = (out / "samples.html").read_text()
+    packed = re.search(r'<script id="samples" type="text/plain">([^<]*)</script>', page)[1]
+    items = json.loads(gzip.decompress(base64.b64decode(packed)))["items"]
+    tokenizer = AutoTokenizer.from_pretrained(out.parent / "base")
+    for item in items:
+        if item["benchmark"] == "gpqa":
+            assert "prompt" not in item and not any("prompt" in column for column in item["columns"])
+            continue
+        assert item["text"] in item["prompt"][-1]["content"]
+        sent = tokenizer.apply_chat_template(item["prompt"], tokenize=False, add_generation_prompt=True)
+        assert [column["prompt"] for column in item["columns"]] == [sent, sent]
+    assert len(items) == 8
+    # records of an earlier version have no prompt: their pages have the messages
+    file = out / "generations.jsonl"
+    kept = file.read_text()
+    records = [json.loads(line) for line in kept.splitlines()]
+    file.write_text("".join(json.dumps({k: v for k, v in r.items() if k != "prompt"}) + "\n" for r in records))
+    assert run(*words, "--render-only", f"report={out.parent}/old").returncode == 0
+    packed = re.search(r'text/plain">([^<]*)</script>', (out.parent / "old/samples.html").read_text())[1]
+    items = json.loads(gzip.decompress(base64.b64decode(packed)))["items"]
+    assert items[0]["prompt"] and not items[0]["columns"][0]["prompt"]
+    file.write_text(kept)
 
 
 @pytest.mark.parametrize("compare", ["[base]", "[base,base]", "[base,nobody]", "[base,sft,base]"])
