@@ -1,17 +1,22 @@
 """Rows of public datasets -> records: one generator for each format of rows.
 
-A format is recognised by its columns (`format_of`), never by a dataset's name or the text of a system prompt. Its
-generator takes one row and yields records; for what cannot be used it yields the reason, a string.
+A format is recognised by its columns (`format_of`), never by a dataset's name. Its generator takes one row and yields
+records; for what cannot be used it yields the reason, a string, or raises LeftOut for the whole row.
 
-    conversations                     Bespoke-Stratos-17k, Sky-T1-data-17k, OpenThoughts-114k (`default`): two turns,
-                                      reasoning and solution in tags; no answer column
-    problem, deepseek_reasoning, …    OpenThoughts-114k (`metadata`): with y, and tests for code
-    question, reasoning (a list)      OmniThought: several chains a problem
-    prompt, chosen, rejected          EasyDistill's CogPO rows (with beta) and other preference data: pair records
-    problem, answer, reasoning        records of this project, or any dataset through `columns`
+    chosen, rejected               pairs: EasyDistill's CogPO rows (with beta) and other preference data; replies or
+                                   whole conversations, the prompt in a column or where both sides begin
+    deepseek_reasoning, …          OpenThoughts-114k (`metadata`): with y, and tests for code
+    generations or reasoning …     lists: OpenR1-Math-220k, OmniThought; each chain that was not judged to be wrong
+    problem, answer, reasoning     records of this project, or any dataset through `columns`
+    messages or conversations      Bespoke-Stratos-17k, Sky-T1-data-17k, OpenThoughts3, Mixture-of-Thoughts
+    instruction or input …, output Alpaca, Nemotron's post-training data, EasyDistill 2
+
+What belongs to a question comes with it: a system turn or column, `input`, `history`. A row with more of it than its
+format has a place for (CONTEXT) is left out.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -28,143 +33,172 @@ TAGGED = re.compile(
     r"|\A\s*(?:<think>)?(?P<thought>.*)</think>(?P<rest>.*)",
     re.DOTALL,
 )
+OPENING = re.compile(r"<think>|<\|begin_of_thought\|>")
+# a system prompt that only says in which tags to think, or whether to
+LAYOUT = re.compile(rf"{OPENING.pattern}|\A\s*(detailed thinking (on|off)|/(no_)?think)\s*\Z")
 LONGEST_ANSWER = 200  # characters of an answer column that is the answer itself
+
+# what datasets call their columns, the first that has a value, and the roles of turns
+QUESTIONS = ("problem", "question", "instruction", "prompt", "query")
+REPLIES = ("output", "response", "completion", "solution")
+THOUGHTS = ("reasoning_content", "thinking", "thought", "reasoning")
+CHAINS = ("generations", "reasoning", "responses")
+TURNS = ("messages", "conversations", "conversation")
+ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+# columns that change what is asked
+SYSTEM = ("system", "system_prompt")
+CONTEXT = (*SYSTEM, "input", "context", "history", "tools", "functions", "choices", "options", "starter_code")
+CONTEXT += ("passage", "document", "image", "images")
 
 NO_BOX = "without an answer: no box in the solution"
 NO_TAGS = "without a tagged thought and solution"
 ODD = "with an unexpected type"
 
-Format = Callable[[dict], Iterator[dict | str]]
+
+class LeftOut(Exception):
+    """Why a row cannot be used."""
 
 
-def format_of(row: dict) -> Format | None:
-    """Find the generator for rows with these columns; None if no format fits."""
-    for columns_needed, read in FORMATS:
-        if all(any(name in row for name in names.split("|")) for names in columns_needed):
-            return read
-    return None
+class Note(str):
+    """What was changed in a record that is kept."""
 
 
-def conversations(row: dict) -> Iterator[dict | str]:
-    """Read {"conversations": [{"from", "value"}, …]} or {"role", "content"}; roles user/human and assistant/gpt."""
-    turns = row["conversations"]
-    if not isinstance(turns, list) or not all(_typed(turn, "from role value content") for turn in turns):
-        yield ODD
-        return
-    turns = {turn.get("from", turn.get("role")): turn.get("value", turn.get("content")) for turn in turns}
-    user = turns.get("user", turns.get("human"))
-    reasoning, solution = tagged_parts(turns.get("assistant", turns.get("gpt")) or "")
-    if user is None or reasoning is None:
-        yield NO_TAGS
-    elif user.startswith(CODE_PREFIX) or (extract_boxed(solution) is None and "```" in solution):
-        yield problem_record(user, solution, reasoning, solution, "code")
-    elif extract_boxed(solution) is None:
-        yield NO_BOX
-    else:
-        user = user.removeprefix(MATH_PREFIX)
-        yield problem_record(user, extract_boxed(solution), reasoning, solution, "math")
+class Row(dict):
+    """A row that knows which of its columns a format has looked at."""
+
+    def __init__(self, columns: dict):
+        super().__init__(columns)
+        self.seen = set()
+
+    def get(self, name: str) -> object:
+        self.seen.add(name)
+        return super().get(name)
+
+    def unread(self) -> set[str]:
+        """Name the columns with a value that nobody has looked at."""
+        return {name for name in self.keys() - self.seen if self[name] not in (None, "", [], {})}
 
 
-def metadata(row: dict) -> Iterator[dict | str]:
+Format = Callable[[Row], Iterator[dict | str]]
+
+
+def format_of(row: Row, sft: bool = False) -> Format | None:
+    """Find the generator for rows with these columns; None if no format fits. sft: whole conversations are wanted."""
+    asks, replies, talks = (not row.keys().isdisjoint(n) for n in ((*QUESTIONS, "input"), REPLIES, TURNS))
+    if {"chosen", "rejected"} <= row.keys():
+        return preferences
+    if not sft and {"problem", "deepseek_reasoning", "deepseek_solution"} <= row.keys():
+        return metadata
+    if not sft and any(isinstance(row[name], list) for name in CHAINS if name in row):
+        return several_chains
+    if not sft and {"problem", "answer", "reasoning"} <= row.keys():
+        return columns
+    return (whole_conversation if sft else conversation) if talks or (asks and replies) else None
+
+
+def read_row(row: Row, read: Format) -> list[dict | str]:
+    """Return what a row holds: records, and a reason for each that cannot be used."""
+    try:
+        found = list(read(row))
+    except LeftOut as reason:
+        return [str(reason)]
+    lost = next((name for name in CONTEXT if name in row.unread()), None)
+    return [f"with {lost}, for which a record has no place (ignore='[{lost}]' drops it)"] if lost else found
+
+
+# --- formats ---
+
+
+def conversation(row: Row) -> Iterator[dict | str]:
+    """Read one exchange, from turns or columns: the reply is a thought and a solution in tags, or a chain without."""
+    *before, reply = _messages(row)
+    yield from _chain(row, before, reply["content"])
+
+
+def whole_conversation(row: Row) -> Iterator[dict | str]:
+    """Read all exchanges as an sft record."""
+    messages = _messages(row)
+    yield {"id": _hash(json.dumps(messages)), "messages": messages}
+
+
+def metadata(row: Row) -> Iterator[dict | str]:
     """Read OpenThoughts-114k's metadata configuration."""
-    if not _typed(row, "problem deepseek_reasoning deepseek_solution domain ground_truth_solution starter_code"):
-        yield ODD
-        return
-
     # y of code is the program itself; else the ground truth's box, the solution's box, or the ground truth as it is
-    reasoning, solution = row["deepseek_reasoning"] or "", row["deepseek_solution"] or ""
-    domain, truth = row["domain"], row["ground_truth_solution"] or ""
+    names = ("problem", "deepseek_reasoning", "deepseek_solution", "domain", "ground_truth_solution", "starter_code")
+    problem, reasoning, solution, domain, truth, starter = (_first(row, name) for name in names)
     answer = solution if domain == "code" else extract_boxed(truth) or extract_boxed(solution) or truth
     if not answer or not reasoning:
-        yield "without an answer or reasoning"
-        return
-    starter = row.get("starter_code") if domain == "code" else None
-    record = problem_record("\n\n".join(filter(None, [row["problem"], starter])), answer, reasoning, solution, domain)
-    yield from _with_tests(record, row.get("test_cases"))
+        raise LeftOut("without an answer or reasoning")
+    problem = "\n\n".join(filter(None, [problem, starter]))
+    yield from _with_tests(problem_record(problem, answer, reasoning, solution, domain), row.get("test_cases"))
 
 
-def _with_tests(record, value):
-    """Yield the record, with tests {"inputs": […], "outputs": […], "fn_name"?} given as a dict or its JSON if
-    build_crv.py would take them; if not, the reason, and the record without."""
-    if value:
-        try:
-            tests = json.loads(value) if isinstance(value, str) else value
-            check_tests(tests)
-        except ValueError:  # no JSON, or a UserError
-            yield "tests that cannot be run (their problems are kept)"
+def several_chains(row: Row) -> Iterator[dict | str]:
+    """Read a list of chains, texts or objects: a problem record for each, but those judged to be wrong."""
+    chains = next(value for name in CHAINS if isinstance(value := row.get(name), list))
+    judges = [row.get(name) for name in ("correctness_math_verify", "correctness_llama")]
+    judges = [judge for judge in judges if judge]
+    if not chains:
+        raise LeftOut("without a chain")
+    if not all(isinstance(judge, list) and len(judge) == len(chains) for judge in judges):
+        raise LeftOut(ODD)
+    before = _asked(row)
+    for chain, *verdicts in zip(chains, *judges, strict=True):
+        if isinstance(chain, dict):
+            verdicts = [chain.get("logical_correctness")]
+            chain = _first(chain, "full_response", "response", "output", "reasoning")
+        if not isinstance(chain, str):
+            yield ODD
+        elif not any(verdicts) and any(verdict is not None for verdict in verdicts):
+            yield "a chain judged to be wrong"  # by each who judged it
         else:
-            record = record | {"tests": {key: value for key, value in tests.items() if value is not None}}
-    yield record
+            yield from _chain(row, before, chain)
 
 
-def several_chains(row: dict) -> Iterator[dict | str]:
-    """Read OmniThought: a record for each chain in the list `reasoning` or `responses`, but those judged wrong."""
-    chains = row.get("reasoning") if isinstance(row.get("reasoning"), list) else row.get("responses")
-    if not isinstance(chains, list):
-        yield "without a list of chains (name other columns with columns=)"
-        return
-    if not _typed(row, "domain") or not all(isinstance(chain, dict) for chain in chains):
-        yield ODD
-        return
-    question = _first(row, "question", "problem", "instruction", "prompt")
-    for chain in chains:
-        text = _first(chain, "full_response", "response", "output", "reasoning") or ""
-        reasoning, solution = tagged_parts(text)
-        reasoning, solution = (text, "") if reasoning is None else (reasoning, solution)
-        answer = _first(row, "answer", "expected_answer") or extract_boxed(solution or text)
-        if chain.get("logical_correctness") == 0:
-            yield "a chain judged to be wrong"
-        elif not question or answer is None:
-            yield NO_BOX
-        else:
-            yield problem_record(question, answer, reasoning, solution, row.get("domain") or "math")
-
-
-def columns(row: dict) -> Iterator[dict | str]:
+def columns(row: Row) -> Iterator[dict | str]:
     """Read problem, answer, reasoning, and what else a problem record may have.
 
     Reasoning in tags is taken out of them. An answer with a box, or too long to be one, is a solution: y is its last
     box, or that of the solution column.
     """
-    if not _typed(row, "reasoning solution domain") or not _typed(row, "problem answer", str | int | float):
-        yield ODD
-        return
-    problem, answer = str(row["problem"] or ""), str(row["answer"] if row["answer"] is not None else "")
-    reasoning, solution = tagged_parts(row["reasoning"] or "")
-    reasoning, solution = (row["reasoning"] or "", "") if reasoning is None else (reasoning, solution)
-    solution, domain = row.get("solution") or solution, row.get("domain") or "math"
-    if domain != "code" and (extract_boxed(answer) or len(answer) > LONGEST_ANSWER):
-        solution, answer = solution or answer, extract_boxed(answer) or extract_boxed(solution)
-    if answer is None:
-        yield NO_BOX
-    else:
-        yield from _with_tests(problem_record(problem, answer, reasoning, solution, domain), row.get("tests"))
+    text, given, domain = _first(row, "reasoning"), _given(row), _first(row, "domain") or "math"
+    reasoning, solution = tagged_parts(text)
+    solution, answer = _first(row, "solution") or solution, given
+    if domain != "code" and given != (answer := _answer(given, solution)):
+        solution = solution or given
+    record = problem_record(
+        _question(_asked(row)), answer or "", text if reasoning is None else reasoning, solution, domain
+    )
+    yield from _with_tests(record, row.get("tests")) if answer is not None else [NO_BOX]
 
 
 def preferences(
-    row: dict, gap: str | None = None, betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
+    row: Row, gap: str | None = None, betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
 ) -> Iterator[dict | str]:
-    """Read prompt, chosen, rejected, texts or messages, as a pair record.
+    """Read two replies, or two conversations that differ in the last reply, as a pair record.
 
     gap: of every pair; None: told by the row's `beta`, which is one of `betas`, those of small, medium and large gaps.
     """
     if gap is None:
         beta = row.get("beta")
-        if not _typed(row, "beta", int | float):
-            yield ODD
-            return
+        if not isinstance(beta, int | float | None):
+            raise LeftOut(ODD)
         near = [name for name, value in zip(GAPS, betas, strict=True) if beta is not None and abs(beta - value) < 1e-6]
         if not near:
-            yield f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)"
-            return
+            raise LeftOut(f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)")
         gap = near[0]
 
-    # texts become messages; some datasets (UltraFeedback's) repeat the prompt in front of each reply
-    prompt, chosen, rejected = (
-        [{"role": role, "content": row[key]}] if isinstance(row[key], str) else row[key]
-        for key, role in (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))
-    )
-    chosen, rejected = (side[-1:] if isinstance(side, list) else side for side in (chosen, rejected))
+    # the prompt is in columns, or in turns, or what both sides begin with
+    sides = [_turns(row.get(name), "assistant") for name in ("chosen", "rejected")]
+    if not all(sides):
+        raise LeftOut("with an empty side")
+    given = _asked(row)
+    if not any(message["role"] == "user" for message in given + sides[0]):
+        given = _with_system(row, _turns(next((row.get(name) for name in TURNS if name in row), []), "user"))
+    chosen, rejected = (_alternating(_continued(row, given, side)) for side in sides)
+    if chosen[:-1] != rejected[:-1]:
+        raise LeftOut("whose sides part before their last reply")
+    prompt, chosen, rejected = chosen[:-1], chosen[-1:], rejected[-1:]
     problem_id = _hash(json.dumps(prompt))
     yield {
         "id": f"{problem_id}/{gap}/{_hash(json.dumps([chosen, rejected]))[:8]}",
@@ -177,13 +211,145 @@ def preferences(
     }
 
 
-FORMATS = (  # the first whose columns are all there; "a|b": one of them
-    (("conversations",), conversations),
-    (("deepseek_reasoning", "deepseek_solution", "problem", "domain"), metadata),
-    (("prompt", "chosen", "rejected"), preferences),
-    (("problem", "answer", "reasoning"), columns),
-    (("question|problem|instruction|prompt", "reasoning|responses"), several_chains),
-)
+# --- what was asked and what was said ---
+
+
+def _messages(row):
+    """Return the conversation of a row: its turns, or the question and the reply of its columns."""
+    turns = next((row.get(name) for name in TURNS if name in row), None)
+    if turns is not None:
+        return _alternating(_with_system(row, _turns(turns)))
+    reply = _with_thought(row, _first(row, *REPLIES))
+    return _alternating([*_asked(row), {"role": "assistant", "content": reply}])
+
+
+def _asked(row):
+    """Return the messages before a reply, from columns: system prompt, history, the question and its input."""
+    question = next((row.get(name) for name in QUESTIONS if row.get(name)), None)
+    parts = [part for part in (question, row.get("input"), row.get("context")) if str(part or "").strip()]
+    if len(parts) > 1 and not all(isinstance(part, str) for part in parts):
+        raise LeftOut(ODD)
+    messages = _turns(parts[0] if len(parts) == 1 else "\n".join(parts), "user") if parts else []
+    history = row.get("history") or []
+    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise LeftOut(ODD)
+    past = [turn for said, reply in history for turn in _turns(said, "user") + _turns(reply, "assistant")]
+    return _with_system(row, past + messages)
+
+
+def _with_system(row, messages):
+    """Put the system prompt of a column in front of messages."""
+    own = [*itertools.takewhile(lambda message: message["role"] == "system", messages)]
+    texts = {_first(row, name) for name in SYSTEM} | {message["content"] for message in own}
+    if len(texts - {""}) > 1:
+        raise LeftOut("with two system prompts")
+    return [{"role": "system", "content": text} for text in texts - {""}] + messages[len(own) :]
+
+
+def _turns(value, role=None):
+    """Return messages of turns, of one turn, or of a text by `role`; a thought beside the content goes into tags."""
+    if isinstance(value, str) and role:
+        return [{"role": role, "content": value}]
+    messages = []
+    for turn in value if isinstance(value, list) else [value]:
+        if not isinstance(turn, dict):
+            raise LeftOut(ODD)
+        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
+        if isinstance(content, list) and all(isinstance(part, dict) for part in content):
+            if not all(isinstance(part.get("text"), str) for part in content):
+                raise LeftOut("with a part of a message that is no text")
+            content = "".join(part["text"] for part in content)
+        if turn.get("tool_calls") or (isinstance(role, str) and role.lower() not in ROLES):
+            raise LeftOut(f"with a tool call or a turn of role {role}")
+        if not isinstance(role, str) or not isinstance(content, str):
+            raise LeftOut(ODD)
+        messages.append({"role": ROLES[role.lower()], "content": _with_thought(turn, content)})
+        messages[-1] |= {} if turn.get("weight") is None else {"weight": turn["weight"]}
+    return messages
+
+
+def _with_thought(place, reply):
+    """Put the thought of a column or key in front of a reply that has none."""
+    thought = _first(place, *THOUGHTS).strip()
+    if thought in ("", "on", "off") or thought in reply or OPENING.search(reply):
+        return reply
+    return f"<think>\n{thought}\n</think>\n\n{reply}"
+
+
+def _alternating(messages):
+    """Check that a user and the assistant speak in turn and the assistant ends: every reply has its question."""
+    roles = [message["role"] for message in messages if message is not messages[0] or message["role"] != "system"]
+    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
+        raise LeftOut("whose turns do not alternate between user and assistant")
+    return messages
+
+
+def _continued(row, given, side):
+    """Return the conversation of one side: behind `given`, unless it repeats that from the start."""
+    if side[0]["role"] == "assistant":
+        return given + side
+    asked = [message["content"].strip() for message in given if message["role"] != "system"]
+    whole = _with_system(row, given[: len(given) - len(asked)] + side)
+    said = [message["content"].strip() for message in whole if message["role"] != "system"]
+    if said[: len(asked)] != asked:
+        raise LeftOut("whose sides begin with another prompt than their own")
+    return whole
+
+
+def _question(before):
+    """Return the one question before a chain as a text, behind its system prompt."""
+    if [message["role"] for message in before if message["role"] != "system"] != ["user"]:
+        raise LeftOut("with several exchanges or none (a problem is one; records=sft takes all)")
+    return "\n\n".join(message["content"] for message in before)
+
+
+def _chain(row, before, reply):
+    """Yield the problem record of a question and a reply, or why there is none."""
+    if before and before[0]["role"] == "system" and LAYOUT.search(before[0]["content"]):
+        before = before[1:]
+        yield Note("system prompts that only lay out the reply (dropped)")
+    question, domain, given = _question(before).removeprefix(MATH_PREFIX), _first(row, "domain"), _given(row)
+    reasoning, solution = tagged_parts(reply)
+    code = question.startswith(CODE_PREFIX) or (extract_boxed(solution) is None and "```" in solution)
+    if reasoning is None and OPENING.search(reply):
+        yield "with a thought that does not end"
+    elif reasoning is None:
+        answer = _answer(given, reply)
+        yield problem_record(question, answer, reply, "", domain or "math") if answer and domain != "code" else NO_TAGS
+    elif domain == "code" or (code and not domain):
+        yield problem_record(question, solution, reasoning, solution, "code")
+    else:
+        answer = _answer(given, solution)
+        yield problem_record(question, answer, reasoning, solution, domain or "math") if answer else NO_BOX
+
+
+def _given(row):
+    """Return the answer column as a text, "" if there is none."""
+    value = next((row.get(name) for name in ("answer", "expected_answer") if name in row), None)
+    if not isinstance(value, str | int | float | None):
+        raise LeftOut(ODD)
+    return "" if value is None else str(value)
+
+
+def _answer(given, solution):
+    """Return y: the given answer, unless it has a box or is too long to be one; else its box, or the solution's."""
+    if given.strip() and len(given) <= LONGEST_ANSWER and extract_boxed(given) is None:
+        return given
+    return extract_boxed(given) or extract_boxed(solution)
+
+
+def _with_tests(record, value):
+    """Yield the record, with tests {"inputs": […], "outputs": […], "fn_name"?} given as a dict or its JSON if
+    build_crv.py would take them; if not, a note, and the record without."""
+    if value:
+        try:
+            tests = json.loads(value) if isinstance(value, str) else value
+            check_tests(tests)
+        except ValueError:  # no JSON, or a UserError
+            yield Note("tests that cannot be run (their problems are kept)")
+        else:
+            record = record | {"tests": {key: value for key, value in tests.items() if value is not None}}
+    yield record
 
 
 def tagged_parts(text: str) -> tuple[str | None, str]:
@@ -211,11 +377,12 @@ def _hash(text):
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _first(row, *names):
-    """Return the first of these columns that holds a text, or None."""
-    return next((row[name] for name in names if isinstance(row.get(name), str) and row[name].strip()), None)
-
-
-def _typed(row, names, kind=str):
-    """Tell whether `row` is a dict in which these columns, where they are not missing or null, are of this type."""
-    return isinstance(row, dict) and all(isinstance(row.get(name), kind | None) for name in names.split())
+def _first(place, *names):
+    """Return the first of these columns or keys that holds a text, or ""; null is missing."""
+    for name in names:
+        value = place.get(name)
+        if not isinstance(value, str | None):
+            raise LeftOut(ODD)
+        if value and value.strip():
+            return value
+    return ""

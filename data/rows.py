@@ -31,49 +31,53 @@ def iter_rows(path: str | Path) -> Rows:
     if not files:
         raise UserError(f"no such file: {path}")
     for file in files:
-        if file.is_dir():
-            yield from _folder_rows(file)
-        elif file.suffix.lower() == ".parquet" or _starts(file, b"PAR1"):
-            yield from _parquet_rows(file)
-        elif file.suffix.lower() == ".arrow":
-            yield from _folder_rows(file)
-        else:
-            yield from _text_rows(file)
+        columnar = file.is_dir() or file.suffix.lower() in (".parquet", ".arrow") or _starts(file, b"PAR1")
+        yield from (_dataset_rows if columnar else _text_rows)(file)
 
 
 def hub_rows(repo: str, subset: str | None, split: str, streaming: bool = False) -> Rows:
     """Yield (where, row) of a dataset on the hub. Raises UserError if it cannot be had: a wrong name, subset or split,
     no network, no access, a loading script."""
-    from datasets import load_dataset  # here, so that --help answers at once
-
-    yield from _library_rows(f"no {repo} from the hub", repo, lambda: load_dataset(
-        repo, subset, split=split, streaming=streaming))  # fmt: skip
-
-
-def _folder_rows(folder):
-    """Yield the rows of what `save_to_disk` wrote, or of a folder of shards, read as the hub would read it."""
-    import datasets
 
     def load():
-        if folder.is_file():
-            return datasets.Dataset.from_file(str(folder))
-        if any((folder / name).exists() for name in ("state.json", "dataset_dict.json")):
-            found = datasets.load_from_disk(str(folder))
-        else:
-            found = datasets.load_dataset(str(folder), streaming=True)
+        return _datasets().load_dataset(repo, subset, split=split, streaming=streaming)
+
+    yield from _library_rows(f"no {repo} from the hub", repo, load)
+
+
+def _dataset_rows(path):
+    """Yield the rows of a columnar file, of what `save_to_disk` wrote, or of a folder, as the hub would read it."""
+
+    def load():
+        if path.is_file() and path.suffix.lower() != ".arrow":
+            from pyarrow.parquet import ParquetFile
+
+            return (row for batch in ParquetFile(path).iter_batches(BATCH) for row in batch.to_pylist())
+        datasets = _datasets()
+        if path.is_file():
+            return datasets.Dataset.from_file(str(path))
+        saved = any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
+        found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path), streaming=True)
         if not isinstance(found, dict):
             return found
         if len(found) > 1:
             splits = ", ".join(found)
-            raise UserError(f"it has the splits {splits}; name the files of one, such as {folder}/{next(iter(found))}*")
+            raise UserError(f"it has the splits {splits}; name the files of one, such as {path}/{next(iter(found))}*")
         return next(iter(found.values()))
 
-    yield from _library_rows(f"cannot read {folder}", folder, load)
+    yield from _library_rows(f"cannot read {path}", path, load)
+
+
+def _datasets():
+    import datasets  # here, so that --help answers at once
+
+    datasets.config.HF_UPDATE_DOWNLOAD_COUNTS = False  # else it calls home for local files too, and waits for that
+    return datasets
 
 
 def _library_rows(failure, name, load):
-    """Yield the rows of a dataset that `load` returns. Whatever the library, the network or a foreign file raises is
-    the user's to know in one line."""
+    """Yield the rows of what `load` returns. Whatever the library, the network or a foreign file raises is the user's
+    to know, in one line."""
     try:
         for number, row in enumerate(load(), 1):
             yield f"{name}:{number}", _plain(row)
@@ -82,23 +86,8 @@ def _library_rows(failure, name, load):
         raise UserError(f"{failure} ({cause[:300].rstrip('. ') or type(error).__name__})") from None
 
 
-def _parquet_rows(file):
-    import pyarrow
-    import pyarrow.parquet
-
-    number = 0
-    try:
-        for batch in pyarrow.parquet.ParquetFile(file).iter_batches(BATCH):
-            for row in batch.to_pylist():
-                number += 1
-                yield f"{file}:{number}", _plain(row)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{file}: not a Parquet file ({str(error).splitlines()[0]})") from None
-
-
 def _plain(value, inner=False):
-    """Return what JSON can hold. Columnar files fill the keys that a nested object lacks with null: those are dropped
-    again."""
+    """Return what JSON can hold. Columnar files fill the keys that a nested object lacks with null: those go again."""
     if isinstance(value, dict):
         return {key: _plain(item, True) for key, item in value.items() if not (inner and item is None)}
     if isinstance(value, list | tuple):
@@ -113,14 +102,42 @@ def _text_rows(file):
         with _unpacked(file) as opened:
             if ".csv" in (suffix.lower() for suffix in file.suffixes[-2:]):
                 yield from _csv_rows(file, opened)
-            elif opened.peek(256).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"[":
-                yield from _array_rows(file, opened)
-            else:
-                for number, line in enumerate(opened, 1):
-                    if line.strip():
-                        yield f"{file}:{number}", _object(line, f"{file}:{number}")
+                return
+            # an array is one text with many rows, else each line is a row
+            array = opened.peek(256).removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"["
+            for number, text in enumerate([opened.read()] if array else opened, 1):
+                if not text.strip():
+                    continue
+                found = _parsed(text, file if array else f"{file}:{number}")
+                for place, row in enumerate(found if array else [found], number):
+                    if not isinstance(row, dict):
+                        kind = type(row).__name__
+                        raise UserError(f"{file}:{place}: a record must be a JSON object, not {kind}")
+                    yield f"{file}:{place}", row
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}:{number + 1}: cannot be read: {error}") from None
+
+
+def _parsed(text, where):
+    try:
+        return json.loads(text.decode("utf-8-sig"))
+    except UnicodeDecodeError as error:
+        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
+    except ValueError as error:  # no JSON, or a number of thousands of digits
+        raise UserError(f"{where}: not valid JSON: {str(error).replace('line 1 column', 'column')}") from None
+
+
+def _csv_rows(file, opened):
+    csv.field_size_limit(1 << 30)  # its own limit is below what a long chain takes
+    reader, line = csv.DictReader(io.TextIOWrapper(opened, "utf-8-sig", newline=""), strict=True), 2
+    try:
+        for row in reader:
+            if None in row:
+                raise UserError(f"{file}:{line}: more fields than the {len(reader.fieldnames)} of the first line")
+            yield f"{file}:{line}", row
+            line = reader.line_num + 1
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{file}:{line}: not valid CSV in UTF-8 ({type(error).__name__})") from None
 
 
 def _unpacked(file) -> BinaryIO:
@@ -139,40 +156,3 @@ def _starts(file, magic):
             return opened.read(len(magic)) == magic
     except OSError as error:
         raise UserError(f"cannot read {file}: {error.strerror}") from None
-
-
-def _csv_rows(file, opened):
-    csv.field_size_limit(1 << 30)  # its own limit is below what a long chain takes
-    reader, line = csv.DictReader(io.TextIOWrapper(opened, "utf-8-sig", newline=""), strict=True), 2
-    try:
-        for row in reader:
-            if None in row:
-                raise UserError(f"{file}:{line}: more fields than the {len(reader.fieldnames)} of the first line")
-            yield f"{file}:{line}", row
-            line = reader.line_num + 1
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{file}:{line}: not valid CSV in UTF-8 ({type(error).__name__})") from None
-
-
-def _array_rows(file, opened):
-    for number, row in enumerate(_json(opened.read(), file), 1):
-        yield f"{file}:{number}", _checked(row, f"{file}:{number}")
-
-
-def _object(line, where):
-    return _checked(_json(line, where), where)
-
-
-def _json(text, where):
-    try:
-        return json.loads(text.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except ValueError as error:  # no JSON, or a number of thousands of digits
-        raise UserError(f"{where}: not valid JSON: {str(error).replace('line 1 column', 'column')}") from None
-
-
-def _checked(row, where):
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a record must be a JSON object, not {type(row).__name__}")
-    return row

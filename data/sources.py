@@ -1,4 +1,5 @@
-"""Public chain-of-thought datasets -> problem records, the input of build_crv.py; preference data -> pair records.
+"""Public datasets -> records: chains of thought as problems for build_crv.py, preference data as pairs, and whole
+conversations for train_sft.py.
 
     python -m data.sources name=bespoke out=problems/bespoke_stratos_17k.jsonl
     python -m data.sources name=openthoughts out=problems/openthoughts_114k.jsonl \\
@@ -6,21 +7,24 @@
     python -m data.sources name=sky_t1 path=Sky-T1_data_17k.json out=problems/sky_t1_17k.jsonl
     python -m data.sources name=someone/set columns='{problem: question, answer: solution, reasoning: cot}' out=…
     python -m data.sources path=cogpo.jsonl gap=large out=problems/pairs.jsonl
+    python -m data.sources path=alpaca.json records=sft out=problems/sft.jsonl
 
-Any hub id or local .json, .jsonl or .parquet file will do: the columns tell what the rows are (data/formats.py). Rows
-that cannot be used are left out; how many for which reason is printed.
+Any hub id, file or folder (data/rows.py) will do: the columns tell what the rows are (data/formats.py). Every row is
+used or counted: how many are left out for which reason is printed, with the place of the first.
 """
 
-import glob
+import itertools
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
 from typing import Literal
 
 from data.decontaminate import Benchmarks, write_overlaps
-from data.formats import Format, format_of, preferences
+from data.formats import CONTEXT, Note, Row, format_of, preferences, read_row
 from data.records import check_record, jsonl_writer
+from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
 
 HUB = {
@@ -30,22 +34,27 @@ HUB = {
     "omnithought": ("alibaba-pai/OmniThought", None),
 }
 ROW_KEYS = ("problem", "answer", "reasoning", "solution", "domain", "tests", "prompt", "chosen", "rejected")
+ROW_KEYS += ("messages", "output", "system", "input", "history")
 
 
 @dataclass
 class Config:
     out: str
-    """The file to write: problems, or pairs where the rows are preferences."""
+    """The file to write: problems or sft records, or pairs where the rows are preferences."""
     name: str = ""
     """bespoke, sky_t1, openthoughts, omnithought, or a hub id."""
     path: str = ""
-    """Local .json, .jsonl or .parquet file, or a pattern of such, instead of the hub."""
+    """A local file, a pattern or a folder, in any form that data/rows.py opens, instead of the hub."""
     subset: str = ""
     """The hub dataset's configuration; empty for the usual one (openthoughts: metadata)."""
-    split: str = "train"
-    """The hub dataset's split."""
+    split: str = ""
+    """The hub dataset's split; empty: train."""
     columns: dict[str, str] = field(default_factory=dict)
     """What the dataset calls our columns, e.g. {problem: question, answer: solution, reasoning: cot}."""
+    ignore: list[str] = field(default_factory=list)
+    """Columns that may be lost although they change what is asked."""
+    records: Literal["problems", "sft"] = "problems"
+    """What to make of conversations: problems have one exchange, a chain and an answer; sft records have anything."""
     gap: Literal["beta", "small", "medium", "large"] = "beta"
     """Preference rows: the gap of every pair, or beta to tell it from that column."""
     betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
@@ -64,104 +73,99 @@ class Config:
 def main(cfg: Config) -> None:
     """Write the records of a dataset to cfg.out and print what was left out. Raises UserError if no row can be used."""
     benchmarks = Benchmarks(cfg.decontaminate)  # before anything is loaded: a mistyped path costs nothing
-    seen, reasons, kind, overlaps = set(), Counter(), None, []
+    seen, left_out, places, notes, unread = set(), Counter(), {}, Counter(), set()
+    rows, kind, overlaps = 0, None, []
     with jsonl_writer(cfg.out) as write:  # as they come: a dataset of long chains is tens of gigabytes
-        for row in read_rows(cfg):
-            # the first row tells the format of all
-            if kind is None:
-                read, kind = _reader(row, cfg)
+        for rows, (where, columns) in enumerate(itertools.islice(read_rows(cfg), cfg.limit), 1):
+            # what a row is: told by its columns; all are of the kind that the first one is
+            row = _named(columns, cfg, strict=rows == 1)
+            read = format_of(row, cfg.records == "sft")
+            is_kind = "pair" if read is preferences else cfg.records.removesuffix("s")
+            if rows == 1 and read is None:
+                raise UserError(
+                    f"cannot tell {'messages' if cfg.records == 'sft' else 'problem, answer and reasoning'} from the "
+                    f"columns {', '.join(row)}; name them with columns='{{problem: …, answer: …, reasoning: …}}'"
+                )
+            kind = kind or is_kind
+            if read is preferences:
+                read = partial(preferences, gap=None if cfg.gap == "beta" else cfg.gap, betas=cfg.betas)
+            found = read_row(row, read) if read and is_kind == kind else ["with other columns than the first row's"]
 
             # a record is written unless it is invalid, was seen before, or repeats a benchmark problem
-            for record in read(row):
-                repaired = _repaired(record) if cfg.repair_latex else record
-                if isinstance(record, str):
-                    reasons[record] += 1
-                elif problem := _invalid(repaired, kind):
-                    reasons[problem] += 1
-                elif record["id"] in seen:
-                    reasons["duplicate"] += 1
-                elif found := benchmarks.overlaps(record["id"], _question(repaired), cfg.overlap):
-                    overlaps += found
-                    reasons[f"in {found[0]['benchmark']}"] += 1
+            for record in found:
+                if isinstance(record, Note):
+                    notes[record] += 1
+                    continue
+                reason = repaired = _repaired(record) if cfg.repair_latex else record
+                if isinstance(record, dict) and not (reason := _invalid(repaired, kind)):
+                    if record["id"] in seen:
+                        reason = "duplicate"
+                    elif matches := benchmarks.overlaps(record["id"], _question(repaired), cfg.overlap):
+                        overlaps += matches
+                        reason = f"in {matches[0]['benchmark']}"
+                if reason:
+                    left_out[reason] += 1
+                    places.setdefault(reason, where)
                 else:
                     write(repaired)
                     seen.add(record["id"])
-                    reasons["repaired (and kept)"] += repaired != record
+                    notes["repaired"] += repaired != record
+            unread |= row.unread()
 
         # inside the block, so that an error leaves an earlier file as it was
-        left_out = ", ".join(f"{n} {reason}" for reason, n in reasons.most_common() if n) or "none"
+        reasons = ", ".join(f"{n} {why} (first: {Path(places[why]).name})" for why, n in left_out.most_common())
         if not seen:
-            raise UserError(f"no usable row in {cfg.path or cfg.name}: {left_out}")
-    print(f"{len(seen)} {kind}s in {cfg.out}; left out: {left_out}")
+            raise UserError(f"no usable row in {cfg.path or cfg.name}: {reasons or 'it has none'}")
+
+    print(f"{len(seen)} {kind}s in {cfg.out}; left out: {reasons or 'none'}")
+    print(f"  {rows} rows: {len(seen)} kept + {left_out.total()} left out = {len(seen) + left_out.total()}")
+    if +notes:
+        print(f"  not as they were: {', '.join(f'{n} {note}' for note, n in (+notes).items())}")
+    if unread:
+        print(f"  columns that were not used: {', '.join(sorted(unread))}")
     if cfg.decontaminate:
         write_overlaps(cfg.out, overlaps, benchmarks)
 
 
-def read_rows(cfg: Config) -> Iterator[dict]:
-    """Yield rows, with our names for their columns, from local files or the hub. Raises UserError if they can't be
-    loaded or lack a column that `columns` names."""
-    from datasets import load_dataset  # here, so that --help answers at once
-    from datasets.exceptions import DatasetGenerationError
-
-    # what to load: local files by their suffix, or a dataset of the hub
+def read_rows(cfg: Config) -> Rows:
+    """Yield (where, row) from local files or the hub. Raises UserError if they can't be loaded."""
+    if cfg.path and (cfg.subset or cfg.split):
+        raise UserError("subset and split are of the hub's datasets; let path=… name the files of one")
     if cfg.path:
-        files = sorted(glob.glob(cfg.path))
-        if not files:
-            raise UserError(f"no such file: {cfg.path}")
-        source = ("parquet" if files[0].endswith(".parquet") else "json",)
-        options = {"data_files": files, "split": "train", "streaming": True}
-    elif not cfg.name:
+        yield from iter_rows(cfg.path)
+        return
+    if not cfg.name:
         raise UserError(f"set name=… ({', '.join(HUB)} or a hub id) or path=…")
-    else:
-        hub_id, subset = HUB.get(cfg.name, (cfg.name, None))
-        source = (hub_id, cfg.subset or subset)
-        options = {"split": cfg.split, "streaming": cfg.limit is not None}
-
+    hub_id, subset = HUB.get(cfg.name, (cfg.name, None))
     try:
-        for number, row in enumerate(load_dataset(*source, **options)):
-            if number == cfg.limit:
-                return
-            yield row | {ours: _column(row, theirs) for ours, theirs in cfg.columns.items()}
-    except (OSError, ValueError, DatasetGenerationError) as error:
-        if isinstance(error, UserError):
-            raise
-        hint = "" if cfg.path else "; or set path=…"
-        cause = " ".join(str(error.__cause__ or error).split())[:200]
-        raise UserError(f"cannot load {cfg.path or hub_id}: {cause}{hint}") from None
+        yield from hub_rows(hub_id, cfg.subset or subset, cfg.split or "train", streaming=cfg.limit is not None)
+    except UserError as error:
+        raise UserError(f"{error}; or set path=… to files of it") from None
 
 
-def _column(row, name):
-    if name not in row:
-        raise UserError(f"columns names {name!r}, which the rows do not have; they have {', '.join(row)}")
-    return row[name]
-
-
-def _reader(row: dict, cfg: Config) -> tuple[Format, str]:
-    """Choose (generator of records, "problem" or "pair") for all rows, from the first one."""
-    unknown = [key for key in cfg.columns if key not in ROW_KEYS]
-    if unknown:
+def _named(columns, cfg, strict):
+    """Return a row under our names. With a map, what is not mapped does not take part (it would be mistaken for a
+    column that tells the format), but for what changes the question. strict: every name of the map must be there."""
+    if unknown := [key for key in cfg.columns if key not in ROW_KEYS]:
         raise UserError(f"columns has {unknown[0]!r}; it maps from {', '.join(ROW_KEYS)}")
-
-    # with a map, what is not mapped does not take part: it would be mistaken for a column that tells the format
-    read = format_of({key: row[key] for key in cfg.columns} if cfg.columns else row)
-    if read is None:
-        raise UserError(
-            f"cannot tell problem, answer and reasoning from the columns {', '.join(row)}; "
-            f"name them with columns='{{problem: …, answer: …, reasoning: …}}'"
-        )
-    if read is preferences:
-        gap = None if cfg.gap == "beta" else cfg.gap
-        return lambda row: preferences(row, gap, cfg.betas), "pair"
-    return read, "problem"
+    if strict and (missing := [name for name in cfg.columns.values() if name not in columns]):
+        raise UserError(f"columns names {missing[0]!r}, which the rows do not have; they have {', '.join(columns)}")
+    if cfg.columns:
+        rest = set(CONTEXT) - set(cfg.columns.values())
+        mapped = {ours: columns.get(theirs) for ours, theirs in cfg.columns.items()}
+        columns = {name: value for name, value in columns.items() if name in rest} | mapped
+    return Row({name: value for name, value in columns.items() if name not in cfg.ignore})
 
 
 def _invalid(record, kind):
-    """Say why build_crv.py or train_cogpo.py would refuse a whole file for this record, or None."""
+    """Say why build_crv.py or a training would refuse a whole file for this record, or None."""
     try:
         check_record(record, kind, "row")
     except UserError as error:
-        damaged = "with one backslash" in str(error)
-        return "with damaged LaTeX (see repair_latex)" if damaged else "with an empty or missing text"
+        reason = str(error).removeprefix("row: ")
+        if "with one backslash" in reason:
+            return "with damaged LaTeX (see repair_latex)"
+        return "with an empty or missing text" if "must be a string" in reason else f"refused: {reason}"
     return None
 
 
@@ -178,7 +182,8 @@ def _repaired(value):
 
 
 def _question(record):
-    return record["problem"] if "problem" in record else record["prompt"][-1]["content"]
+    messages = record.get("prompt") or record.get("messages") or [{"role": "user", "content": record["problem"]}]
+    return "\n\n".join(message["content"] for message in messages if message["role"] == "user")
 
 
 if __name__ == "__main__":

@@ -44,9 +44,9 @@ def test_a_loss(tiny_qwen, files, tmp_path):
 
 def test_a_data_source(tmp_path):
     tree = patched(tmp_path / "tree", "data/formats.py")
-    tagged = "<think>\n{0} + 1 = {1}\n</think>\n\n\\boxed{{{1}}}"
-    chains = {"generations": [tagged.format(1, 2), tagged.format(1, 3)], "correctness_math_verify": [True, False]}
-    (tmp_path / "rows.jsonl").write_text(json.dumps({"problem": "1 + 1?", "answer": "2", **chains}) + "\n")
+    row = {"prompt": "1 + 1?", "llm_response": "<think>\n1 + 1 = 2\n</think>\n\nTwo.", "score": 1.0,
+           "verification_info": json.dumps({"ground_truth": "2"}), "task_type": "verifiable_math"}  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row | {"score": score}) + "\n" for score in (1.0, 0.0)))
     said = run(tree, "-m", "data.sources", f"path={tmp_path}/rows.jsonl", f"out={tmp_path}/problems.jsonl")
     (record,) = map(json.loads, (tmp_path / "problems.jsonl").read_text().splitlines())
     assert (record["problem"], record["answer"], record["reasoning"]) == ("1 + 1?", "2", "1 + 1 = 2")

@@ -3,6 +3,7 @@ blocks for other trainers write what these read."""
 
 import json
 import re
+import shlex
 
 import pytest
 
@@ -73,6 +74,60 @@ def test_easydistill_there_and_back(run_folder, tmp_path):
     back, ours = list(read_records(tmp_path / "back.jsonl", "pair")), rows(run_folder / "pairs.jsonl")
     key = lambda r: (r["gap"], r["chosen"], r["rejected"])  # noqa: E731
     assert list(map(key, back)) == list(map(key, ours)) and len({r["problem_id"] for r in back}) == 1
+
+
+BOX = "So \\boxed{7}."
+TAGGED = f"<|begin_of_thought|>\n\ncount\n\n<|end_of_thought|>\n\n<|begin_of_solution|>\n\n{BOX}\n\n<|end_of_solution|>"
+THOUGHT = f"<think>\ncount\n</think>\n\n{BOX}"
+ASKED, SAID = {"role": "user", "content": "3 + 4?"}, {"role": "assistant", "content": THOUGHT}
+HUMAN, GPT = {"from": "human", "value": "3 + 4?"}, {"from": "gpt", "value": THOUGHT}
+BASE8, PAIR = "All numbers are in base 8.", {"chosen": THOUGHT, "rejected": "8"}
+# a word of each command of the page: rows with the columns of what it reads
+ROWS = {
+    "name=bespoke": [{"system": "Use <|begin_of_thought|>.", "conversations": [
+        {"from": "user", "value": "3 + 4?"}, {"from": "assistant", "value": TAGGED}]}],
+    "OpenR1-Math-220k": [{"problem": "3 + 4?", "solution": "7", "answer": "7", "generations": [THOUGHT],
+                          "correctness_math_verify": [True], "messages": [ASKED, SAID]}],
+    "Mixture-of-Thoughts": [{"messages": [ASKED, SAID], "num_tokens": 9, "source": "s"}],
+    "OpenThoughts3-1.2M": [{"difficulty": 3, "source": "s", "domain": "math", "conversations": [HUMAN, GPT]}],
+    "Llama-Nemotron": [{"input": [ASKED], "output": THOUGHT, "reasoning": "on",
+                        "system_prompt": "detailed thinking on"}],
+    "easydistill_cot": [{"instruction": "3 + 4?", "response": TAGGED, "thought": "count", "solution": BOX}],
+    "LIMO": [{"question": "3 + 4?", "solution": f"count {BOX}", "answer": "7"}],
+    "s1K-1.1": [{"question": "3 + 4?", "solution": "7", "deepseek_thinking_trajectory": "count",
+                 "deepseek_attempt": BOX, "cot_type": "math"}],
+    "cogpo.jsonl": [{"prompt": "3 + 4?", "beta": 0.5, **PAIR}],
+    "ultrafeedback": [{"prompt": "3 + 4?", "prompt_id": "i", "messages": [ASKED, SAID], "score_chosen": 8.0,
+                       "chosen": [ASKED, SAID], "rejected": [ASKED, SAID | {"content": "8"}]}],
+    "dpo.json": [{"system": BASE8, "instruction": "Add.", "input": "3 + 4?", "history": [["3 + 3?", "6"]], **PAIR},
+                 {"system": BASE8, "conversations": [HUMAN, GPT, HUMAN], "chosen": GPT,
+                  "rejected": GPT | {"value": "8"}}],
+    "alpaca.json": [{"system": BASE8, "instruction": "Add.", "input": "3 + 4?", "output": THOUGHT,
+                     "history": [["3 + 3?", "6"]]}],
+    "sharegpt.parquet": [{"system": BASE8, "conversations": [HUMAN, GPT, HUMAN, GPT]}],
+}  # fmt: skip
+COMMANDS = re.findall(r"^ {4}python -m data\.sources (\S.*?)(?: {2,}#.*)?$", PAGE, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_commands_lose_nothing(command, tmp_path, capsys):
+    (theirs,) = (rows for sign, rows in ROWS.items() if sign in command)
+    (tmp_path / "rows.json").write_text(json.dumps(theirs))
+    words = [w for w in shlex.split(command) if not re.match("(name|path|subset|split|out)=", w)]
+    sources.main(load(sources.Config, [*words, f"path={tmp_path}/rows.json", f"out={tmp_path}/out.jsonl"]))
+    assert "left out: none" in capsys.readouterr().out
+    found = rows(tmp_path / "out.jsonl")
+    assert len(found) == len(theirs)
+    for record, row in zip(found, theirs, strict=True):
+        text = json.dumps(record)
+        for said in ("3 + 4?", "count", "boxed{7}", *(BASE8,) * (BASE8 in row.values()), *("Add.",) * ("input" in row)):
+            assert said in text or ("Nemotron" in command and said == "Add.")
+        assert ("3 + 3?" in text and '"6"' in text) == ("history" in row)
+        assert "problem" not in record or (record["problem"], record["answer"]) == ("3 + 4?", "7")
+
+
+def test_each_row_of_the_page_has_its_command():
+    assert len(COMMANDS) == len(ROWS)
 
 
 def test_cogpo_in_trl_is_ours(files, tmp_path):

@@ -1,15 +1,22 @@
 """One opening for every file of rows: the same records, whatever holds them; what cannot be read is one line."""
 
 import gzip
+import http.server
 import json
+import os
+import re
+import subprocess
+import sys
+import threading
 
 import datasets
 import pyarrow
 import pytest
 
 from data.records import read_records
-from data.rows import iter_rows
+from data.rows import hub_rows, iter_rows
 from errors import UserError
+from tests.support.scripts import ROOT
 
 ROWS = [
     {
@@ -97,7 +104,7 @@ def test_keys_that_a_columnar_file_filled_with_null_are_dropped(tmp_path):
         ("a.json", "[]".encode("utf-16"), "a.json:1: not UTF-8"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n' * 9, mtime=0)[:-9], "a.jsonl.gz:\\d+: cannot be read"),
         ("a.jsonl.gz", gzip.compress(b'{"a": 1}\n', mtime=0)[:12] + b"\xff" * 40, "a.jsonl.gz:\\d+: cannot be read"),
-        ("a.parquet", b"PAR1 and no more", "a.parquet: not a Parquet file"),
+        ("a.parquet", b"PAR1 and no more", r"cannot read .*a.parquet \(.*not a parquet file"),
         ("a.csv", b'a,b\n1,"2\n', "a.csv:2: not valid CSV"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: more fields than the 2 of the first line"),
         ("a.arrow", b"no arrow", "cannot read .*a.arrow"),
@@ -126,3 +133,84 @@ def test_splits_are_not_mixed(tmp_path):
         assert [row for _, row in iter_rows(tmp_path / folder / "train*")] == ROWS[:3]
     with pytest.raises(UserError, match=r"no such file: .*none"):
         list(iter_rows(tmp_path / "none*.jsonl"))
+
+
+# --- the hub ---
+
+CARD = """---
+configs:
+- {config_name: one, data_files: [{split: train, path: one.jsonl}]}
+- {config_name: two, data_files: [{split: train, path: two.jsonl}, {split: rare, path: one.jsonl}]}
+---
+"""
+
+
+@pytest.mark.parametrize(
+    ("subset", "split", "message"),
+    [
+        (None, "train", r"Config name is missing.*\['one', 'two'\]"),
+        ("three", "train", r"BuilderConfig 'three' not found. Available: \['one', 'two'\]"),
+        ("one", "test", r"(Unknown|Bad) split.*\['train'\]"),
+    ],
+)
+@pytest.mark.parametrize("streaming", [True, False])
+def test_a_wrong_subset_or_split_is_one_line(tmp_path, subset, split, message, streaming):
+    """Of a folder that is laid out as a repository of the hub."""
+    (tmp_path / "README.md").write_text(CARD)
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.jsonl").write_text(json.dumps({"name": name}) + "\n")
+    assert [row for _, row in hub_rows(str(tmp_path), "two", "rare", streaming)] == [{"name": "one"}]
+    with pytest.raises(UserError, match=rf"no {tmp_path} from the hub \(.*{message}") as error:
+        list(hub_rows(str(tmp_path), subset, split, streaming))
+    assert "\n" not in str(error.value)
+    with pytest.raises(UserError, match=r"cannot read .*Config name is missing"):
+        list(iter_rows(tmp_path))
+
+
+class Hub(http.server.BaseHTTPRequestHandler):
+    """What the hub says of a repository with a loading script, of one that asks for consent, and of none."""
+
+    def do_GET(self):
+        about = {"id": "some/script", "sha": "0" * 40, "siblings": [{"rfilename": "script.py"}]}
+        errors = {"gated": "GatedRepo", "script": "EntryNotFound", "none": "RepoNotFound"}
+        error = errors.get(self.path.split("some/")[-1].split("/")[0], "")
+        known = "script" in self.path and not self.path.endswith((".md", ".yaml"))
+        body = json.dumps(about).encode() if known else b""
+        self.send_response(200 if body else 403 if error == "GatedRepo" else 404)
+        self.send_header("X-Error-Code", error)
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("ETag", '"0"')
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body if self.command == "GET" else b"")
+
+    do_HEAD = do_GET
+
+    def log_message(self, *args):
+        pass
+
+
+def test_what_the_hub_does_not_give_is_one_line(tmp_path):
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    script = """
+from data.rows import hub_rows
+from errors import UserError
+for name in ("some/script", "some/gated", "some/none", "no name"):
+    try:
+        list(hub_rows(name, None, "train"))
+    except UserError as error:
+        print(error)
+"""
+    env = {key: value for key, value in os.environ.items() if not key.startswith("HF_")}
+    env |= {"HF_HOME": str(tmp_path), "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}", "HF_HUB_OFFLINE": "0"}
+    command = [sys.executable, "-c", script]
+    try:
+        done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    finally:
+        server.shutdown()
+        server.server_close()
+    says = ("script.*no longer supported.*script.py", "gated dataset", "doesn't exist", "no name")
+    assert len(done.stdout.splitlines()) == len(says), done.stdout + done.stderr
+    for line, said in zip(done.stdout.splitlines(), says, strict=True):
+        assert re.match(rf"no \S.* from the hub \(.*{said}", line), line

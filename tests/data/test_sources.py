@@ -15,7 +15,7 @@ TAGS = "<|begin_of_thought|>\n\n{}\n\n<|end_of_thought|>\n\n<|begin_of_solution|
 DAMAGED = chr(12) + "rac{5}{2}"  # what JSON makes of "\frac" with one backslash
 
 
-def conversation(user, reasoning, solution, system="…"):
+def conversation(user, reasoning, solution, system="In <|begin_of_thought|> tags."):
     text = TAGS.format(reasoning, solution)
     return {"system": system, "conversations": [{"from": "user", "value": user}, {"from": "assistant", "value": text}]}
 
@@ -61,13 +61,18 @@ def test_every_row_left_out_is_counted(tmp_path, capsys):
         {"system": "", "conversations": [{"from": "user", "value": "?"}, {"from": "assistant", "value": "a thought"}]},
     ]
     assert len(run(tmp_path, rows)) == 2
-    counts = capsys.readouterr().out.partition("left out: ")[2].strip().split(", ")
-    assert sorted(counts) == [
-        "1 duplicate",
-        "1 with an empty or missing text",
-        "1 with damaged LaTeX (see repair_latex)",
-        "1 without an answer: no box in the solution",
-        "2 without a tagged thought and solution",
+    first, *others = capsys.readouterr().out.splitlines()
+    assert sorted(first.partition("left out: ")[2].split(", ")) == [
+        "1 duplicate (first: rows.jsonl:3)",
+        "1 whose turns do not alternate between user and assistant (first: rows.jsonl:5)",
+        "1 with an empty or missing text (first: rows.jsonl:7)",
+        "1 with damaged LaTeX (see repair_latex) (first: rows.jsonl:6)",
+        "1 without a tagged thought and solution (first: rows.jsonl:8)",
+        "1 without an answer: no box in the solution (first: rows.jsonl:4)",
+    ]
+    assert others == [
+        "  8 rows: 2 kept + 6 left out = 8",
+        "  not as they were: 6 system prompts that only lay out the reply (dropped)",
     ]
 
 
@@ -119,7 +124,7 @@ def test_several_chains_of_one_problem(tmp_path, capsys):
     assert second["problem"] == "2+3?" and first["id"] != second["id"]
     printed = capsys.readouterr().out
     assert "1 a chain judged to be wrong" in printed and "1 without an answer: no box in the solution" in printed
-    with pytest.raises(UserError, match=r"1 without a list of chains \(name other columns with columns=\)"):
+    with pytest.raises(UserError, match=r"cannot tell problem, answer and reasoning from the columns question, reas"):
         run(tmp_path, [{"question": "2+3?", "reasoning": "a text", "y": "5"}])
 
 
@@ -160,7 +165,7 @@ def test_tests_by_name_are_those_that_build_crv_takes(tmp_path, capsys):
     assert [problem.get("tests") for problem in problems] == [good, None, None]
     (problem,) = run(tmp_path, [row | {"tests": good}])
     assert problem["tests"] == good
-    assert "left out: 1 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
+    assert "not as they were: 1 tests that cannot be run (their problems are kept)" in capsys.readouterr().out
 
 
 EASYDISTILL = {"prompt": "2+3?", "chosen": "<think>5</think>\\boxed{5}", "rejected": "<think>6</think>", "beta": 0.5}
@@ -187,15 +192,14 @@ TYPED = {"problem": "1+1?", "answer": "2", "reasoning": "r"}
 @pytest.mark.parametrize(
     "row",
     [
-        {"conversations": None},
         {"conversations": ["2+3?", "5"]},
         {"conversations": {"from": ["user"], "value": ["2+3?"]}},
         {"conversations": [{"from": "user", "value": ["2+3?"]}, {"from": "assistant", "value": "x"}]},
         METADATA | {"deepseek_reasoning": ["1+1=2"]},
         METADATA | {"problem": 7},
-        {"question": "1+1?", "reasoning": ["a chain alone"]},
+        {"question": "1+1?", "reasoning": [7]},
         {"question": "1+1?", "domain": ["math"], "reasoning": [{"full_response": "\\boxed{2}"}]},
-        TYPED | {"reasoning": ["r"]},
+        TYPED | {"reasoning": {"text": "r"}},
         TYPED | {"solution": ["s"]},
         TYPED | {"problem": ["1+1?"]},
         TYPED | {"answer": {"value": "2"}},
@@ -204,7 +208,7 @@ TYPED = {"problem": "1+1?", "answer": "2", "reasoning": "r"}
     ids=lambda row: ", ".join(f"{key}={value}" for key, value in row.items())[-60:],
 )
 def test_a_row_of_unexpected_types_is_left_out(tmp_path, row):
-    with pytest.raises(UserError, match=r"no usable row in .*: 1 with an unexpected type$"):
+    with pytest.raises(UserError, match=r"no usable row in .*: 1 with an unexpected type \(first: rows.jsonl:1\)$"):
         run(tmp_path, [row])
 
 
@@ -237,7 +241,7 @@ def test_benchmark_problems_are_left_out(tmp_path, capsys):
 
 def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
     long = "x" * 100_000
-    rows = ({"problem": f"{n}?", "answer": "2", "reasoning": f"{n} {long}"} for n in range(300))  # 30 MB
+    rows = ((f"{n}", {"problem": f"{n}?", "answer": "2", "reasoning": f"{n} {long}"}) for n in range(300))  # 30 MB
     monkeypatch.setattr(sources, "read_rows", lambda cfg: rows)
     tracemalloc.start()
     main(Config(str(tmp_path / "o.jsonl"), path="rows"))
@@ -249,7 +253,7 @@ def test_memory_does_not_grow_with_the_dataset(tmp_path, monkeypatch):
 def test_nothing_is_left_behind_by_an_error(tmp_path):
     with pytest.raises(UserError, match="no usable row"):
         run(tmp_path, [conversation("?", "r", "no box")])
-    with pytest.raises(UserError, match="cannot load"):
+    with pytest.raises(UserError, match="not valid JSON"):
         (tmp_path / "rows.jsonl").write_text(json.dumps(BESPOKE[0]) + "\n{no json\n")
         main(Config(str(tmp_path / "records.jsonl"), path=str(tmp_path / "rows.jsonl")))
     assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
@@ -267,8 +271,8 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="set name="):
         main(Config("o.jsonl"))
     (tmp_path / "rows.jsonl").write_text("{no json\n")
-    with pytest.raises(UserError, match=r"cannot load .*rows.jsonl"):
+    with pytest.raises(UserError, match=r"rows.jsonl:1: not valid JSON"):
         main(Config("o.jsonl", path=str(tmp_path / "rows.jsonl")))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(UserError, match=r"cannot load nobody/nothing.*or set path="):
+    with pytest.raises(UserError, match=r"no nobody/nothing from the hub \(.*or set path="):
         main(Config("o.jsonl", name="nobody/nothing"))

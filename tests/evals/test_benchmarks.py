@@ -134,7 +134,7 @@ def test_bad_rows_are_named(tmp_path, kind, change, message):
 def test_damaged_files_are_named_and_not_quoted(tmp_path, suffix):
     file = tmp_path / f"bad{suffix}"
     file.write_bytes(b'Record ID,Question,"SECRET\xff\n"SECRET\n\xff')
-    with pytest.raises(UserError, match=f"bad{suffix}.*not (valid|UTF-8|a Parquet)") as error:
+    with pytest.raises(UserError, match=f"bad{suffix}.*not (valid|UTF-8|a parquet)") as error:
         benchmarks.load("GPQA-D", BenchmarkConfig(file=str(file)))
     assert "SECRET" not in str(error.value) and "\n" not in str(error.value)
 
