@@ -21,7 +21,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Annotated, BinaryIO, Literal
 
 from agents.crv import Rules, run_problems
 from agents.journal import Journal
@@ -40,15 +40,18 @@ from data.rows import iter_rows
 from errors import UserError
 from grading.programs import check_tests, exposes_environment, isolation
 from progress import Progress, say
+from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, Seed, Whole
+
+Endpoints = Filled | Annotated[list[Filled], Bounds(1)]
 
 
 @dataclass
 class Bindings:
-    critic: str | list[str] = "teacher"
+    critic: Endpoints = "teacher"
     """Endpoint of the Critic: π_large (§3.2.1, A.5). Several that serve the same model share the work: [a, b]."""
-    rethinker: str | list[str] = "teacher"
+    rethinker: Endpoints = "teacher"
     """Endpoint of the Rethinker, for incorrect chains too: π_large (§3.2.2)."""
-    verifier: str | list[str] = "teacher"
+    verifier: Endpoints = "teacher"
     """Endpoint of the Verifier. §3.2.3 says π_base, A.2 and A.5 say π_large: bind it to another one for the former."""
 
     def __post_init__(self):
@@ -58,12 +61,12 @@ class Bindings:
 
 @dataclass
 class Config:
-    problems: str
+    problems: FilePath
     """Problems, in any form that data/rows.py opens: id, problem, answer, reasoning, and optionally solution, domain,
     tests (of code: {"fn_name"?, "inputs", "outputs"})."""
-    out: str
+    out: FilePath
     """Output folder."""
-    endpoints: dict[str, EndpointConfig]
+    endpoints: Annotated[dict[str, EndpointConfig], Bounds(1)]
     """OpenAI-compatible endpoints by name."""
     agents: Bindings = field(default_factory=Bindings)
     """Which endpoint plays which agent."""
@@ -71,11 +74,11 @@ class Config:
     """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
     back, how it wants to be asked, whether it honours top_k; and one prompt of 6,000 words: a server that cuts it
     without a word (Ollama does) stops the run."""
-    max_cost: float | None = None
+    max_cost: NotNegative | None = None
     """Stop before all answers together cost more than this, by the endpoints' prices; null for no cap."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampling of all agents (A.2)."""
-    prompts_dir: str = ""
+    prompts_dir: MaybePath = ""
     """Folder with the five prompts; empty for Table 13 (agents/prompts)."""
     prompt_role: Literal["system", "user"] = "system"
     """Where the prompt stands. user: one user turn, prompt last, for R1-type models that want no system prompt."""
@@ -87,14 +90,14 @@ class Config:
     verifier_mode: Literal["judge", "solve"] = "judge"
     """judge: YES or NO with the answer in view (Table 13). solve: finish from the chain without it, and the answer is
     graded (§3.2.3: whether π_base can derive y); bind agents.verifier to π_base. Programs are graded by `tests`."""
-    seed: int = 0
+    seed: Seed = 0
     """Every call's seed derives from this and from what is asked."""
-    journal: str = ""
+    journal: MaybePath = ""
     """Journal file; empty for journal.jsonl in `out`. Output folders may share one, one after the other: what is
     already answered there is not paid for again."""
     stages: Literal["crv", "cr", "c"] = "crv"
     """Table 6: c keeps what the Critic rates medium; cr adds rewrites, unverified and not rated again; crv is all."""
-    max_rounds: int = 3
+    max_rounds: Count = 3
     """Rewrites of one problem at most, whatever they fail at (§3.2.3)."""
     recritique: Literal["retry", "discard"] = "retry"
     """A verified rewrite that the Critic rates easy or hard again: rewrite it further within max_rounds, or discard."""
@@ -103,14 +106,14 @@ class Config:
     retry_from: Literal["source", "rewrite"] = "source"
     """After a failed verification the Rethinker gets the chain it had before (not known to be wrong), or its failed
     rewrite."""
-    votes: int = 1
+    votes: Count = 1
     """Calls per rating and per verdict, majority wins (Table 1: 3). A tie draws two more; then the problem is
     quarantined."""
     check_answer: bool = True
     """A rewrite whose final answer differs from y fails verification, whatever the Verifier says."""
     check_incorrect: bool = True
     """An incorrect chain must state a final answer that differs from y."""
-    incorrect_tries: int = 3
+    incorrect_tries: Whole = 3
     """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains. 0
     makes none, for studies that need no pairs."""
     guards: bool = True
@@ -126,10 +129,10 @@ class Config:
     instruction: str | dict[str, str] = "{problem}"
     """User turn of the records, around {problem}; or one for each domain and a `default`, e.g. {math: "…", default:
     "{problem}"}."""
-    level_size: int | Literal["min"] | None = None
+    level_size: Count | Literal["min"] | None = None
     """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
     smallest of them has; null: all."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first N problems."""
 
 
@@ -172,17 +175,14 @@ def main(cfg: Config) -> None:
 def check_config(cfg: Config) -> None:
     """Raises UserError for keys that contradict each other."""
     for agent, names in vars(cfg.agents).items():
-        for name in names or [""]:
+        for name in names:
             if name not in cfg.endpoints:
                 known = ", ".join(cfg.endpoints) or "none"
                 raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
-    for key, least in {"max_rounds": 1, "votes": 1, "incorrect_tries": 0}.items():
-        if getattr(cfg, key) < least:
-            raise UserError(f"config key {key} must be at least {least}, not {getattr(cfg, key)}")
     check_endpoints(cfg.endpoints)
     if cfg.critic_mode == "student" and not cfg.student.path:
         raise UserError("critic_mode=student needs student.path, the folder or hub id of the student")
-    if not (min(shares := (cfg.student.hard_share, cfg.student.easy_share)) >= 0 and sum(shares) < 1):
+    if not cfg.student.hard_share + cfg.student.easy_share < 1:
         raise UserError("student.hard_share and student.easy_share are shares that leave some to be medium")
     templates = cfg.instruction if isinstance(cfg.instruction, dict) else {"default": cfg.instruction}
     if "default" not in templates:

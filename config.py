@@ -10,16 +10,16 @@ results of another configuration is refused.
 
 import ast
 import dataclasses
-import difflib
 import errno
+import functools
 import inspect
 import itertools
+import json
 import os
 import re
 import sys
 import textwrap
 import time
-import types
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -28,6 +28,19 @@ from typing import Any
 import yaml
 
 from errors import UserError
+from values import (
+    Dumper,
+    Text,
+    build,
+    default_of,
+    is_null,
+    merge,
+    nearest,
+    nesting,
+    read,
+    read_word,
+    type_name,
+)
 
 RESOLVED = "config.yaml"
 
@@ -107,36 +120,53 @@ def _speak_in_turn(error, patience=15.0):
 
 
 def load(schema: type, argv: list[str]) -> Any:
-    """Fill `schema` from words: `--config FILE`, `--flag` for boolean fields, `key=value`, `nested.key=value`.
+    """Fill `schema` from words in any order. Raises UserError.
 
-    `--mode key=value …` for a field whose type is a section or None: the words behind it may leave the section out.
+    `--config FILE` or `--config=FILE`: of several the later goes before. `key=value`, `nested.key=value`: before all
+    files. `key:={…}` takes the place of a dict instead of adding to it, `dict.NAME=null` takes out an entry.
+    `--flag` for boolean fields. `--mode` for a field whose type is a section or None: words may leave the section out.
     """
-    raw, words, modes, mode = {}, list(argv), _modes(schema), None
-    while words:
-        word = words.pop(0)
-        if word == "--config":
-            if not words:
+    try:
+        return build(schema, _gather(schema, argv))
+    except RecursionError:
+        raise UserError("a value of the configuration lies too deep, or holds itself") from None
+
+
+def _gather(schema, argv):
+    """Read files and words into one nested dict."""
+    # files first, wherever they stand
+    raw, words, known, modes, queue, before = {}, [], _modes(schema), {}, iter(argv), ""
+    for word in queue:
+        name = word[2:].replace("-", "_") if word.startswith("--") else ""
+        match = WORD.fullmatch(word)
+        if word == "--config" or word.startswith("--config="):
+            file = word[9:] if "=" in word else next(queue, "")
+            if not file:
                 raise UserError("--config needs a file name")
-            _merge(raw, read_yaml(Path(words.pop(0))))
-        elif word.removeprefix("--") in modes and word.startswith("--"):
-            mode = word[2:]
-            raw.setdefault(mode, {})
-        elif word.startswith("--") and "=" not in word:  # --render-only is render_only=true
-            _set(raw, word[2:].replace("-", "_"), True)
-        elif "=" in word:
-            key, value = word.removeprefix("--").split("=", 1)
-            # behind --mode a plain word is the mode's, unless the schema alone has it: a mistyped one is told of those
-            own, rest = ({f.name for f in dataclasses.fields(s)} for s in (modes.get(mode, schema), schema))
-            if mode and (key in own or not (key in rest or "." in key)):
-                key = f"{mode}.{key}"
-            try:
-                _set(raw, key, yaml.safe_load(value) if value else "")
-            except yaml.YAMLError as error:
-                reason = " ".join(str(error).split())
-                raise UserError(f"{key}: cannot read the value {value!r}: {reason}") from None
+            merge(raw, read_yaml(Path(file).expanduser(), schema))
+        elif name in known:
+            modes[name] = known[name]
+        elif name and "=" not in word:  # --render-only is render_only=true
+            words.append((name, "", "true"))
+        elif match:
+            words.append((match[1].replace("-", "_") if word.startswith("--") else match[1], match[2], match[3]))
         else:
-            raise UserError(f"unexpected word {word!r}: use --config FILE and key=value")
-    return build(schema, raw)
+            use = f"{before}={word}" if before else "--config FILE and key=value"
+            raise UserError(f"unexpected word {word!r}: use {use}")
+        before = name if "=" not in word else ""
+
+    # then the words: one that the schema lacks and a mode has, or may have meant, is the mode's
+    for mode in modes:
+        raw.setdefault(mode, {})
+    for key, replaces, text in words:
+        for mode, section in modes.items():
+            if "." not in key and key not in schema.__dataclass_fields__ and nearest(key, section).startswith("did"):
+                key = f"{mode}.{key}"
+        names, kind = _path(schema, _split(key), raw, text[:1] == "{" or is_null(Text(text)))
+        if replaces and nesting(kind) is None:
+            raise UserError(f"{key}:= takes the place of a dict, and {key} is none; write {key}={text}")
+        merge(raw, _nested(names, read_word("!replace " * bool(replaces) + text, kind, key)))
+    return raw
 
 
 def _modes(schema):
@@ -149,118 +179,82 @@ def _modes(schema):
     return found
 
 
-def read_yaml(path: Path) -> dict:
-    """Read a YAML file as a dict, after following `extends`."""
-    if not path.is_file():
-        raise UserError(f"no such config file: {path}")
+def read_yaml(path: Path, schema: type | None = None, above: tuple = ()) -> dict:
+    """Read a YAML file as nested dicts, lists and Text, after following `extends`. schema: tells where a dotted key
+    ends; without one keys are left as they are. Raises UserError."""
     try:
-        raw = yaml.safe_load(path.read_text()) or {}
-    except yaml.YAMLError as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(raw, dict):
+        raw = read(path.read_bytes(), str(path))
+    except OSError as error:
+        what = (
+            "no such config file"
+            if isinstance(error, FileNotFoundError)
+            else f"cannot read a config ({error.strerror})"
+        )
+        raise UserError(f"{what}: {path}") from None
+    if not (isinstance(raw, dict) or raw is None or is_null(raw)):
         raise UserError(f"{path} must hold key: value lines")
-    base = raw.pop("extends", None)
-    nested = read_yaml(path.parent / base) if base else {}
-    for key, value in raw.items():  # dotted keys too, so that a resolved config can be given to --config again
-        _set(nested, str(key), value)
-    return nested
+    raw = raw if isinstance(raw, dict) else {}
+
+    # what it starts from, then its own keys: dotted ones too, so that a resolved config can be given to --config again
+    base, own = raw.pop("extends", None), {}
+    if not (base is None or isinstance(base, str)):
+        raise UserError(f"{path}: extends takes the name of one file, not {base!r}")
+    if path.resolve() in above:
+        raise UserError(f"{path} extends itself")
+    nested = read_yaml(path.parent / Path(base).expanduser(), schema, (*above, path.resolve())) if base else {}
+    for key, value in raw.items():
+        names = _path(schema, _split(key), nested, isinstance(value, dict) or is_null(value))[0] if schema else [key]
+        merge(own, _nested([key] if names == [key] else names, value), once=str(path))  # [key] knows its line
+    return merge(nested, own)
 
 
-def build(schema: type, raw: dict, where: str = "", base: Any = None) -> Any:
-    """Fill dataclass `schema` from the nested dict `raw`. where: dotted prefix for messages. base: an instance that
-    holds the defaults, where they differ from the schema's own."""
-    fields = {f.name: f for f in dataclasses.fields(schema)}
-    for key in raw:
-        if key not in fields:
-            near = difflib.get_close_matches(str(key), list(fields), n=1, cutoff=0.4)
-            hint = f"did you mean {where}{near[0]}?" if near else f"valid: {', '.join(where + n for n in fields)}"
-            raise UserError(f"unknown config key {where}{key}; {hint}")
-    hints = typing.get_type_hints(schema)
-    values = {}
-    for name, field in fields.items():
-        default = _default(field, base)
-        if dataclasses.is_dataclass(hints[name]):  # even when it is missing: a required key inside is then named
-            inner = raw.get(name) or {}
-            if not isinstance(inner, dict):
-                raise UserError(f"config key {where}{name} holds further keys, not the value {inner!r}")
-            default = None if default is dataclasses.MISSING else default
-            values[name] = build(hints[name], inner, f"{where}{name}.", default)
-        elif name in raw:
-            values[name] = _convert(raw[name], hints[name], where + name)
-        elif default is dataclasses.MISSING:
-            raise UserError(f"config key {where}{name} is required ({_type_name(hints[name])})")
-        else:
-            values[name] = default
-    return schema(**values)
+# KEY=value or KEY:=value; in quotes a name may hold dots and =
+QUOTED = r'"(?:[^"\\]|\\.)*"'
+WORD = re.compile(rf'(?:--)?((?:{QUOTED}|[^="])+?)(:?)=(.*)', re.DOTALL)
+SEGMENT = re.compile(rf"{QUOTED}|[^.]+")
 
 
-def _default(field, base):
-    if base is not None:
-        return getattr(base, field.name)
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+def dotted(*names: str) -> str:
+    """Write a key of several names, those that hold a dot or a quote in quotes: models."Qwen2.5-7B"."""
+    return ".".join(json.dumps(n, ensure_ascii=False) if not n or "." in n or '"' in n else n for n in names)
 
 
-def _convert(value, kind, where):
-    # sections, unions and choices
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-    if dataclasses.is_dataclass(kind):  # a value of dict[str, section]
-        if not isinstance(value, dict):
-            raise UserError(f"config key {where} holds further keys, not the value {value!r}")
-        return build(kind, value, where + ".")
-    if origin in (types.UnionType, typing.Union):
-        if value is None and type(None) in args:
-            return None
-        kinds = [a for a in args if a is not type(None)]
-        for candidate in kinds[:-1]:
-            try:
-                return _convert(value, candidate, where)
-            except UserError:
-                continue
-        return _convert(value, kinds[-1], where)
-    if origin is typing.Literal:
-        if value not in args:
-            raise UserError(f"config key {where} is {value!r}; it must be one of {', '.join(map(str, args))}")
-        return value
-    # containers, by their elements
-    if origin is dict and isinstance(value, dict):
-        return {str(k): _convert(v, args[1], f"{where}.{k}") for k, v in value.items()}
-    if origin in (list, tuple) and isinstance(value, list | tuple):
-        inner = args if origin is tuple and Ellipsis not in args else [args[0]] * len(value)
-        if len(inner) != len(value):
-            raise UserError(f"config key {where} needs {len(inner)} values, not {len(value)}: {value!r}")
-        return origin(_convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, inner, strict=True)))
-    # plain values; numbers as YAML and people write them
-    if kind is float and isinstance(value, int | float | str) and not isinstance(value, bool):
-        try:  # YAML reads 1e-5 (no dot) as a string
-            return float(value)
-        except ValueError:
-            pass
-    if kind is str and isinstance(value, int | float) and not isinstance(value, bool):
-        return str(value)
-    if isinstance(kind, type) and isinstance(value, kind) and not (kind is int and isinstance(value, bool)):
-        return value
-    raise UserError(f"config key {where} must be {_type_name(kind)}, not {value!r}")
+def _split(key):
+    """The names of a dotted key; of one that has a dot too many the key itself, which nobody knows."""
+    parts = SEGMENT.findall(key)
+    return [json.loads(p) if p[0] == '"' else p for p in parts] if ".".join(parts) == key else [key]
 
 
-def _type_name(kind):
-    if dataclasses.is_dataclass(kind):
-        return "a section"
-    return str(kind).replace("typing.", "") if typing.get_origin(kind) else getattr(kind, "__name__", str(kind))
+def _path(kind, names, there, whole):
+    """The nested keys that a dotted key means, and the type at its end (None: any): fields of sections, and names of a
+    dict's entries, which may hold dots.
+
+    there: what has been given so far. whole: the value is a whole entry, so the key may end with its name.
+    """
+    nest = nesting(kind)
+    if not names or nest is None:
+        return names, str if names else kind
+    count, args = 1, typing.get_args(nest)
+    if dataclasses.is_dataclass(nest):
+        inner = typing.get_type_hints(nest, include_extras=True).get(names[0], str)  # build() refuses an unknown one
+    elif not args:
+        return names, None
+    elif nesting(inner := args[1]) is None:
+        count = len(names)
+    else:  # the name ends where a field of its section follows; where several do, a name that is known goes before
+        fields = getattr(nesting(inner), "__dataclass_fields__", {})
+        ends = [n for n in range(1, len(names)) if names[n] in fields] or [
+            len(names) if whole else max(len(names) - 1, 1)
+        ]
+        count = next((n for n in reversed(ends) if ".".join(names[:n]) in there), ends[0])
+    name = ".".join(names[:count])
+    inside = there.get(name)
+    rest, kind = _path(inner, names[count:], inside if isinstance(inside, dict) else {}, whole)
+    return [name, *rest], kind
 
 
-def _set(raw, dotted, value):
-    *parents, last = dotted.split(".")
-    for parent in parents:
-        raw = raw.setdefault(parent, {})
-        if not isinstance(raw, dict):
-            raise UserError(f"config key {dotted}: {parent} already has a plain value")
-    raw[last] = _merge(raw[last], value) if isinstance(value, dict) and isinstance(raw.get(last), dict) else value
-
-
-def _merge(into, other):
-    for key, value in other.items():
-        into[key] = _merge(into[key], value) if isinstance(value, dict) and isinstance(into.get(key), dict) else value
-    return into
+def _nested(names, value):
+    return functools.reduce(lambda inner, name: {name: inner}, reversed(names), value)
 
 
 def field_docs(schema: type) -> dict[str, str]:
@@ -282,7 +276,12 @@ def help_text(schema: type, doc: str) -> str:
 
 
 def _help_lines(schema, prefix, base=None):
-    docs, hints, lines, modes = field_docs(schema), typing.get_type_hints(schema), [], _modes(schema)
+    docs, hints, lines, modes = (
+        field_docs(schema),
+        typing.get_type_hints(schema, include_extras=True),
+        [],
+        _modes(schema),
+    )
     for field in dataclasses.fields(schema):
         if field.name in modes:
             section = modes[field.name]
@@ -292,16 +291,15 @@ def _help_lines(schema, prefix, base=None):
             continue
         kind, key = hints[field.name], prefix + field.name
         text = textwrap.indent(textwrap.fill(" ".join(docs.get(field.name, "").split()), 100), "      ")
-        default = _default(field, base)
+        default = default_of(field, base)
         if dataclasses.is_dataclass(kind):
             lines += [f"  {key}.*", text] if text.strip() else []
             lines += _help_lines(kind, key + ".", None if default is dataclasses.MISSING else default)
             continue
         shown = "(required)" if default is dataclasses.MISSING else f"= {default!r}"
-        lines += [f"  {key}: {_type_name(kind)} {shown}"] + ([text] if text.strip() else [])
-        inner = typing.get_args(kind)
-        if typing.get_origin(kind) is dict and dataclasses.is_dataclass(inner[1]):
-            lines += _help_lines(inner[1], f"{key}.NAME.")
+        lines += [f"  {key}: {type_name(kind)} {shown}"] + ([text] if text.strip() else [])
+        for inner in filter(dataclasses.is_dataclass, typing.get_args(nesting(kind))):
+            lines += _help_lines(inner, f"{key}.NAME.")
     return lines
 
 
@@ -309,24 +307,16 @@ def flat(cfg: Any) -> dict[str, Any]:
     """List {dotted key: value} of a dataclass instance, for comparing and logging; without modes (`--plan`)."""
     out = {}
 
-    def walk(value, prefix):
-        if isinstance(value, dict):
+    def walk(value, names):
+        if isinstance(value, dict) and value:
             for key, inner in value.items():
-                walk(inner, f"{prefix}.{key}" if prefix else str(key))
+                walk(inner, (*names, str(key)))
         else:
-            out[prefix] = list(value) if isinstance(value, tuple) else value
+            out[dotted(*names)] = list(value) if isinstance(value, tuple) else value
 
     modes = _modes(type(cfg))
-    walk({key: value for key, value in dataclasses.asdict(cfg).items() if key not in modes}, "")
+    walk({key: value for key, value in dataclasses.asdict(cfg).items() if key not in modes}, ())
     return out
-
-
-def at_least_one(cfg: Any, *keys: str) -> None:
-    """Refuse a count below 1 among these dotted keys (null: not set). Raises UserError."""
-    for key in keys:
-        value = flat(cfg)[key]
-        if value is not None and value < 1:
-            raise UserError(f"config key {key} must be at least 1, not {value}")
 
 
 def check_folder(folder: str | Path) -> None:
@@ -343,20 +333,20 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     Raises UserError naming the keys that differ.
     """
     check_folder(folder)
-    folder, mine = Path(folder), flat(cfg)
+    folder, mine = Path(folder), {key: value for key, value in flat(cfg).items() if value != {}}
     if not (folder / RESOLVED).exists():
         # a journal may come first: another folder's run, which shares it, wrote it; its answers are found by content
         if folder.exists() and any(path.name not in (RESOLVED + ".tmp", "journal.jsonl") for path in folder.iterdir()):
             raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
         return
     try:
-        known = dict(yaml.safe_load((folder / RESOLVED).read_text()) or {})
+        known = dict(yaml.safe_load((folder / RESOLVED).read_bytes()) or {})
     except (yaml.YAMLError, ValueError, TypeError):  # the latter two: not UTF-8, no mapping
         raise UserError(
             f"{folder / RESOLVED} is damaged, it is no resolved config; restore it, or set another output folder"
         ) from None
     # a section that an older version had and this one has not decides nothing
-    known = {key: value for key, value in known.items() if key.partition(".")[0] in cfg.__dataclass_fields__}
+    known = {k: v for k, v in known.items() if v != {} and k.partition(".")[0] in cfg.__dataclass_fields__}
     changed = sorted(
         key
         for key in mine.keys() | known.keys()
@@ -384,5 +374,5 @@ def claim_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     except OSError as error:  # no permission, a read-only disk, …
         raise UserError(f"cannot make {folder}: {error.strerror}; set another output folder") from None
     partial = folder / (RESOLVED + ".tmp")  # a kill leaves no half of it
-    partial.write_text(yaml.safe_dump(flat(cfg), sort_keys=False, allow_unicode=True), encoding="utf-8")
+    partial.write_text(yaml.dump(flat(cfg), Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
     partial.replace(folder / RESOLVED)

@@ -26,11 +26,11 @@ from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from agents.limits import EndpointConfig, check_endpoints
 from agents.probe import Prober
-from config import RESOLVED, at_least_one, check_folder, check_output, claim_output, run_cli
+from config import RESOLVED, check_folder, check_output, claim_output, run_cli
 from errors import UserError
 from evals import assembly, benchmarks
 from evals import samples as viewer
@@ -45,42 +45,43 @@ from evals.served import Earlier, draw
 from evals.store import Ledgers, lock
 from grading.programs import exposes_environment, isolation
 from progress import say
+from values import Bounds, Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Whole
 
 
 @dataclass
 class SamplingConfig:
-    temperature: float | None = None
+    temperature: NotNegative | None = None
     """0: greedy; default: the protocol's (0 without one)"""
-    top_p: float | None = None
+    top_p: PositiveShare | None = None
     """smallest set of tokens with this much probability; 1: all; default: the protocol's (1)"""
-    top_k: int | None = None
+    top_k: Whole | None = None
     """sample from the K likeliest tokens; 0: all; default: the protocol's (0). Not every endpoint takes it"""
-    seed: int = 0
+    seed: Seed = 0
     """of sampled responses; each response has its own random numbers, derived from this and from its key"""
 
 
 @dataclass
 class Config:
-    out: str
+    out: FilePath
     """folder of the generations and grades"""
-    models: dict[str, str]
+    models: Annotated[dict[str, FilePath], Bounds(1)]
     """name: model folder in Hugging Face format, hub id, or endpoint:NAME of `endpoints`; {run} in it stands for the
     folders in `runs`. endpoint:NAME@label: the weights behind a server cannot be hashed, so a served model is known by
     its name there and this label; change the label when other weights are served under the same name"""
-    benchmarks: dict[str, BenchmarkConfig]
+    benchmarks: Annotated[dict[str, BenchmarkConfig], Bounds(1)]
     """name: where its problems are; the rows of every table"""
-    benchmarks_dir: str = ""
+    benchmarks_dir: MaybePath = ""
     """folder of local copies, aime2024.jsonl and so on (the kinds' names), instead of the hub; a benchmark's own `file`
     goes before it"""
     allow_size: bool = False
     """continue when a benchmark does not have the number of problems in the paper's Table 7; the tables say so"""
     tables: dict[str, TableConfig] = field(default_factory=dict)
     """name: what it shows; default is one table with a column for every model; see configs/paper/table2.yaml"""
-    runs: dict[str, str] = field(default_factory=dict)
+    runs: dict[str, FilePath] = field(default_factory=dict)
     """seed's name: the folder that replaces {run} in `models`; with several, a cell is the mean over them"""
     endpoints: dict[str, EndpointConfig] = field(default_factory=dict)
     """OpenAI-compatible endpoints by name, as in build_crv.py; the server's own chat template renders the prompt"""
-    max_cost: float | None = None
+    max_cost: NotNegative | None = None
     """Stop before all answers of endpoints together cost more than this, by their prices; null for no cap"""
     probe: bool = True
     """A few test questions to each endpoint before its first real one, remembered in probe.json; see build_crv.py.
@@ -90,7 +91,7 @@ class Config:
     """two models, the reference first: compare.html shows their responses side by side, what was gained and lost"""
     title: str = "Results"
     """heading of the HTML page"""
-    report: str = ""
+    report: MaybePath = ""
     """folder of table.md, table.html, table.tex and the charts; default is `out`"""
     notes: list[str] = field(default_factory=list)
     """lines shown under every table: what a reader must know about these numbers"""
@@ -103,13 +104,13 @@ class Config:
     """template around the problem; must be the one of training (build_crv's `instruction`). It replaces what every
     benchmark asks for by itself, option letters and starter code too: for one benchmark set its own `instruction`.
     Default: each benchmark's own; {problem} for problems of your own files"""
-    samples: int | None = None
+    samples: Count | None = None
     """responses a problem; default: the protocol's (1). More may be asked for later: those that are there are kept"""
-    max_new_tokens: int | None = None
+    max_new_tokens: Count | None = None
     """longest response; one that is cut here counts as truncated unless its answer is boxed already. Default: the
     protocol's (32768)"""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    batch_size: int = 48
+    batch_size: Count = 48
     """responses generated together in this process; memory grows with it"""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """compute dtype; auto: bfloat16 on CUDA, float32 on a CPU (faster there at this batch size)"""
@@ -191,7 +192,6 @@ def main(cfg: Config) -> None:
 def check_config(cfg: Config) -> dict[str, TableConfig]:
     """Return {name: TableConfig} of the tables to show. Raises UserError for what is wrong on paper."""
     check_endpoints(cfg.endpoints)
-    at_least_one(cfg, "batch_size")
     check_folder(cfg.report or cfg.out)
     if cfg.compare and not (len(cfg.compare) == 2 == len(set(cfg.compare) & cfg.models.keys())):
         raise UserError(f"compare takes two of `models` ({', '.join(cfg.models)}), not {cfg.compare}")

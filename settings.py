@@ -1,19 +1,32 @@
 """Every key of the two training scripts but CogPO's loss: dataclasses alone, so that `--help` need not load torch."""
 
 import importlib.util
-import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
-from config import at_least_one
 from errors import UserError
+from values import (
+    Bounds,
+    Count,
+    FilePath,
+    Filled,
+    MaybePath,
+    NotNegative,
+    Positive,
+    PositiveShare,
+    Seed,
+    Share,
+    Whole,
+)
+
+Decay = Annotated[float, Bounds(0, 1, below=True)]  # of a moving average
 
 
 @dataclass
 class ModelConfig:
     """The model to train."""
 
-    path: str
+    path: FilePath
     """local folder in Hugging Face format, or hub id (e.g. Qwen/Qwen2.5-7B-Instruct)"""
     attention: Literal["auto", "flash", "varlen", "sdpa"] = "auto"
     """flash = the flash-attn package, varlen = torch's own packed kernel (both CUDA), sdpa = one call a segment, runs
@@ -30,13 +43,13 @@ class ModelConfig:
 class DataConfig:
     """What to train on."""
 
-    file: str
+    file: FilePath
     """sft.jsonl or pairs.jsonl, as build_crv.py writes them"""
-    max_length: int = 16384
+    max_length: Count = 16384
     """longest sequence in tokens, prompt and response together"""
     overlength: Literal["drop", "error"] = "error"
     """a longer example (for pairs: the whole pair) is dropped and counted, or the run refuses; nothing is ever cut"""
-    limit: int | None = None
+    limit: Count | None = None
     """only the first N records of the file"""
 
 
@@ -44,15 +57,15 @@ class DataConfig:
 class OptimConfig:
     """AdamW with linear warm-up, then cosine to zero."""
 
-    lr: float
+    lr: Positive
     """peak learning rate (Table 8: 1e-5 for SFT, 5e-7 for the preference stage)"""
-    warmup: float = 0.1
+    warmup: Share = 0.1
     """share of the steps with linear warm-up"""
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     """AdamW's moments"""
-    weight_decay: float = 0.0
+    weight_decay: NotNegative = 0.0
     """decoupled weight decay, of matrices only"""
-    max_grad_norm: float = 1.0
+    max_grad_norm: Annotated[float, Bounds(0, above=True, infinite=True)] = 1.0
     """gradients are scaled down to this global norm; .inf leaves them as they are"""
     state: Literal["float32", "8bit"] = "float32"
     """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
@@ -62,9 +75,9 @@ class OptimConfig:
 class BatchConfig:
     """How much goes into a step and into a row."""
 
-    size: int = 96
+    size: Count = 96
     """examples (SFT) or pairs (CogPO) per optimizer step, over all ranks (Table 8)"""
-    max_tokens: int = 32768
+    max_tokens: Count = 32768
     """tokens packed into one row, the micro-batch of one rank"""
 
 
@@ -72,7 +85,7 @@ class BatchConfig:
 class ParallelConfig:
     """How the model is spread over the ranks, and what it saves memory with."""
 
-    replicate: int = 1
+    replicate: Count = 1
     """HSDP: N copies of the model, each sharded over count/N ranks (one copy a node keeps the gathering of weights
     inside the node). 1 shards over all ranks"""
     activation_checkpointing: Literal["none", "selective", "full"] = "none"
@@ -89,11 +102,11 @@ class ParallelConfig:
 class LoraConfig:
     """Train low-rank adapters instead of all weights."""
 
-    rank: int = 0
+    rank: Whole = 0
     """rank of the adapters; 0 trains all weights"""
-    alpha: float = 32.0
+    alpha: Positive = 32.0
     """their scale is alpha / rank"""
-    targets: list[str] | str = "all-linear"
+    targets: Annotated[list[Filled], Bounds(1)] | Filled = "all-linear"
     """names of the linear layers that get one, e.g. [q_proj, v_proj]; all-linear: every one but the head"""
 
 
@@ -101,9 +114,9 @@ class LoraConfig:
 class HeldOutConfig:
     """Loss and margins on data that is not trained on."""
 
-    file: str = ""
+    file: MaybePath = ""
     """a file like data.file; empty for none"""
-    every_steps: int = 50
+    every_steps: Count = 50
     """steps between two evaluations; one more follows the last step"""
 
 
@@ -111,9 +124,9 @@ class HeldOutConfig:
 class CheckpointConfig:
     """When to save, what to keep."""
 
-    every_steps: int = 50
+    every_steps: Count = 50
     """optimizer steps between checkpoints; the last step always makes one"""
-    keep: int = 2
+    keep: Count = 2
     """how many of the newest checkpoints stay during the run; the disk must hold one more. The export removes
     them all"""
 
@@ -135,17 +148,17 @@ class PlanConfig:
     """Only print what the run will need in memory and hours on this machine; nothing is trained. Words behind --plan,
     not saved with a run."""
 
-    gpus: int = 8
+    gpus: Count = 8
     """how many GPUs"""
-    memory_gb: float = 80.0
+    memory_gb: Positive = 80.0
     """memory of one, in GiB"""
     gpu: str = "A800"
     """its name, for its peak FLOP/s (model/metrics.py)"""
-    utilization: float = 0.45
+    utilization: PositiveShare = 0.45
     """share of the peak that is assumed to be reached, recomputation included"""
-    examples: int = 0
+    examples: Whole = 0
     """assume N examples (CogPO: problems with a triad each) while there is no data.file yet; 0: read it"""
-    tokens: int = 4000
+    tokens: Count = 4000
     """median length of the assumed sequences; log-normal with σ 0.7, none longer than data.max_length"""
 
 
@@ -153,7 +166,7 @@ class PlanConfig:
 class TrainConfig:
     """What both training scripts have in common."""
 
-    out: str
+    out: FilePath
     """output folder: model/ (Hugging Face format), run.json (what it was made from), metrics.jsonl, plots.png,
     tensorboard/, config.yaml, and while running checkpoints/"""
     model: ModelConfig
@@ -165,36 +178,8 @@ class TrainConfig:
     heldout: HeldOutConfig = field(default_factory=HeldOutConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     watch: WatchConfig = field(default_factory=WatchConfig)
-    epochs: int = 3
+    epochs: Count = 3
     """passes over the data (Table 8: 3 of SFT, 1 of CogPO)"""
-    seed: int = 0
+    seed: Seed = 0
     """order of the data, and LoRA's initial values"""
     plan: PlanConfig | None = None
-
-
-def check(cfg: TrainConfig) -> None:
-    """Refuse settings that would spoil the weights, or train nothing. Raises UserError naming the key."""
-    at_least_one(
-        cfg, "epochs", "batch.size", "batch.max_tokens", "checkpoint.every_steps", "checkpoint.keep",
-        "heldout.every_steps", "parallel.replicate", "data.limit",
-    )  # fmt: skip
-    if not (math.isfinite(cfg.optim.lr) and cfg.optim.lr > 0):
-        raise UserError(f"config key optim.lr must be a finite number above 0, not {cfg.optim.lr}")
-    if not cfg.optim.max_grad_norm > 0:
-        raise UserError(
-            f"config key optim.max_grad_norm must be above 0 (.inf: no clipping), not {cfg.optim.max_grad_norm}"
-        )
-    if not 0 <= cfg.optim.warmup <= 1:
-        raise UserError(f"config key optim.warmup is a share of the steps, from 0 to 1, not {cfg.optim.warmup}")
-    if not all(0 <= beta < 1 for beta in cfg.optim.betas):
-        raise UserError(f"config key optim.betas holds two numbers from 0 to below 1, not {list(cfg.optim.betas)}")
-    if not cfg.optim.weight_decay >= 0:
-        raise UserError(f"config key optim.weight_decay must be 0 or more, not {cfg.optim.weight_decay}")
-    if cfg.seed < 0:
-        raise UserError(f"config key seed must be 0 or more, not {cfg.seed}")
-    if cfg.plan:
-        at_least_one(cfg.plan, "gpus", "tokens")
-        if not (cfg.plan.memory_gb > 0 and 0 < cfg.plan.utilization <= 1 and cfg.plan.examples >= 0):
-            raise UserError("--plan: memory_gb is above 0, utilization a share of at most 1, examples 0 or more")
-    if cfg.lora.rank < 0:
-        raise UserError(f"config key lora.rank must be 0 (off) or more, not {cfg.lora.rank}")

@@ -17,6 +17,7 @@ from typing import Literal
 from config import parse, run_cli
 from errors import UserError
 from settings import BatchConfig, OptimConfig, TrainConfig
+from values import Count, FilePath, Finite, NotNegative, Positive, Whole
 
 
 @dataclass
@@ -26,26 +27,26 @@ class LossConfig:
     name: Literal["cogpo", "dpo", "beta_dpo", "beta_cogpo", "simpo"] = "cogpo"
     """cogpo: Eq. 3. dpo: Eq. 2. beta_dpo: Eq. 4. beta_cogpo: Eq. 4 on CogPO's three betas. simpo: no reference,
     length-normalised"""
-    betas: tuple[float, float, float] | None = None
+    betas: tuple[NotNegative, NotNegative, NotNegative] | None = None
     """cogpo, beta_cogpo: β of the small, medium and large gap"""
-    beta: float | None = None
+    beta: Positive | None = None
     """dpo, beta_dpo"""
-    simpo_beta: float | None = None
+    simpo_beta: Positive | None = None
     """simpo"""
-    simpo_gamma: float | None = None
+    simpo_gamma: NotNegative | None = None
     """simpo: absolute margin inside the sigmoid"""
-    alpha: float | None = None
+    alpha: NotNegative | None = None
     """beta_dpo, beta_cogpo: how strongly β follows the differential, per nat (the paper is silent)"""
-    m0: float | None = None
+    m0: Finite | None = None
     """beta_dpo, beta_cogpo: the predefined threshold M0, nats"""
-    beta_ceiling: float | None = None
+    beta_ceiling: Positive | None = None
     """beta_dpo, beta_cogpo: largest β; summed over long chains, differentials reach tens of nats"""
-    penalty: float | None = None
+    penalty: NotNegative | None = None
     """cogpo, dpo: λ of DPOP's penalty on a chosen response that became less likely (arXiv 2402.13228: 50)"""
     per_token: bool = False
     """all but simpo, which always does: log-probs, the reference's too, are divided by the response's length. β is then
     larger by about that length (OLMo 3's length-normalised DPO: 5)"""
-    nll_weight: float = 0.0
+    nll_weight: NotNegative = 0.0
     """any loss: weight of an added −log π(y_w)/|y_w|, the chosen response's mean NLL, averaged over pairs"""
 
 
@@ -71,13 +72,13 @@ class PairBatchConfig(BatchConfig):
 class Config(TrainConfig):
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=5e-7))
     batch: PairBatchConfig = field(default_factory=PairBatchConfig)
-    epochs: int = 1
+    epochs: Count = 1
     """passes over the pairs (Table 8)"""
     loss: LossConfig = field(default_factory=LossConfig)
-    gradients_every: int = 0
+    gradients_every: Whole = 0
     """every N steps, measure how each gap's chosen and rejected responses pull: the gradient norm of its mean loss
     through either side alone (six more forward and backward passes of the step); 0: never"""
-    reference_cache: str = "out/reference"
+    reference_cache: FilePath = "out/reference"
     """folder of reference log-probs, shared by all runs that start from the same weights"""
 
 

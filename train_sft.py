@@ -12,12 +12,13 @@ from dataclasses import dataclass, field
 
 from config import parse, run_cli
 from settings import OptimConfig, TrainConfig
+from values import Count
 
 
 @dataclass
 class Config(TrainConfig):
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
-    epochs: int = 3
+    epochs: Count = 3
     """passes over the data (Table 8)"""
 
 

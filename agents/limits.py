@@ -7,8 +7,10 @@ import math
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from typing import Annotated
 
 from errors import UserError
+from values import Bounds, Count, Filled, NotNegative, Positive, Whole
 
 CUT = 0.7  # factor on the limit after one episode of congestion
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
@@ -16,29 +18,29 @@ GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
 
 @dataclass
 class EndpointConfig:
-    base_url: str | list[str]
+    base_url: Filled | Annotated[list[Filled], Bounds(1)]
     """Address up to and including /v1, e.g. http://localhost:8000/v1. Several addresses of equal servers: a list;
     the settings below then hold for each of them."""
-    model: str
+    model: Filled
     """Model name as the endpoint knows it (GET /v1/models lists it)."""
     api_key_env: str = ""
     """Name of the environment variable that holds the API key; empty for a server that wants none. The key itself is
     never written anywhere."""
-    concurrency: int = 64
+    concurrency: Count = 64
     """Requests in flight at most. Congestion (429, 503, a missed deadline) lowers the limit, answers raise it again."""
-    requests_per_minute: int | None = None
+    requests_per_minute: Count | None = None
     """Cap of the host's plan; null for none."""
-    tokens_per_minute: int | None = None
+    tokens_per_minute: Count | None = None
     """Cap of the host's plan on tokens, prompt and answer together; null for none."""
-    timeout: float = 300.0
+    timeout: Positive = 300.0
     """Seconds for connecting and for waiting in the server's queue. A call's deadline is this plus max_tokens at 10
     tokens a second, doubled after a miss."""
-    retries: int = 8
+    retries: Whole = 8
     """Further tries after a failure of the connection or the server, before the question (or the run) is given up. The
     pause between two tries grows from 1 to 60 seconds; a Retry-After of the server goes before it."""
-    price_prompt: float = 0.0
+    price_prompt: NotNegative = 0.0
     """Price of a million prompt tokens, in the currency of `max_cost`."""
-    price_completion: float = 0.0
+    price_completion: NotNegative = 0.0
     """Price of a million tokens of answers and thoughts."""
     extra_body: dict = field(default_factory=dict)
     """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
@@ -51,9 +53,7 @@ class EndpointConfig:
 def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
     """Raises UserError for what is wrong with {name: EndpointConfig} on paper, before anything is asked."""
     for name, endpoint in configs.items():
-        if endpoint.concurrency < 1:
-            raise UserError(f"config key endpoints.{name}.concurrency must be at least 1, not {endpoint.concurrency}")
-        for url in endpoint.base_url or [""]:
+        for url in endpoint.base_url:
             if not url.startswith(("http://", "https://")):
                 raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")
             if "@" in url or "?" in url:  # it would be written into config.yaml and shown in messages

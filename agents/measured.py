@@ -12,25 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from values import Count, MaybePath, NotNegative, Share
+
 
 @dataclass
 class StudentConfig:
-    path: str = ""
+    path: MaybePath = ""
     """Folder or hub id of the student whose fit is measured: by it critic_mode=student rates, and under critic_mode=llm
     report.html shows the Critic's levels beside it. Empty: nothing is measured."""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """As model.compute_dtype in training."""
-    max_tokens: int = 16384
+    max_tokens: Count = 16384
     """Tokens packed into one row."""
-    fits: str = ""
+    fits: MaybePath = ""
     """File of what was measured, e.g. by `python -m model.fit` on GPUs; empty for fit.jsonl in `out`."""
-    hard_share: float = 0.33
+    hard_share: Share = 0.33
     """hard_rsr is set so that this share of the input's chains lies above it …"""
-    easy_share: float = 0.33
+    easy_share: Share = 0.33
     """… and easy_nll so that this share of them is easy."""
-    hard_rsr: float | None = None
+    hard_rsr: NotNegative | None = None
     """A fixed threshold instead of hard_share, e.g. report.json's of another run."""
-    easy_nll: float | None = None
+    easy_nll: NotNegative | None = None
     """A fixed threshold instead of easy_share."""
 
 

@@ -25,6 +25,7 @@ from data.render import boxed_solution, problem_messages, response_text
 from data.rows import iter_rows
 from errors import UserError
 from grading.answers import final_answer
+from values import FilePath
 
 SAMPLES = 200  # problems that can be looked at in report.html
 
@@ -250,7 +251,7 @@ BATCH = 1000  # records in one Parquet row group
 
 @dataclass
 class Config:
-    run: str
+    run: FilePath
     """Output folder of build_crv.py; its `parquet` gets sft.parquet, pairs.parquet and README.md, the dataset card."""
 
 

@@ -15,6 +15,7 @@ from agents.journal import Journal, call_key, call_seed
 from agents.measured import StudentCritic
 from agents.pool import Pool
 from agents.prompts import question
+from values import Count, NotNegative, PositiveShare, Whole
 
 LEVELS = ("easy", "medium", "hard")
 VERDICTS = ("YES", "NO")
@@ -28,13 +29,13 @@ EXTRA_VOTES = 2  # a tie of three is drawn to five
 class Sampling:
     """§A.2: the same for all three agents."""
 
-    temperature: float = 0.7
+    temperature: NotNegative = 0.7
     """Sampling temperature (A.2)."""
-    top_p: float | None = 0.9
+    top_p: PositiveShare | None = 0.9
     """Nucleus sampling (A.2); null leaves it out of the request."""
-    top_k: int | None = 50
+    top_k: Whole | None = 50
     """A.2. Not in OpenAI's own API: null leaves it out, for hosts that refuse it."""
-    max_tokens: int = 16384
+    max_tokens: Count = 16384
     """Longest answer, thought included. A truncated answer is asked for once more with twice as many."""
     send_seed: bool = True
     """Send a seed with every request: a deterministic server then repeats itself. Off for hosts that refuse it."""

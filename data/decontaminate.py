@@ -15,10 +15,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
+from values import Bounds, FilePath, PositiveShare
 
 N = 8
 STOCK = 10  # an 8-gram that more benchmark problems have is a stock phrase
@@ -30,13 +32,13 @@ TYPOGRAPHY = re.compile(r"\\(?:[dtc](?=frac)|(?:left|right|displaystyle|text|mat
 
 @dataclass
 class Config:
-    problems: str
+    problems: FilePath
     """Rows with `problem` (or `prompt`, for pairs), in any form that data/rows.py opens."""
-    against: list[str]
+    against: Annotated[list[FilePath], Bounds(1)]
     """Benchmark files, in any such form, with `problem` or `question`."""
-    out: str
+    out: FilePath
     """The problems that stay; OUT.overlaps.jsonl lists what was found."""
-    overlap: float = 0.6
+    overlap: PositiveShare = 0.6
     """A problem is left out if it has at least this share of a benchmark problem's 8-grams."""
 
 

@@ -26,6 +26,7 @@ from data.formats import CONTEXT, Note, Row, format_of, preferences, read_row
 from data.records import check_record, jsonl_writer
 from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
+from values import Count, FilePath, MaybePath, Positive, PositiveShare
 
 HUB = {
     "bespoke": ("bespokelabs/Bespoke-Stratos-17k", None),
@@ -39,11 +40,11 @@ ROW_KEYS += ("messages", "output", "system", "input", "history")
 
 @dataclass
 class Config:
-    out: str
+    out: FilePath
     """The file to write: problems or sft records, or pairs where the rows are preferences."""
     name: str = ""
     """bespoke, sky_t1, openthoughts, omnithought, or a hub id."""
-    path: str = ""
+    path: MaybePath = ""
     """A local file, a pattern or a folder, in any form that data/rows.py opens, instead of the hub."""
     subset: str = ""
     """The hub dataset's configuration; empty for the usual one (openthoughts: metadata)."""
@@ -57,16 +58,16 @@ class Config:
     """What to make of conversations: problems have one exchange, a chain and an answer; sft records have anything."""
     gap: Literal["beta", "small", "medium", "large"] = "beta"
     """Preference rows: the gap of every pair, or beta to tell it from that column."""
-    betas: tuple[float, float, float] = (0.1, 0.2, 0.5)
+    betas: tuple[Positive, Positive, Positive] = (0.1, 0.2, 0.5)
     """What `beta` is for small, medium and large gaps (Table 8)."""
     repair_latex: bool = False
     """Mend LaTeX whose backslash was read as a JSON escape ("\\boxed" with one backslash) instead of leaving out the
     row."""
-    decontaminate: list[str] = field(default_factory=list)
+    decontaminate: list[FilePath] = field(default_factory=list)
     """Benchmark files; problems that overlap with one of theirs are left out (data/decontaminate.py)."""
-    overlap: float = 0.6
+    overlap: PositiveShare = 0.6
     """A problem is left out if it has at least this share of a benchmark problem's 8-grams."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first N rows."""
 
 

@@ -11,6 +11,7 @@ from evals.latex_table import latex
 from evals.published import ALIASES, FIGURES, TABLES, Count
 from evals.results import Table
 from evals.tables import markdown, webpage
+from values import FilePath
 
 PAPERS = TABLES | FIGURES
 
@@ -25,7 +26,7 @@ class TableConfig:
     """column: the column that its paired test compares with; default is the column before it; empty: none"""
     paper: str = ""
     """table1 … table10, figure4a … figure6 of the paper: its layout, with its numbers beside the measured ones"""
-    levels: dict[str, str] = field(default_factory=dict)
+    levels: dict[str, FilePath] = field(default_factory=dict)
     """column heading: folder of a finished build_crv run, whose Critic's levels are shown (Table 1)"""
 
 

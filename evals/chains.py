@@ -17,6 +17,7 @@ from evals.benchmarks.common import BenchmarkConfig
 from evals.store import Ledgers
 from grading.extraction import split_thought
 from progress import say
+from values import FilePath, Filled, MaybePath
 
 # a model's noise; in problem records they would stand for damaged LaTeX
 BLANKS = dict.fromkeys(map(ord, ESCAPES), " ")
@@ -24,17 +25,17 @@ BLANKS = dict.fromkeys(map(ord, ESCAPES), " ")
 
 @dataclass
 class Config:
-    eval: str
+    eval: FilePath
     """`out` of the evaluation"""
-    model: str
+    model: Filled
     """the model, as its `models` has it"""
-    benchmark: str
+    benchmark: Filled
     """the benchmark, as its `benchmarks` has it"""
-    out: str
+    out: FilePath
     """the file to write"""
     source: BenchmarkConfig = field(default_factory=BenchmarkConfig)
     """where the benchmark's problems are, as there"""
-    benchmarks_dir: str = ""
+    benchmarks_dir: MaybePath = ""
     """as there"""
     allow_size: bool = False
     """as there"""

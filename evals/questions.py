@@ -58,10 +58,6 @@ def settings_of(cfg) -> dict[str, Settings]:
                 f"sampling.temperature, or samples=1"
             )
         longest = _first(benchmark.max_new_tokens, cfg.max_new_tokens, protocol.max_new_tokens)
-        if min(sampling["temperature"], sampling["top_k"]) < 0 or not 0 < sampling["top_p"] <= 1:
-            raise UserError(f"sampling: temperature and top_k from 0, top_p above 0 and at most 1, not {sampling}")
-        if min(samples, longest) < 1:
-            raise UserError(f"{name}: samples and max_new_tokens must be at least 1, not {samples} and {longest}")
         found[name] = Settings(
             _first(cfg.system, protocol.system),
             _first(benchmark.instruction, cfg.instruction),

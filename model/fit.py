@@ -36,6 +36,7 @@ from model.parallel import Ranks, reshard
 from model.reference import sequence_hash
 from progress import Progress, say
 from settings import ModelConfig
+from values import Count, FilePath
 
 CLIP = 100  # ranks count as this at most, as in 2601.14249: beyond, a word is just unexpected
 TOKENS = 256  # whose logits exist at a time: [256, V] in float32 is 156 MB for 152k words
@@ -167,17 +168,17 @@ def write_fits(path: Path, fits: dict[str, Fit]) -> None:
 class Config:
     model: ModelConfig
     """The student."""
-    problems: str
+    problems: FilePath
     """JSON Lines of problems, as build_crv.py reads them: their `reasoning` is scored."""
-    out: str
+    out: FilePath
     """File of the fits; those that are there already are not computed again."""
-    max_tokens: int = 16384
+    max_tokens: Count = 16384
     """Tokens packed into one row."""
     system: str = ""
     """System prompt before the problem, as in build_crv.py."""
     instruction: str | dict[str, str] = field(default="{problem}")
     """User turn around {problem}, as in build_crv.py."""
-    limit: int | None = None
+    limit: Count | None = None
     """Only the first N problems."""
 
 

@@ -30,7 +30,7 @@ from model.optim import make_optimizer
 from model.parallel import Ranks
 from model.plots import plot_run
 from progress import cosmetic, say
-from settings import DataConfig, TrainConfig, check
+from settings import DataConfig, TrainConfig
 
 # how a run is spread over ranks, watched and saved changes nothing that it computes
 MAY_CHANGE_ON_RESUME = ("checkpoint", "heldout", "parallel", "watch", "reference_cache")
@@ -91,9 +91,8 @@ def begin(
 
     script: the file of the running script, part of what decides the result. describe: says what was read, in words.
     loss_files: which files of losses/ decide the result too, a glob; an edit of the others leaves the run as it is.
-    Raises UserError for bad settings, data or models, and for a folder that holds another run.
+    Raises UserError for bad data or models, and for a folder that holds another run.
     """
-    check(cfg)
     stop, ranks = Preemption(), Ranks()
     made_from, stopped = ranks.broadcast((inputs_of_export(cfg.out), newest(cfg.out)))
     may_change = _may_change(cfg, made_from, stopped)
@@ -165,7 +164,6 @@ def finish(run: Run, evaluate: Callable[[Run], dict[str, float]]) -> None:
 
 def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool = False) -> str:
     """Return what --plan prints: memory and hours on the machine of cfg.plan. See model.cost.show_plan."""
-    check(cfg)
     examples = None
     if not cfg.plan.examples:
         examples = load(cfg.data, Renderer(load_tokenizer(cfg.model.path)))

@@ -20,10 +20,12 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
+from values import Bounds, Count, FilePath, Integer, NotNegative, Seed
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
 Animal = tuple[int, str, int]  # how many, what, legs of each
@@ -33,9 +35,9 @@ Animal = tuple[int, str, int]  # how many, what, legs of each
 class TaskConfig:
     """One reasoning-gym task in the mixture."""
 
-    weight: float = 1.0
+    weight: NotNegative = 1.0
     """Share of the problems, relative to the other tasks' weights."""
-    params: dict[str, int] = field(default_factory=dict)
+    params: dict[str, Integer] = field(default_factory=dict)
     """Passed to reasoning_gym.create_dataset."""
 
 
@@ -43,29 +45,29 @@ class TaskConfig:
 class StyleShares:
     """How much of r_orig is written in which style; relative weights."""
 
-    terse: float = 0.35
+    terse: NotNegative = 0.35
     """One compound equation."""
-    balanced: float = 0.30
+    balanced: NotNegative = 0.30
     """Small steps, products split into tens and ones, running totals."""
-    convoluted: float = 0.35
+    convoluted: NotNegative = 0.35
     """A roundabout method, needless algebra, repeated checks; the direct way somewhere among them."""
 
 
 @dataclass
 class PocketConfig:
-    out: str = "out/pocket"
+    out: FilePath = "out/pocket"
     """Folder of problems.jsonl and test.jsonl."""
-    train_problems: int = 192
+    train_problems: Count = 192
     """Number of training problems, all tasks together."""
-    test_problems: int = 96
+    test_problems: Count = 96
     """Number of test problems, all tasks together."""
-    seed: int = 0
+    seed: Seed = 0
     """Which training problems, and the style of each one's reasoning."""
-    test_seed: int = 1
+    test_seed: Seed = 1
     """Which test problems; must differ from seed."""
-    avoid: list[str] = field(default_factory=list)
+    avoid: list[FilePath] = field(default_factory=list)
     """Files of problems that are left out, such as the test problems of another seed."""
-    tasks: dict[str, TaskConfig] = field(
+    tasks: Annotated[dict[str, TaskConfig], Bounds(1)] = field(
         default_factory=lambda: {"leg_counting": TaskConfig(params={"min_animals": 2, "max_animals": 4})}
     )
     """The mixture: leg_counting, chain_sum, products."""

@@ -1,12 +1,17 @@
 """Configuration: what a wrong key, a wrong type or a foreign output folder says."""
 
+import json
+import os
+import threading
 from dataclasses import dataclass, field
 from typing import Literal
 
 import pytest
+import yaml
 
-from config import claim_output, help_text, load, run_cli
+from config import check_output, claim_output, flat, help_text, load, run_cli
 from errors import UserError
+from values import FilePath
 
 
 @dataclass
@@ -27,7 +32,7 @@ class Endpoint:
 
 @dataclass
 class Config:
-    out: str
+    out: FilePath
     """where results go"""
     optim: Optim = field(default_factory=lambda: Optim(lr=1e-5))
     endpoints: dict[str, Endpoint] = field(default_factory=dict)
@@ -37,6 +42,10 @@ class Config:
     """strength"""
     dry: bool = False
     """only say"""
+    names: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, FilePath] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    body: dict = field(default_factory=dict)
 
 
 def test_values_from_file_then_words(tmp_path):
@@ -60,17 +69,16 @@ def test_a_sections_own_defaults_survive_a_partial_override():
     [
         (["out=o", "optim.l=1"], "unknown config key optim.l; did you mean optim.lr?"),
         (["out=o", "modus=fast"], "unknown config key modus; did you mean mode?"),
-        (["out=o", "optim.lr=high"], "config key optim.lr must be float, not 'high'"),
+        (["out=o", "optim.lr=high"], "config key optim.lr must be a number, not 'high'"),
         (["out=o", "mode=slow"], "config key mode is 'slow'; it must be one of fast, exact"),
-        (["out=o", "dry=3"], "config key dry must be bool, not 3"),
+        (["out=o", "dry=3"], "config key dry must be true or false, not '3'"),
         (["out=o", "optim=3"], "config key optim holds further keys"),
-        (["out=o", "optim.betas=[1]"], "config key optim.betas needs 2 values"),
-        (["mode=fast"], "config key out is required (str)"),
+        (["out=o", "optim.betas=[1]"], "config key optim.betas must be two numbers, not ['1']"),
+        (["mode=fast"], "config key out is required (text)"),
         (["out=o", "endpoints.a.retries=2"], "config key endpoints.a.base_url is required"),
         (["--config", "nowhere.yaml"], "no such config file: nowhere.yaml"),
         (["out"], "unexpected word 'out'"),
-        (["out='{run}/m"], 'out: cannot read the value "\'{run}/m": while scanning'),
-        (["out={run}/m"], "out: cannot read the value '{run}/m': "),
+        (["out='{run}/m"], 'out: cannot read the value "\'{run}/m": not valid YAML'),
     ],
 )
 def test_what_is_wrong_is_named(words, message):
@@ -81,7 +89,7 @@ def test_what_is_wrong_is_named(words, message):
 
 def test_bad_yaml_is_one_line(tmp_path):
     (tmp_path / "bad.yaml").write_text("out: [1,\nmode: x\n")
-    with pytest.raises(UserError, match=r"bad\.yaml is not valid YAML") as error:
+    with pytest.raises(UserError, match=r"bad\.yaml:3: not valid YAML") as error:
         load(Config, ["--config", str(tmp_path / "bad.yaml")])
     assert "\n" not in str(error.value)
 
@@ -90,8 +98,8 @@ def test_help_lists_every_key_with_default_and_text():
     text = help_text(Config, "What it does.")
     for part in (
         "What it does.",
-        "out: str (required)",
-        "optim.lr: float = 1e-05",
+        "out: text (required)",
+        "optim.lr: a number = 1e-05",
         "peak learning rate",
         "NAME.base_url",
     ):
@@ -157,3 +165,161 @@ def test_a_damaged_resolved_config_is_one_line(tmp_path, text):
     with pytest.raises(UserError, match=r"config\.yaml is damaged") as error:
         claim_output(load(Config, ["out=o"]), tmp_path)
     assert "\n" not in str(error.value) and (tmp_path / "config.yaml").read_bytes() == text
+
+
+# --- words: their order, their text, their names ---
+
+
+def test_words_count_wherever_they_stand_and_the_later_file_goes_before(tmp_path):
+    (tmp_path / "a.yaml").write_text("out: a\nmode: exact\noptim: {lr: 1e-4}\n")
+    (tmp_path / "b.yaml").write_text("out: b\n")
+    files = ["--config", f"{tmp_path}/a.yaml", f"--config={tmp_path}/b.yaml"]
+    for words in (["optim.lr=3", *files], [*files, "optim.lr=3"], [*files[:2], "optim.lr=3", files[2]]):
+        cfg = load(Config, words)
+        assert (cfg.out, cfg.mode, cfg.optim.lr) == ("b", "exact", 3.0)
+    assert load(Config, [files[2], *files[:2]]).out == "a"
+
+
+TEXTS = ["1:30", "007", "1.10", "yes", "1e3", "0x1F", "2026-11-28", "a: b", "[a", "{run}/m", "a #b", "*a", "=", "1_000"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_a_text_stays_as_it_is_written(tmp_path, text):
+    assert load(Config, [f"out={text}"]).out == text
+    cfg = load(Config, ["out=o", f"notes={{{json.dumps(text)}: x}}", f"names.{json.dumps(text)}={text}"])
+    assert cfg.notes == {text: "x"} and cfg.names == {text: text}
+    # what is saved reads as the same again, here and by other YAML readers
+    claim_output(cfg, tmp_path / "o")
+    assert load(Config, ["--config", str(tmp_path / "o/config.yaml")]) == cfg
+    assert yaml.safe_load((tmp_path / "o/config.yaml").read_bytes()) == flat(cfg)
+    if text not in ("a: b", "[a", "{run}/m", "a #b", "*a"):  # plain, these are YAML of another kind
+        (tmp_path / "c.yaml").write_text(f"out: {text}\nnames: {{x: {text}}}\n")
+        cfg = load(Config, ["--config", f"{tmp_path}/c.yaml"])
+        assert cfg.out == text and cfg.names == {"x": text}
+
+
+@pytest.mark.parametrize(
+    "written, value",
+    [
+        ("5e-7", 5e-7), ("1", 1), ("1.5", 1.5), ("010", "010"), ("1:30", "1:30"), ("2026-11-28", "2026-11-28"),
+        ("true", True), ("null", None), ("'5e-7'", "5e-7"), ("'no'", "no"), ("[1, {a: 1e3}]", [1, {"a": 1000.0}]),
+    ],
+)  # fmt: skip
+def test_values_without_a_type_are_json(tmp_path, written, value):
+    cfg = load(Config, ["out=o", f"body.a.b={written}", """body."x.y"=3"""])
+    assert cfg.body == {"a": {"b": value}, "x.y": 3}
+    claim_output(cfg, tmp_path / "o")
+    assert load(Config, ["--config", str(tmp_path / "o/config.yaml")]) == cfg
+
+
+def test_null_empty_and_yes_where_they_cannot_be_meant():
+    for word, message in {
+        "out=null": "out must be text, and null is null in YAML; in quotes it is text, and ~/ is the home folder",
+        "out=~": "out must be text, and ~ is null in YAML",
+        "body={a: no}": "body.a is no: write true or false, or put it in quotes",
+        "names={a: }": "names.a must be text, and there is none",
+        "names.a=null": "names.a: null takes out an entry, and none has this name",
+        "dry=1": "dry must be true or false, not '1'",
+        "optim:=x": "holds further keys, not the value",
+        "mode:=fast": "mode:= takes the place of a dict, and mode is none; write mode=fast",
+    }.items():
+        with pytest.raises(UserError) as error:
+            load(Config, ["out=o", word])
+        assert message in str(error.value) and "\n" not in str(error.value)
+    assert load(Config, ["out='null'", "beta=null"]).out == "null"
+
+
+def test_a_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    (tmp_path / "c.yaml").write_text("out: ~/runs\nfolders: {a: ~/x}\n")
+    cfg = load(Config, ["--config", f"{tmp_path}/c.yaml", "names.a=~/x"])
+    assert (cfg.out, cfg.folders, cfg.names) == ("/home/me/runs", {"a": "/home/me/x"}, {"a": "~/x"})  # names: no paths
+
+
+def test_a_dict_is_added_to_replaced_and_taken_from(tmp_path):
+    (tmp_path / "a.yaml").write_text("out: a\nendpoints: {a: {base_url: u}, b.c: {base_url: v, retries: 9}}\n")
+    (tmp_path / "b.yaml").write_text("extends: a.yaml\nendpoints: !replace {d: {base_url: w}}\n")
+    (tmp_path / "c.yaml").write_text("extends: a.yaml\nendpoints: {a: null}\n")
+    (tmp_path / "d.yaml").write_text("extends: a.yaml\nendpoints:\n  a:\n  b.c: {retries: 2}\n")
+
+    def endpoints(file, *words):
+        return load(Config, ["--config", f"{tmp_path}/{file}.yaml", *words]).endpoints
+
+    a, bc, d = Endpoint("u"), Endpoint("v", 9), Endpoint("w")
+    assert endpoints("a", "endpoints={d: {base_url: w}}") == {"a": a, "b.c": bc, "d": d}
+    assert endpoints("a", "endpoints:={d: {base_url: w}}") == {"d": d} == endpoints("b")
+    assert endpoints("a", "endpoints.a=null") == {"b.c": bc} == endpoints("c")
+    assert endpoints("d") == {"a": a, "b.c": Endpoint("v", 2)}
+    assert endpoints("a", "endpoints.b.c.retries=1", 'endpoints."a".retries=2') == {
+        "a": Endpoint("u", 2), "b.c": Endpoint("v", 1)
+    }  # fmt: skip
+    assert endpoints("a", "endpoints:={}", "endpoints.x.1.base_url=y", "endpoints.x.1.retries=1") == {
+        "x.1": Endpoint("y", 1)
+    }
+    assert endpoints("a", "--config", f"{tmp_path}/b.yaml") == {"d": d}
+
+
+def test_names_with_dots_are_saved_and_read(tmp_path):
+    cfg = load(Config, ["out=o", "names.Qwen2.5-7B=x", "endpoints.v1.5.base_url=u", 'names."a=b"=y', 'names."é."='])
+    assert cfg.names == {"Qwen2.5-7B": "x", "a=b": "y"} | {"é.": ""}
+    claim_output(cfg, tmp_path / "o")
+    assert load(Config, ["--config", str(tmp_path / "o/config.yaml")]) == cfg
+    check_output(cfg, tmp_path / "o")
+
+
+# --- files ---
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (b"out: a\nout: b\n", "c.yaml:2: not valid YAML: out is given twice"),
+        (b"out: a\noptim.lr: 1\noptim: {lr: 2}\n", "c.yaml: lr is given twice"),
+        (b"out: a\nendpoints: {a: {base_url: u, base_url: v}}\n", "c.yaml:2: not valid YAML: base_url is given twice"),
+        (b"out: a\noptim:\n\tlr: 1\n", "c.yaml:3: not valid YAML: found character '\\t' that cannot start any token"),
+        (b"out: \xff\n", "c.yaml: not valid YAML: unacceptable character #x00ff"),
+        (b"out: a\n---\nout: b\n", "c.yaml:2: not valid YAML"),
+        (b"out: !!python/object/apply:os.system [ls]\n", "c.yaml:1: not valid YAML: could not determine a constructor"),
+        (b"- a\n", "c.yaml must hold key: value lines"),
+        (b"out", "c.yaml must hold key: value lines"),
+        (b"", "config key out is required"),
+        (b"# nothing\n", "config key out is required"),
+        (b"out: a\nmodus: fast\n", "unknown config key modus (CONFIG:2); did you mean mode?"),
+        (b"out: a\noptim:\n  lr: fast\n", "config key optim.lr must be a number, not 'fast' (CONFIG:3)"),
+        (b"out: a\nlr: 1\n", "unknown config key lr (CONFIG:2); did you mean optim.lr?"),
+        (b"extends: c.yaml\n", "c.yaml extends itself"),
+        (b"extends: [a, b]\n", "extends takes the name of one file"),
+        (b"extends: d.yaml\n", "no such config file"),
+        (b"out: a\nbody: &a {x: *a}\n", "holds itself"),
+        (b"out: a\nbody: " + b"[" * 3000, "a value of the configuration lies too deep"),
+        (b"out: a\n? [x, y]\n: 3\n", "c.yaml:2: not valid YAML"),
+        (b"out: \"a\\0b\"\n", "config key out must be text, not"),
+    ],
+)  # fmt: skip
+def test_a_file_that_cannot_be_meant_is_one_line(tmp_path, text, message):
+    file = tmp_path / "c.yaml"
+    file.write_bytes(text)
+    with pytest.raises(UserError) as error:
+        load(Config, ["--config", str(file)])
+    assert message.replace("CONFIG", str(file)) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_folder_is_no_config(tmp_path):
+    with pytest.raises(UserError, match=r"cannot read a config \(Is a directory\): "):
+        load(Config, ["--config", str(tmp_path)])
+
+
+@pytest.mark.parametrize("encoding, newline", [("utf-8-sig", "\n"), ("utf-8", "\r\n"), ("utf-16", "\n")])
+def test_files_of_other_systems_and_anchors(tmp_path, encoding, newline):
+    text = "out: é\nendpoints:\n  a: &a {base_url: u, retries: 2}\n  b: *a\n  c: {<<: *a, retries: 5}\n"
+    (tmp_path / "c.yaml").write_bytes(text.replace("\n", newline).encode(encoding))
+    cfg = load(Config, ["--config", f"{tmp_path}/c.yaml", "endpoints.a.retries=1"])  # b is no other name for a
+    assert cfg.out == "é" and [e.retries for e in cfg.endpoints.values()] == [1, 2, 5]
+
+
+def test_a_config_from_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("out: a\n",))
+    writer.start()
+    assert load(Config, ["--config", f"{tmp_path}/pipe"]).out == "a"
+    writer.join()

@@ -9,6 +9,7 @@ from tests.support.scripts import ROOT
 
 FLOORS = [  # from the ground up; a name is a folder or a file of the root
     {"losses", "errors", "progress"},
+    {"values"},
     {"config"},
     {"pages", "settings"},
     {"data", "grading"},

@@ -97,8 +97,6 @@ def load(name: str, cfg: BenchmarkConfig, folder: str = "", allow_size: bool = F
     kind = kind_of(name, cfg)
     copy = cfg.file or (os.path.join(folder, f"{kind}.jsonl") if folder else "")
     cfg = replace(cfg, file=copy)
-    if cfg.limit < 0:
-        raise UserError(f"config key benchmarks.{name}.limit must be 0 (all) or more, not {cfg.limit}")
     problems = [replace(problem, kind=kind) for problem in family(kind).load(kind, name, cfg)]
     return common.checked(problems, TITLES.get(kind), name, cfg, allow_size)
 

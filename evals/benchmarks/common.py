@@ -7,6 +7,7 @@ from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
 from evals.problem import Problem
 from evals.published import SIZES
+from values import Count, MaybePath, Whole
 
 
 @dataclass
@@ -14,16 +15,16 @@ class BenchmarkConfig:
     kind: str = ""
     """which benchmark this is: aime2024, math500, gsm8k, olympiadbench, gpqa_diamond, mmlu, livecodebench_v2, or local
     (a file of your own); empty: by its name, as in Table 7, else local"""
-    file: str = ""
+    file: MaybePath = ""
     """read this instead of the hub, in any form that data/rows.py opens, with the columns that the hub has; local: id,
     problem, answer"""
     split: str = ""
     """column whose values become rows of the table, beside one row for all; empty: one row"""
-    limit: int = 0
+    limit: Whole = 0
     """only the first N problems; 0: all"""
-    samples: int | None = None
+    samples: Count | None = None
     """responses a problem; default: the protocol's"""
-    max_new_tokens: int | None = None
+    max_new_tokens: Count | None = None
     """longest response; default: the protocol's"""
     instruction: str | None = None
     """template around {problem}; default: the family's under the protocol"""

@@ -28,6 +28,7 @@ from pocket.study.findings import compare, read_answers
 from pocket.study.jobs import Job, run_jobs
 from pocket.study.study import ADDRESS, FREE, data_jobs, evaluation, student_jobs, teacher
 from progress import say
+from values import FilePath
 
 WAYS = ("critic", "own", "other", "shortest", "random")
 QUESTIONS = [("own", "random"), ("own", "shortest"), ("own", "critic"), ("own", "other")]  # is the first better?
@@ -35,7 +36,7 @@ QUESTIONS = [("own", "random"), ("own", "shortest"), ("own", "critic"), ("own", 
 
 @dataclass
 class ChoiceConfig(StudyConfig):
-    students: dict[str, str] = field(default_factory=dict)
+    students: dict[str, FilePath] = field(default_factory=dict)
     """two model folders by name, which `prepare` leaves"""
     settings: list[str] = field(default_factory=list)
     """further arguments of every training"""

@@ -2,8 +2,10 @@
 
 import itertools
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from data.rows import iter_rows
+from values import Bounds, Count, FilePath, Finite, Seed
 
 SETS = {  # training sets of the SFT stage: names of build_crv.py's files
     "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
@@ -18,37 +20,37 @@ METHODS = [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)]  # all trainings of 
 
 @dataclass
 class StudyConfig:
-    out: str
+    out: FilePath
     """folder of everything"""
     prepare: list[str]
     """commands that make the student, in this order, without `python`"""
-    student: str
+    student: FilePath
     """model folder that they leave"""
-    mixtures: dict[str, str]
+    mixtures: Annotated[dict[str, FilePath], Bounds(1)]
     """name: config of pocket.problems"""
-    trials: dict[str, list[dict[str, float | list[float]]]]
+    trials: dict[str, list[dict[str, Finite | list[Finite]]]]
     """sft, cogpo, dpo, beta_dpo, simpo: the settings to choose from"""
-    train_problems: int
+    train_problems: Count
     """training problems of a seed"""
-    test_problems: int
+    test_problems: Count
     """test problems of a mixture"""
-    sft: str
+    sft: FilePath
     """config of train_sft.py"""
-    prefer: str
+    prefer: FilePath
     """config of train_cogpo.py"""
-    evaluate: str
+    evaluate: FilePath
     """config of evaluate.py: how to generate"""
-    validation_problems: int = 300
+    validation_problems: Count = 300
     """problems on which settings are chosen"""
-    seeds: list[int] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    seeds: Annotated[list[Seed], Bounds(1)] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     """of the study"""
-    tuning_seeds: list[int] = field(default_factory=lambda: [11, 12])
+    tuning_seeds: Annotated[list[Seed], Bounds(1)] = field(default_factory=lambda: [11, 12])
     """of the choice of settings"""
-    test_seed: int = 1000
+    test_seed: Seed = 1000
     """of the test problems; the validation problems come from the next one"""
-    workers: int = 2
+    workers: Count = 2
     """jobs at a time"""
-    threads: int = 1
+    threads: Count = 1
     """threads of each"""
 
 

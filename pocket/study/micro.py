@@ -7,11 +7,13 @@ train_sft.py then pretrains it on the exercises of pocket/study/primer.py. The t
 the messages and problems of `text`, with every digit a token of its own and ChatML turns.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 from data.rows import iter_rows
 from pocket.tiny import train_tokenizer
+from values import Bounds, Count, FilePath, Seed
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PIECES = r"\d| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]"  # every digit alone
@@ -23,21 +25,21 @@ CHATML = (
 
 @dataclass
 class MicroConfig:
-    out: str
+    out: FilePath
     """folder of the model; nothing is done if it exists"""
-    text: list[str] = field(default_factory=list)
+    text: Annotated[list[FilePath], Bounds(1)]
     """JSON Lines whose messages, problems and reasoning the tokenizer is trained on"""
-    vocabulary: int = 768
+    vocabulary: Annotated[int, Bounds(256 + len(SPECIAL))] = 768
     """tokens, the 256 bytes among them"""
-    hidden: int = 128
+    hidden: Count = 128
     """width"""
-    layers: int = 4
+    layers: Count = 4
     """depth"""
-    heads: int = 4
+    heads: Count = 4
     """attention heads"""
-    intermediate: int = 384
+    intermediate: Count = 384
     """width of the feed-forward part"""
-    seed: int = 0
+    seed: Seed = 0
     """of the weights"""
 
 

@@ -22,17 +22,18 @@ from dataclasses import dataclass
 
 from data.records import write_jsonl
 from data.render import boxed_solution, prompt_messages, response_text
+from values import Count, FilePath, Seed
 
 
 @dataclass
 class PrimerConfig:
-    out: str
+    out: FilePath
     """file to write"""
-    sheets: int = 80_000
+    sheets: Count = 80_000
     """number of sheets, one record each"""
-    most: int = 6
+    most: Count = 6
     """most exercises or steps on a sheet"""
-    seed: int = 0
+    seed: Seed = 0
     """which exercises"""
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import yaml
 
-from config import at_least_one, claim_output, run_cli
+from config import claim_output, run_cli
 from errors import UserError
 from pocket.study.design import (
     AS_MANY,
@@ -53,7 +53,6 @@ Settings = dict[str, float | list[float]]  # key=value of a training, e.g. {"opt
 
 def main(cfg: StudyConfig) -> None:
     """Run the whole study, or what is left of it. Raises UserError for a config that would not be a fair comparison."""
-    at_least_one(cfg, "workers", "threads", "train_problems", "test_problems", "validation_problems")
     counts = {len(cfg.trials.get(loss, ())) for loss in LOSSES}
     if not cfg.trials.get("sft") or len(counts) > 1 or 0 in counts:
         raise UserError(f"trials: sft, and an equal number each of {', '.join(LOSSES)} are needed")

@@ -67,10 +67,10 @@ def test_bad_problems(tmp_path, cli, text, message):
             ["endpoints.teacher.base_urll=x"],
             r"unknown config key endpoints\.teacher\.base_urll; did you mean .*base_url",
         ),
-        (["max_rounds=three"], r"max_rounds must be int"),
+        (["max_rounds=three"], r"max_rounds must be a whole number"),
         (["max_rounds=0"], r"max_rounds must be at least 1"),
         (["stages=rc"], r"stages is 'rc'; it must be one of crv, cr, c"),
-        (["check_incorrect=perhaps"], r"check_incorrect must be bool"),
+        (["check_incorrect=perhaps"], r"check_incorrect must be true or false"),
         (
             ["agents.verifier=small"],
             r"agents\.verifier is small, but there is no endpoints\.small \(there is: teacher\)",

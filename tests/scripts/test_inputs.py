@@ -51,7 +51,7 @@ def refused(script, words):
 
 @pytest.mark.parametrize("script", ["train_sft.py", "train_cogpo.py"])
 def test_help_and_mistyped_keys_are_answered_before_torch_loads(script):
-    for words, said in ((["--help"], "optim.lr: float"), (["epoch=1", "out=o"], "did you mean epochs?")):
+    for words, said in ((["--help"], "optim.lr: a number, above 0"), (["epoch=1", "out=o"], "did you mean epochs?")):
         code = (
             "import runpy, sys\n"
             f"sys.argv = {[script, *words]}\n"

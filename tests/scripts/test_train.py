@@ -265,7 +265,7 @@ def test_a_finished_run_says_so(sft_run, tiny_qwen, files):
 def test_bad_input_is_one_line(tiny_qwen, files, sft_run, tmp_path):
     sft = sft_words(tiny_qwen, files, tmp_path / "o")
     assert "unknown config key optim.rl; did you mean optim.lr?" in fails("train_sft.py", *sft, "optim.rl=1")
-    assert "config key epochs must be int" in fails("train_sft.py", *sft, "epochs=two")
+    assert "config key epochs must be a whole number" in fails("train_sft.py", *sft, "epochs=two")
     assert "checkpoint.every_steps must be at least 1" in fails("train_sft.py", *sft, "checkpoint.every_steps=0")
     assert "does not exist" in fails("train_sft.py", *sft, "model.path=./nowhere")
     assert "needs the key messages" in fails("train_sft.py", *sft, f"data.file={files / 'pairs.jsonl'}")

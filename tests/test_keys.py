@@ -1,0 +1,153 @@
+"""Every key of every command: its number has bounds, its default lies within them, and what lies outside is refused in
+one line before anything is loaded or written."""
+
+import dataclasses
+import importlib
+import math
+import typing
+from typing import Annotated
+
+import pytest
+
+from config import help_text, load, run_cli
+from errors import UserError
+from tests.support.scripts import ROOT
+from values import Bounds, convert, default_of, keys_of, nesting, type_name
+
+COMMANDS = {
+    "train_sft": "Config", "train_cogpo": "Config", "build_crv": "Config", "evaluate": "Config",
+    "data.sources": "Config", "data.decontaminate": "Config", "model.fit": "Config",
+    "agents.outputs": "Config", "evals.chains": "Config",
+    "pocket.problems": "PocketConfig", "pocket.study.primer": "PrimerConfig", "pocket.study.micro": "MicroConfig",
+    "pocket.study.design": "StudyConfig", "pocket.study.choice": "ChoiceConfig",
+}  # fmt: skip
+SCHEMAS = {module: getattr(importlib.import_module(module), name) for module, name in COMMANDS.items()}
+NEEDED = {  # the least that a command wants
+    "train_sft": ["out=o", "model.path=m", "data.file=f"],
+    "train_cogpo": ["out=o", "model.path=m", "data.file=f"],
+    "build_crv": ["out=o", "problems=p", "endpoints.NAME={base_url: http://x, model: m}"],
+    "evaluate": ["out=o", "models.m=x", "benchmarks.NAME={}", "endpoints.NAME={base_url: http://x, model: m}",
+                 "tables.NAME={}"],
+    "data.sources": ["out=o"],
+    "data.decontaminate": ["out=o", "problems=p", "against=[b]"],
+    "model.fit": ["out=o", "problems=p", "model.path=m"],
+    "agents.outputs": ["run=r"],
+    "evals.chains": ["out=o", "eval=e", "model=m", "benchmark=b"],
+    "pocket.problems": ["tasks.NAME={}"],
+    "pocket.study.primer": ["out=o"],
+    "pocket.study.micro": ["out=o", "text=[t]"],
+    "pocket.study.design": ["out=o", "prepare=[]", "student=s", "mixtures={m: x}", "trials={}", "train_problems=1",
+                            "test_problems=1", "sft=s", "prefer=p", "evaluate=e"],
+}  # fmt: skip
+NEEDED["pocket.study.choice"] = NEEDED["pocket.study.design"]
+
+
+def numbers(kind, bounds=None):
+    """[(int or float, its Bounds or None)] of all numbers in a type."""
+    if typing.get_origin(kind) is Annotated:
+        bounds = next((mark for mark in kind.__metadata__ if isinstance(mark, Bounds)), None)
+        return numbers(typing.get_args(kind)[0], bounds)
+    if kind in (int, float):
+        return [(kind, bounds)]
+    return [found for inner in typing.get_args(kind) for found in numbers(inner)]
+
+
+def value_of(kind, number):
+    """The YAML of a value of `kind` with `number` in the place of its numbers; None if it holds none."""
+    if typing.get_origin(kind) is Annotated or kind in (int, float):
+        return number if numbers(kind) else None
+    inner = [found for found in (value_of(k, number) for k in typing.get_args(kind)) if found is not None]
+    if not inner:
+        return None
+    origin = typing.get_origin(kind)
+    return f"[{', '.join(inner)}]" if origin in (list, tuple) else f"{{x: {inner[0]}}}" if origin is dict else inner[0]
+
+
+def outside(kind, bounds):
+    """Values that a number must not have."""
+    yield from (["nan"] if bounds.infinite else ["nan", ".inf", "-.inf"]) if kind is float else ["1.5", "nan", "inf"]
+    yield from ("true", "{}", "x", "1:30")
+    if bounds.least > -math.inf:
+        yield f"{bounds.least - 1:.0f}"
+        yield from [f"{bounds.least:.0f}"] * bounds.above
+    if bounds.most < math.inf:
+        yield f"{bounds.most + 1:.0f}"
+        yield from [f"{bounds.most:.0f}"] * bounds.below
+
+
+def cases():
+    for module, schema in SCHEMAS.items():
+        for key, kind in keys_of(schema):
+            for number, bounds in numbers(kind):
+                for value in dict.fromkeys(outside(number, bounds)) if bounds else ():
+                    yield pytest.param(module, key, value_of(kind, value), id=f"{module} {key}={value}")
+
+
+@pytest.mark.parametrize("module", SCHEMAS)
+def test_every_number_has_bounds_and_its_default_lies_within(module):
+    keys = list(keys_of(SCHEMAS[module]))
+    bare = [key for key, kind in keys if any(bounds is None for _, bounds in numbers(kind))]
+    assert bare == [], "values.py has the types: Count, Whole, Share, …"
+
+    def walk(schema, base=None):
+        hints = typing.get_type_hints(schema, include_extras=True)
+        for field in dataclasses.fields(schema):
+            kind, default = hints[field.name], default_of(field, base)
+            if dataclasses.is_dataclass(kind):
+                walk(kind, None if default is dataclasses.MISSING else default)
+            elif default is not dataclasses.MISSING and not dataclasses.is_dataclass(nesting(kind)):
+                plain = {k: vars(v) if dataclasses.is_dataclass(v) else v for k, v in default.items()} \
+                    if isinstance(default, dict) else default  # fmt: skip
+                assert convert(plain, kind, field.name) == default
+
+    walk(SCHEMAS[module])
+
+
+@pytest.mark.parametrize("module, key, value", cases())
+def test_a_number_outside_its_bounds_is_one_line(module, key, value):
+    with pytest.raises(UserError) as error:
+        load(SCHEMAS[module], [*NEEDED[module], f"{key}={value}"])
+    said = str(error.value)
+    assert key in said.replace('"', "") and "must " in said and "\n" not in said and len(said) < 300
+
+
+def test_there_are_cases():
+    assert len(list(cases())) > 700
+    assert len({key for module in SCHEMAS for key, kind in keys_of(SCHEMAS[module]) if numbers(kind)}) > 60
+
+
+@pytest.mark.parametrize("module", SCHEMAS)
+def test_what_is_needed_is_enough(module):
+    assert load(SCHEMAS[module], NEEDED[module])
+
+
+@pytest.mark.parametrize("module", SCHEMAS)
+def test_help_names_every_key_with_what_it_takes(module):
+    lines = help_text(SCHEMAS[module], "").replace(" --plan key=value", "")
+    for key, kind in keys_of(SCHEMAS[module]):
+        assert f" {key.removeprefix('plan.')}: {type_name(kind)}" in lines
+
+
+@pytest.mark.parametrize("module", SCHEMAS)
+def test_a_wrong_number_ends_the_command_before_it_begins(module, monkeypatch, capsys, tmp_path):
+    """Exit status 2, one line, `main` is never called and no file is made."""
+    key = next(key for key, kind in keys_of(SCHEMAS[module]) if numbers(kind)) if module != "agents.outputs" else "run"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["script", *NEEDED[module], f"{key}=" + "nan" * (module != "agents.outputs")])
+    with pytest.raises(SystemExit) as stop:
+        run_cli(lambda cfg: pytest.fail("main was called"), SCHEMAS[module], "")
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and said.startswith(f"error: config key {key}") and said.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_is_here():
+    """A file that hands a schema to run_cli is one of COMMANDS (pocket.study.design has the study's)."""
+    calls = {
+        str(file.relative_to(ROOT)).removesuffix(".py").replace("/", ".")
+        for file in ROOT.rglob("*.py")
+        if "run_cli(main, " in file.read_text(encoding="utf-8")
+        and "tests" not in file.parts
+        and ".venv" not in file.parts
+    }
+    assert calls - set(COMMANDS) == {"pocket.study.study", "pocket.study.known"}
