@@ -77,3 +77,24 @@ def test_command_line(tmp_path):
     done = plot(tmp_path)
     assert done.returncode == 0 and (tmp_path / "plots.png").exists(), done.stderr
     assert plot().returncode == 2
+
+
+def test_runs_to_compare_with_stand_behind_it_and_the_page_may_be_dark(tmp_path):
+    for name, loss in (("a", 0.7), ("b", 0.1)):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name / "metrics.jsonl", [line(step, gaps=[], loss=loss) for step in range(20)])
+    alone, both = tmp_path / "alone.png", tmp_path / "both.png"
+    plot_run(tmp_path / "a/metrics.jsonl", alone)
+    plot_run(tmp_path / "a/metrics.jsonl", both, [tmp_path / "b/metrics.jsonl"])
+    one, two = (matplotlib.image.imread(png) for png in (alone, both))
+    assert (one[..., 3] == 0).mean() > 0.8 and one[0, 0, 3] == 0  # nothing white behind the curves
+    pale = [int(((image[..., 3] > 0.43) & (image[..., 3] < 0.47)).sum()) for image in (one, two)]
+    assert pale[1] > 1.5 * pale[0]  # at the edges of a full line too
+
+
+@pytest.mark.parametrize("damage", ["{]", "7", '{"loss": 1}'])
+def test_a_damaged_line_is_named(tmp_path, damage):
+    path = write(tmp_path / "metrics.jsonl", [line(0)])
+    path.write_text(path.read_text() + damage + "\n")
+    with pytest.raises(UserError, match=r"metrics\.jsonl:2 is damaged; delete that line"):
+        read_curves(path)
