@@ -15,7 +15,13 @@ from evals.results import Table
 INK, LINE, OURS, THEIRS, BACK = "#1d2430", "#d9dee6", "#2f6bd8", "#c2691b", "#ffffff"
 ON_PAGE = {INK: "currentColor", LINE: "var(--line)", OURS: "var(--medium)", THEIRS: "var(--hard)", BACK: "var(--card)"}
 PER_LINE = 4
-STYLE = {"svg.fonttype": "none", "svg.hashsalt": "", "font.family": "sans-serif", "text.color": INK}
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "",
+    "font.family": "sans-serif",
+    "text.color": INK,
+    "text.parse_math": False,
+}
 STYLE |= {f"axes.{name}color": INK for name in ("label", "edge", "title")} | {"xtick.color": INK, "ytick.color": INK}
 
 

@@ -53,7 +53,7 @@ def plot_run(metrics_path: str | Path, png_path: str | Path, others: Sequence[st
     runs = {Path(path).resolve().parent: read_curves(path) for path in (metrics_path, *others)}
     shown = [name for name in PANELS if any(prefix + name in run for run in runs.values() for prefix in COLOURS)]
     rows = -(-len(shown) // 4)
-    plt.rcParams |= dict.fromkeys(INKED, INK)
+    plt.rcParams |= dict.fromkeys(INKED, INK) | {"text.parse_math": False}  # a folder's name may hold dollars
     figure, grid = plt.subplots(rows, 4, figsize=(16, 2.8 * rows + 0.5), layout="constrained", squeeze=False)
     for axis, name in zip(grid.flat, shown, strict=False):
         axis.set_title(PANELS[name], fontsize=10, loc="left")

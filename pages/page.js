@@ -4,6 +4,7 @@
 const byId = (id) => document.getElementById(id);
 const words = (name) => name.replaceAll("_", " ");
 const ROWS = 300; // in the list at once
+const MANY = 3000; // formulas, and marks, in one text; what follows them stands there as it was written
 let data, formulas; // what page.py packed; its pattern
 const opened = new Set(), disputed = new Map(); // kinds of `fold`; {card: its JSON line}
 
@@ -22,7 +23,7 @@ function marked(text, needle) {
   if (!needle) return [text];
   const parts = [], low = text.toLowerCase();
   let from = 0;
-  for (let at = low.indexOf(needle); at >= 0; at = low.indexOf(needle, from)) {
+  for (let at = low.indexOf(needle); at >= 0 && parts.length < 2 * MANY; at = low.indexOf(needle, from)) {
     parts.push(text.slice(from, at), element("mark", "", text.slice(at, at + needle.length)));
     from = at + needle.length;
   }
@@ -34,6 +35,7 @@ function rendered(text, needle) {
   const nodes = [];
   let from = 0;
   for (const found of text.matchAll(formulas)) {
+    if (nodes.length > 2 * MANY) break;
     const block = found[1] ?? found[2] ?? found[3], latex = block ?? found[4] ?? found[5] ?? found[6];
     const mathml = data.maths[(block ? "block " : "inline ") + latex];
     if (latex && !mathml) continue;

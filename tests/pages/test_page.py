@@ -109,6 +109,15 @@ def test_a_formula_that_is_too_wide_scrolls_in_its_own_box(opened):
 
 
 @needs_browser
+def test_a_text_of_a_hundred_thousand_formulas_is_shown_whole(opened):
+    text = "$x$ e " * 100_000
+    browser = opened([item("1", text)], "search=e")
+    assert browser.run(f"document.querySelector('.chain .text').textContent.startsWith({'x e ' * 1000!r})")
+    assert browser.run("document.querySelector('.chain .text').textContent.includes('$x$ e '.repeat(90_000))")
+    assert 1000 < browser.run("document.querySelectorAll('.chain .text math').length") < 10_000
+
+
+@needs_browser
 def test_ten_thousand_items(opened):
     browser = opened([item(f"q{i}", f"problem {i}", kind=("even", "odd")[i % 2]) for i in range(10_000)])
     rows, count = "document.querySelectorAll('#list button').length", "document.getElementById('count').textContent"
