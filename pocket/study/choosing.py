@@ -1,6 +1,6 @@
 """Does a good choice of training chains follow the student? Sets of equal size, chosen in five ways, for two students.
 
-    python -m pocket.study.choice --config configs/pocket/study/choice.yaml
+    python -m pocket.study.choosing --config configs/pocket/study/choice.yaml
 
 Original chains only, so that nothing but the choice differs. Of every problem file, as many chains as the scripted
 Critic rates medium, chosen by
