@@ -14,9 +14,9 @@ from pocket import smoke
 from tests.support.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted(path.stem for path in ROOT.glob("runs/*.sh") if re.match(r"(table|figure)\d", path.stem))
+RECIPES = sorted(path.stem for path in ROOT.glob("runs/*.sh") if re.match(r"(table|figure)\d|own_pairs", path.stem))
 TOGETHER = {  # recipes that share runs walk in one folder, as they do in out/paper
-    "bespoke": ["table2", "table6", "figure6", "table4"],
+    "bespoke": ["table2", "table6", "figure6", "table4", "own_pairs"],
     "others": ["table5", "table10", "table3", "table9"],
     "models": ["figure4", "figure5", "table1"],
 }
@@ -47,7 +47,7 @@ def run(name, mode, folder, **environment):
 
 def test_every_recipe_is_walked():
     assert sorted(name for names in TOGETHER.values() for name in names) == RECIPES
-    assert {f"table{n}" for n in (1, 2, 3, 4, 5, 6, 9, 10)} | {f"figure{n}" for n in (4, 5, 6)} == set(RECIPES)
+    assert {f"table{n}" for n in (1, 2, 3, 4, 5, 6, 9, 10)} | {f"figure{n}" for n in (4, 5, 6)} < set(RECIPES)
 
 
 @pytest.mark.slow
@@ -61,7 +61,7 @@ def test_smoke(group, tmp_path):
         assert {"table.md", "table.html", "table.tex", "table.png"} <= {path.name for path in folder.iterdir()}
         text = (folder / "table.md").read_text()
         config = yaml.safe_load((ROOT / f"configs/paper/{name}.yaml").read_text())
-        for table in config["tables"].values():
+        for table in config.get("tables", {}).values():
             for column in table.get("columns", ()):  # each benchmark of each model was measured
                 for benchmark in config["benchmarks"]:
                     assert re.search(rf"\| {re.escape(benchmark)} \| {re.escape(column)} \| \d", text), (
