@@ -23,6 +23,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
+import lock
 from agents.crv import Rules, run_problems
 from agents.journal import Journal
 from agents.limits import EndpointConfig, check_endpoints
@@ -151,9 +152,12 @@ def main(cfg: Config) -> None:
         cfg.problems, cfg.limit, keys=[e.api_key_env for e in cfg.endpoints.values() if e.api_key_env]
     )
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
-    claim_output(cfg, cfg.out, free=[*free, *FREE_KEYS])
     out = Path(cfg.out)
+    files = [out / name for name in ("journal.jsonl", "traces.jsonl")]
+    begun = any(file.exists() and file.stat().st_size for file in files)  # else a corrected config finds nothing to fit
+    claim_output(cfg, out, free=[*free, *FREE_KEYS] if begun else [*vars(cfg)])
     journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
+    held = lock.take(out)
     try:
         student = open_student(cfg, source["problems"]) if cfg.student.path else None
         made = made_with(cfg, prompts, student)
@@ -169,6 +173,7 @@ def main(cfg: Config) -> None:
         report = write_outputs(out, cfg, made, source)
     finally:
         journal.close()
+        lock.release(out, held)
     show(report, out)
 
 

@@ -336,7 +336,9 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     folder, mine = Path(folder), {key: value for key, value in flat(cfg).items() if value != {}}
     if not (folder / RESOLVED).exists():
         # a journal may come first: another folder's run, which shares it, wrote it; its answers are found by content
-        if folder.exists() and any(path.name not in (RESOLVED + ".tmp", "journal.jsonl") for path in folder.iterdir()):
+        if folder.exists() and any(
+            path.name not in (RESOLVED + ".tmp", "journal.jsonl", ".lock") for path in folder.iterdir()
+        ):
             raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
         return
     try:

@@ -21,6 +21,7 @@ A cell reads `62.5 % (60/96) [52.5, 71.5]`: accuracy, right answers of all probl
 """
 
 import asyncio
+import contextlib
 import os
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -42,8 +43,9 @@ from evals.models import read_facts, resolve, write_facts
 from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
 from evals.served import Earlier, draw
-from evals.store import Ledgers, lock
+from evals.store import Ledgers
 from grading.programs import exposes_environment, isolation
+from lock import locked
 from progress import say
 from values import Bounds, Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Whole
 
@@ -153,8 +155,7 @@ def main(cfg: Config) -> None:
     # a report in a folder that no run has claimed would make it one that a run refuses
     if cfg.render_only and not (out / RESOLVED).exists() and Path(cfg.report or out).is_relative_to(out):
         raise UserError(f"{out} holds no evaluation yet; run it without --render-only, or set report to another folder")
-    held = None if cfg.render_only else lock(out)
-    try:
+    with contextlib.nullcontext() if cfg.render_only else locked(out):
         # every response that the tables need, and which of them are there
         generations, grades, facts = Ledgers(out, "generations"), Ledgers(out, "grades"), read_facts(out)
         if cfg.render_only:  # a benchmark without responses has no cells: neither its file nor the hub is needed
@@ -176,9 +177,6 @@ def main(cfg: Config) -> None:
                 say(f"{count} responses have grades of another grader, which do not count; --grade-only grades anew")
             run = Evaluation(settings, places, problems, asked, generations, grades, keys)
             render(cfg, tables, run, facts)
-    finally:
-        if held is not None:
-            os.close(held)
     if unanswered:
         raise UserError(
             f"{len(unanswered)} of the questions got no answer (the last one: {unanswered[-1][1]}); every answer is "

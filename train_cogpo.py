@@ -94,6 +94,7 @@ import torch
 from data.dataset import Examples, load_pairs, plan_step, sequences_saved, unique_seqs
 from data.packing import PackedBatch, pack, plan_epoch
 from data.records import GAPS
+from lock import locked
 from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
 from model.load import resolve_dtype
 from model.logprobs import response_sums
@@ -113,15 +114,21 @@ def main(cfg: Config) -> None:
     if cfg.plan:
         return print(predict(cfg, load, triads=True, reference=has_reference))
     warn_of_unread(cfg.loss)
-    run = begin(cfg, __file__, load, describe)
-    if run is not None:
-        if has_reference:  # before anything is trained or resumed: the model still is the reference
-            add_reference(run)
-        resume(run)
-        if has_reference and run.start == 0:
-            check_start(run)
-        train(run)
-        finish(run, evaluate)
+
+    def one_pair():
+        zeros, indices = torch.zeros(2), torch.tensor([[0], [1], [0]])
+        return pair_losses(cfg.loss, zeros, [1, 1], zeros, *indices)
+
+    with locked(cfg.out):
+        run = begin(cfg, __file__, load, describe, one_pair)
+        if run is not None:
+            if has_reference:  # before anything is trained or resumed: the model still is the reference
+                add_reference(run)
+            resume(run)
+            if has_reference and run.start == 0:
+                check_start(run)
+            train(run)
+            finish(run, evaluate)
 
 
 def warn_of_unread(loss: LossConfig) -> None:

@@ -29,6 +29,7 @@ import torch
 
 from data.dataset import Examples, count_tokens, load_sft, plan_step
 from data.packing import pack
+from lock import locked
 from losses import sft_loss
 from model.optim import apply_step, lr_at
 from model.parallel import reshard
@@ -39,11 +40,17 @@ from progress import Progress
 def main(cfg: Config) -> None:
     if cfg.plan:
         return print(predict(cfg, load_sft))
-    run = begin(cfg, __file__, load_sft, lambda examples: f"{len(examples.units)} examples", loss_files="sft.py")
-    if run is not None:
-        resume(run)
-        train(run)
-        finish(run, evaluate)
+    with locked(cfg.out):
+        run = begin(cfg, __file__, load_sft, describe, lambda: sft_loss(torch.zeros(1), 1.0))
+        if run is not None:
+            resume(run)
+            train(run)
+            finish(run, evaluate)
+
+
+def describe(examples: Examples) -> str:
+    """Say what was read."""
+    return f"{len(examples.units)} examples"
 
 
 def train(run: Run) -> None:

@@ -14,7 +14,6 @@ Benchmarks whose text must not spread (GPQA) have files of their own, generation
 grades-private.jsonl, that only their owner may read.
 """
 
-import fcntl
 import hashlib
 import json
 import os
@@ -27,22 +26,6 @@ from errors import UserError
 def key_of(**parts) -> str:
     """Return a hash of JSON-serialisable parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
-
-
-def lock(folder: str | Path) -> int:
-    """Make the folder and keep a second run out of it until the file descriptor that is returned is closed, here and in
-    the processes that inherit it. Raises UserError if one is in it."""
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        raise UserError(
-            f"{folder} is in use by another run; wait for it, or set another output folder (evaluate.py can look there "
-            f"with --render-only)"
-        ) from None
-    return descriptor
 
 
 class Ledger:

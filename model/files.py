@@ -4,6 +4,11 @@ from pathlib import Path
 
 from errors import UserError
 
+BESIDE = [  # config, tokenizer, template
+    "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "tekken.json",
+    "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "adapter_config.json",
+]  # fmt: skip
 WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]  # weights, config, tokenizer
 SECOND_COPIES = ["original/*", "consolidated*"]  # of the weights, in other formats
 

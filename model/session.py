@@ -6,7 +6,10 @@ resume(run)                           optimizer, and the newest checkpoint if th
 finish(run, evaluate)                 export the model; then whatever only shows the run
 """
 
+import ast
 import hashlib
+import platform
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +26,7 @@ from errors import UserError
 from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
 from model.export import FOLDER, export, inputs_of_export, try_saving
+from model.files import BESIDE
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
 from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
@@ -85,12 +89,13 @@ class Run:
 
 
 def begin(
-    cfg: TrainConfig, script: str, load: Load, describe: Callable[[Examples], str], loss_files: str = "*.py"
+    cfg: TrainConfig, script: str, load: Load, describe: Callable[[Examples], str], loss: Callable[[], object]
 ) -> Run | None:
     """Read the data and load the model; None if the run is done already.
 
     script: the file of the running script, part of what decides the result. describe: says what was read, in words.
-    loss_files: which files of losses/ decide the result too, a glob; an edit of the others leaves the run as it is.
+    loss: a call of the loss on some numbers; the files of losses/ that it runs through, and what they import from
+    there, decide the result too, and an edit of the others leaves the run as it is. Holds no lock: see `lock.locked`.
     Raises UserError for bad data or models, and for a folder that holds another run.
     """
     stop, ranks = Preemption(), Ranks()
@@ -102,7 +107,7 @@ def begin(
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer)
     examples = load(cfg.data, renderer)
-    inputs = _digests(cfg, script, loss_files, examples, ranks)
+    inputs = _digests(cfg, script, loss, examples, ranks)
     if made_from is not None:
         check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
         say(f"already done: {cfg.out}/{FOLDER}, from the same data, weights, code and configuration")
@@ -112,6 +117,7 @@ def begin(
     heldout = None
     if cfg.heldout.file:
         heldout = load(replace(cfg.data, file=cfg.heldout.file, limit=None), renderer)
+        _check_same(ranks, {"heldout.file": heldout.digest()})
 
     # the plan of all steps: a function of the data and the seed alone, so a resumed run walks the same one
     model_config = load_config(cfg.model.path)
@@ -177,20 +183,60 @@ def _may_change(cfg, made_from, stopped):
     return tuple(vars(cfg)) if stopped is None else (*MAY_CHANGE_ON_RESUME, "model.export_dtype")
 
 
-def _digests(cfg: TrainConfig, script: str, loss_files: str, examples: Examples, ranks: Ranks) -> dict[str, str]:
-    """Digest what decides the result: the tokens, the weights, the loss and the script. The same on every rank."""
-    # each rank has read the data for itself: copies on the disks of several machines may differ
-    found = ranks.gather(examples.digest())
-    if len(set(found)) > 1:
-        other = next(rank for rank, digest in enumerate(found) if digest != found[0])
-        raise UserError(
-            f"rank {other} has read other data than rank 0 from {cfg.data.file} (or has another tokenizer); every "
-            f"machine must see the same files"
-        )
-    code = [*sorted(Path(losses.__file__).parent.glob(loss_files)), Path(script)]
-    inputs = {"data.file": found[0]}
-    inputs["model.path"] = ranks.broadcast(WeightFiles(cfg.model.path).digest() if ranks.is_main else None)
-    for path in code:
-        name = path.name if path == Path(script) else f"losses/{path.name}"
-        inputs[name] = hashlib.sha256(path.read_bytes()).hexdigest()[:20]
+def _digests(cfg: TrainConfig, script: str, loss: Callable[[], object], examples: Examples, ranks: Ranks) -> dict:
+    """Digest what decides the result: {its name: digest of its content}. Raises UserError if ranks have different ones.
+
+    Every rank reads for itself: copies on the disks of several machines may differ.
+    """
+    inputs = {"data.file": examples.digest()}
+    # the weights are long: of ranks that see the very same files the first reads them for all
+    files = WeightFiles(cfg.model.path)
+    stats = [file.stat() for file in files.files]
+    place = [platform.node(), *((s.st_dev, s.st_ino, s.st_size, s.st_mtime_ns) for s in stats)]
+    first = ranks.gather(place).index(place)
+    inputs["model.path"] = ranks.gather(files.digest() if first == ranks.rank else None)[first]
+    # what the export takes over from beside them, the code of the loss, and the script
+    named = {f"model.path/{name}": files.folder / name for name in BESIDE if (files.folder / name).is_file()}
+    named |= {f"losses/{path.name}": path for path in _files_of(loss)} | {Path(script).name: Path(script)}
+    inputs |= {name: hashlib.sha256(path.read_bytes()).hexdigest()[:20] for name, path in named.items()}
+    _check_same(ranks, inputs | {f"value of {key}": value for key, value in flat(cfg).items()})
     return inputs
+
+
+def _check_same(ranks, mine):
+    """Refuse ranks that work on different things. mine: {name: value}, this rank's."""
+    found = ranks.gather(mine)
+    for rank, other in enumerate(found):
+        if changed := [key for key in found[0] | other if found[0].get(key) != other.get(key)]:
+            raise UserError(
+                f"rank {rank} has another {changed[0]} than rank 0; every machine must see the same files and config"
+            )
+
+
+def _files_of(loss):
+    """Find the files of losses/ that a call of `loss` runs through, and what these import from there, and so on."""
+    folder, ran, before = Path(losses.__file__).parent, set(), sys.getprofile()
+    sys.setprofile(lambda frame, *_: ran.add(Path(frame.f_code.co_filename)))
+    try:
+        loss()
+    finally:
+        sys.setprofile(before)
+    found, todo = set(), {path for path in ran if path.parent == folder}
+    while todo:
+        path = todo.pop()
+        found.add(path)
+        modules = (module.split(".") for module in _imports(path, folder.name) if module.split(".")[0] == folder.name)
+        paths = {folder / f"{module[1] if module[1:] else '__init__'}.py" for module in modules}
+        todo |= {path for path in paths - found if path.exists()}
+    return sorted(found)
+
+
+def _imports(path, package):
+    """Yield the full names of the modules that a file of a package may import."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, (package if node.level else "", node.module)))
+            yield module
+            yield from (f"{module}.{alias.name}" for alias in node.names)

@@ -11,7 +11,7 @@ FLOORS = [  # from the ground up; a name is a folder or a file of the root
     {"losses", "errors", "progress"},
     {"values"},
     {"config"},
-    {"pages", "settings"},
+    {"pages", "settings", "lock"},
     {"data", "grading"},
     {"model", "agents"},
     {"evals"},

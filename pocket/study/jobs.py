@@ -12,10 +12,11 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
+import lock
 from config import read_yaml
 from data.records import write_text
 from errors import UserError
-from evals.store import key_of, lock
+from evals.store import key_of
 from progress import Progress
 
 
@@ -43,11 +44,13 @@ def run_jobs(
     the arguments just before a job starts. Raises UserError naming the log of the first job that fails.
     """
     folder = Path(folder)
-    held = lock(folder)  # the jobs inherit it: after a kill of this process nothing starts beside what it leaves behind
+    held = lock.take(
+        folder
+    )  # the jobs inherit it: after a kill of this process nothing starts beside what it leaves behind
     try:
         _run_all({job.name: job for job in jobs}, folder, workers, threads, title, substitute, held)
     finally:
-        os.close(held)
+        lock.release(folder, held)
 
 
 def _run_all(jobs, folder, workers, threads, title, substitute, held):

@@ -7,7 +7,7 @@ import pytest
 
 from errors import UserError
 from evals.models import model_content
-from evals.store import Ledger, Ledgers, key_of, lock
+from evals.store import Ledger, Ledgers, key_of
 
 
 def test_what_is_appended_is_there_again(tmp_path):
@@ -71,15 +71,6 @@ def test_private_records_have_a_file_that_only_their_owner_reads(tmp_path):
     assert [record["key"] for record in again] == ["a", "b"]
     assert "secret" not in (tmp_path / "generations.jsonl").read_text()
     assert stat.S_IMODE((tmp_path / "generations-private.jsonl").stat().st_mode) == 0o600
-
-
-def test_one_run_at_a_time(tmp_path):
-    held = lock(tmp_path / "out")
-    with pytest.raises(UserError, match="in use by another run"):
-        lock(tmp_path / "out")
-    os.close(held)
-    os.close(lock(tmp_path / "out"))
-    assert not list((tmp_path / "out").iterdir()), "the lock leaves nothing behind"
 
 
 def test_keys_follow_content_not_order():

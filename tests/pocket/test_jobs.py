@@ -9,7 +9,7 @@ import time
 import pytest
 
 from errors import UserError
-from evals.store import lock
+from lock import release, take
 from pocket.study.jobs import Job, run_jobs
 
 
@@ -101,7 +101,7 @@ def test_what_a_killed_run_leaves_behind_keeps_others_out(tmp_path):
         os.killpg(driver.pid, signal.SIGKILL)
     for _ in range(100):  # until the kernel has closed what the killed job held
         try:
-            os.close(lock(tmp_path / "jobs"))
+            release(tmp_path / "jobs", take(tmp_path / "jobs"))
             break
         except UserError:
             time.sleep(0.05)

@@ -142,7 +142,7 @@ def test_the_script_is_part_of_what_a_run_was_made_from(tree, tiny_qwen, files, 
 
 def test_any_loss_passes_the_start_check(tree, tiny_qwen, files, tmp_path):
     """A target margin: the first loss is not ln 2, policy and reference are equal all the same."""
-    edit(tree / "losses/dpo.py", "loss=-F.logsigmoid(margin),", "loss=-F.logsigmoid(margin - 1.0),")
+    edit(tree / "losses/dpo.py", "loss=-F.logsigmoid(margin - ", "loss=-F.logsigmoid(margin - 1.0 - ")
     run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", epochs=1), cwd=tree)
     assert metrics(tmp_path / "o")[0]["loss"] == pytest.approx(1.3133, abs=1e-3)  # log(1 + e)
 
@@ -177,4 +177,80 @@ def test_ranks_with_different_data_do_not_train_together(tiny_qwen, files, tmp_p
     words = [word for word in words if not word.startswith("data.file=")]
     words.append(f"data.file={'sft' if script == 'train_sft.py' else 'pairs'}.jsonl")
     said = fails(launcher, tmp_path / "machine", *words, ranks=2)
-    assert "error: rank 1 has read other data than rank 0 from " in said and not (tmp_path / "o/config.yaml").exists()
+    assert "error: rank 1 has another data.file than rank 0; every machine must see the same files" in said
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_edit_of_a_loss_that_a_run_does_not_import_leaves_it_as_it_is(tree, tiny_qwen, files, tmp_path):
+    words = cogpo_words(tiny_qwen, files, tmp_path / "o", epochs=1)
+    inside("train_cogpo.py", *words)
+    recorded = json.loads((tmp_path / "o/run.json").read_text())["inputs"]
+    assert {name for name in recorded if name.startswith("losses/")} == {"losses/cogpo.py", "losses/dpo.py"}
+    for name in ("simpo", "beta_dpo", "sft"):
+        (tree / f"losses/{name}.py").open("a").write("# edited\n")
+    assert "already done" in run("train_cogpo.py", *words, cwd=tree).stderr
+    (tree / "losses/dpo.py").open("a").write("# edited\n")  # imported by cogpo.py
+    assert "the content of losses/dpo.py has changed since" in fails("train_cogpo.py", *words, cwd=tree)
+
+
+def test_the_files_of_a_loss_are_found_through_all_kinds_of_imports(tmp_path, monkeypatch):
+    import losses
+    from model.session import _files_of
+
+    parts = {
+        "a": "from .b import f",
+        "b": "import losses.c\ndef f(): return 1",
+        "c": "from losses import d",
+        "d": "",
+        "e": "",
+    }
+    (tmp_path / "losses").mkdir()
+    for name, text in parts.items():
+        (tmp_path / f"losses/{name}.py").write_text(text)
+    monkeypatch.setattr(losses, "__file__", str(tmp_path / "losses/__init__.py"))
+    space = {}
+    exec(compile("def f(): return 1", str(tmp_path / "losses/a.py"), "exec"), space)
+    assert [path.stem for path in _files_of(space["f"])] == ["a", "b", "c", "d"]
+
+
+@pytest.mark.parametrize("file", ["tokenizer_config.json", "chat_template.jinja", "generation_config.json"])
+def test_what_lies_beside_the_weights_is_part_of_what_a_run_was_made_from(files, tmp_path, file):
+    base = tmp_path / "m"
+    make_model(base)
+    words = sft_words(base, files, tmp_path / "o", epochs=1)
+    inside("train_sft.py", *words)
+    (base / file).write_text((base / file).read_text() + "\n")
+    assert f"model.path/{file}" in refused("train_sft.py", words)
+
+
+@SCRIPTS
+def test_a_run_that_saved_nothing_takes_a_corrected_config(tiny_qwen, files, tmp_path, script, words):
+    """A rate that breaks the first updates, then a better one: nothing was learnt that could be mistaken."""
+    out = tmp_path / "o"
+    assert "stopped before the update" in fails(script, *words(tiny_qwen, files, out, optim__lr=1e30))
+    assert (out / "config.yaml").exists() and (out / "metrics.jsonl").exists()
+    inside(script, *words(tiny_qwen, files, out, epochs=1, seed=3))
+    assert [row["step"] for row in metrics(out)] == list(range(len(metrics(out))))
+    assert "another configuration" in refused(script, words(tiny_qwen, files, out, epochs=1))
+
+
+@pytest.mark.parametrize("what", ["model.path", "model.path/config.json", "value of batch.size"])
+def test_ranks_with_different_models_or_configs_do_not_train_together(files, tmp_path, what):
+    for rank in (0, 1):
+        folder = tmp_path / f"machine{rank}"
+        make_model(folder / "m", seed=rank if what == "model.path" else 0)
+        if what.endswith("config.json"):
+            config = json.loads((folder / "m/config.json").read_text())
+            (folder / "m/config.json").write_text(json.dumps(config | {"rms_norm_eps": 10.0 ** -(6 - rank)}))
+        (folder / "c.yaml").write_text(f"batch: {{size: {8 - 4 * rank if what.startswith('value') else 8}}}\n")
+    launcher = tmp_path / "on_its_machine.py"
+    launcher.write_text(
+        "import os, runpy, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        f"os.chdir(f\"{tmp_path}/machine{{os.environ['RANK']}}\")\n"
+        f"sys.argv[0] = {str(ROOT / 'train_sft.py')!r}\n"
+        "runpy.run_path(sys.argv[0], run_name='__main__')\n"
+    )
+    words = [word for word in sft_words("./m", files, tmp_path / "o", epochs=1) if not word.startswith("batch.size")]
+    said = fails(launcher, "--config", "c.yaml", *words, ranks=2)
+    assert f"error: rank 1 has another {what} than rank 0; " in said and not (tmp_path / "o").exists()
