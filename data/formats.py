@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 
 from data.records import GAPS
 from grading.answers import extract_boxed
+from grading.extraction import final_answer
 from grading.programs import check_tests
 
 MATH_PREFIX = "Return your final response within \\boxed{}."
@@ -34,9 +35,10 @@ TAGGED = re.compile(
     re.DOTALL,
 )
 OPENING = re.compile(r"<think>|<\|begin_of_thought\|>")
-# a system prompt that only says in which tags to think, or whether to
-LAYOUT = re.compile(rf"{OPENING.pattern}|\A\s*(detailed thinking (on|off)|/(no_)?think)\s*\Z")
+# system prompts that only lay out the reply: Bespoke-Stratos' and Sky-T1's, and switches
+LAYOUT = re.compile(r"<\|begin_of_thought\|>|\A\s*(detailed thinking (on|off)|/(no_)?think)\s*\Z")
 LONGEST_ANSWER = 200  # characters of an answer column that is the answer itself
+SHORT_SOLUTION = 40  # characters of a solution that needs no box
 
 # what datasets call their columns, the first that has a value, and the roles of turns
 QUESTIONS = ("problem", "question", "instruction", "prompt", "query")
@@ -76,7 +78,7 @@ class Row(dict):
 
     def unread(self) -> set[str]:
         """Name the columns with a value that nobody has looked at."""
-        return {name for name in self.keys() - self.seen if self[name] not in (None, "", [], {})}
+        return {name for name in self.keys() - self.seen if self[name] not in (None, "", [], {}, "[]", "{}")}
 
 
 Format = Callable[[Row], Iterator[dict | str]]
@@ -195,6 +197,8 @@ def preferences(
     given = _asked(row)
     if not any(message["role"] == "user" for message in given + sides[0]):
         given = _with_system(row, _turns(next((row.get(name) for name in TURNS if name in row), []), "user"))
+        if not given:
+            raise LeftOut("without a prompt")
     chosen, rejected = (_alternating(_continued(row, given, side)) for side in sides)
     if chosen[:-1] != rejected[:-1]:
         raise LeftOut("whose sides part before their last reply")
@@ -219,8 +223,8 @@ def _messages(row):
     turns = next((row.get(name) for name in TURNS if name in row), None)
     if turns is not None:
         return _alternating(_with_system(row, _turns(turns)))
-    reply = _with_thought(row, _first(row, *REPLIES))
-    return _alternating([*_asked(row), {"role": "assistant", "content": reply}])
+    said = _turns(next((row.get(name) for name in REPLIES if row.get(name)), ""), "assistant")
+    return _alternating(_asked(row) + [turn | {"content": _with_thought(row, turn["content"])} for turn in said])
 
 
 def _asked(row):
@@ -250,6 +254,10 @@ def _turns(value, role=None):
     """Return messages of turns, of one turn, or of a text by `role`; a thought beside the content goes into tags."""
     if isinstance(value, str) and role:
         return [{"role": role, "content": value}]
+    if isinstance(value, dict) and all(isinstance(v, list) for v in value.values()):
+        if len({len(column) for column in value.values()}) > 1:
+            raise LeftOut(ODD)
+        value = [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
     messages = []
     for turn in value if isinstance(value, list) else [value]:
         if not isinstance(turn, dict):
@@ -311,15 +319,17 @@ def _chain(row, before, reply):
     question, domain, given = _question(before).removeprefix(MATH_PREFIX), _first(row, "domain"), _given(row)
     reasoning, solution = tagged_parts(reply)
     code = question.startswith(CODE_PREFIX) or (extract_boxed(solution) is None and "```" in solution)
-    if reasoning is None and OPENING.search(reply):
-        yield "with a thought that does not end"
+    if TAGGED.sub("", reply, count=1).strip() and reasoning is not None:
+        yield Note("texts outside of the tags (dropped)")
+    if OPENING.search(reply if reasoning is None else reasoning + solution):
+        yield "with a thought that does not end, or with several"
     elif reasoning is None:
         answer = _answer(given, reply)
         yield problem_record(question, answer, reply, "", domain or "math") if answer and domain != "code" else NO_TAGS
     elif domain == "code" or (code and not domain):
         yield problem_record(question, solution, reasoning, solution, "code")
     else:
-        answer = _answer(given, solution)
+        answer = _answer(given, solution) or (final_answer(solution) if len(solution) <= SHORT_SOLUTION else None)
         yield problem_record(question, answer, reasoning, solution, domain or "math") if answer else NO_BOX
 
 
@@ -333,6 +343,7 @@ def _given(row):
 
 def _answer(given, solution):
     """Return y: the given answer, unless it has a box or is too long to be one; else its box, or the solution's."""
+    given = given.rpartition("####")[2]  # GSM8K's solutions end in #### y
     if given.strip() and len(given) <= LONGEST_ANSWER and extract_boxed(given) is None:
         return given
     return extract_boxed(given) or extract_boxed(solution)

@@ -123,10 +123,16 @@ def jsonl_writer(path: str | Path) -> Iterator[Callable[[dict], None]]:
     The file appears when the block ends without an error; after an error, what was there before is left.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".tmp")
     try:
-        with partial.open("w", encoding="utf-8") as file:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = partial.open("w", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
+    try:
+        with opened as file:
+            if path.is_dir():
+                raise UserError(f"cannot write {path}: it is a folder; name a file")
             yield lambda row: file.write(json.dumps(row, ensure_ascii=False) + "\n")
             file.flush()
             os.fsync(file.fileno())  # on disk before it takes the name: a power cut leaves no empty file

@@ -89,6 +89,8 @@ OPENR1 = {
         # EasyDistill 2, and a thought that only its own column has
         ({"instruction": "3 + 4?", "response": REPLY, "thought": "count", "solution": "So \\boxed{7}."}, {}),
         ({"question": "3 + 4?", "thinking": "count", "response": "So \\boxed{7}."}, {}),
+        ({"instruction": "3 + 4?", "response": "<|begin_of_thought|>count<|end_of_thought|><|begin_of_solution|>x = 7."
+          "<|end_of_solution|>"}, {"solution": "x = 7."}),
         ({"problem": "3 + 4?", "solution": "Add: \\boxed{7}.", "answer": "7", "level": 1, "unique_id": "u"},
          {"reasoning": "Add: \\boxed{7}.", "solution": ""}),  # MATH's columns
         # chains: OmniThought's objects, plain texts
@@ -124,6 +126,7 @@ PICTURE = [{"type": "text", "text": "3?"}, {"type": "image_url", "image_url": {"
         ({"messages": [{"role": "user", "content": PICTURE}, *turns("?", REPLY)[1:]]}, "a message that is no text"),
         ({"system": "A", "messages": turns("?", REPLY, system="B")}, "with two system prompts"),
         ({"messages": turns("?", "<think>on and on, \\boxed{7}")}, "with a thought that does not end"),
+        ({"messages": turns("?", "<think>a</think>b<think>c</think>\\boxed{7}")}, "not end, or with several"),
         ({"messages": turns("?", "Hello!")}, "without a tagged thought and solution"),
         ({"messages": turns("?", REPLY), "tools": "[{}]"}, "with tools, for which a record has no place"),
         (SEVEN | {"options": ["6", "7"]}, r"with options, .*\(ignore='\[options\]' drops it\)"),
@@ -209,8 +212,8 @@ def test_a_pair_is_tied_to_its_own_question(read, row, pair):
     [
         (LONG | {"rejected": turns("3?", "3", "4?", "5")}, "whose sides part before their last reply"),
         (WHOLE | {"prompt": "5 + 6?"}, "whose sides begin with another prompt than their own"),
-        (REPLIES, "whose turns do not alternate"),  # no prompt
-        ({side: f"\n\nHuman: 3 + 4?\n\nAssistant: {text}" for side, text in REPLIES.items()}, "do not alternate"),
+        (REPLIES, "without a prompt"),
+        ({side: f"\n\nHuman: 3 + 4?\n\nAssistant: {text}" for side, text in REPLIES.items()}, "without a prompt"),
         (WHOLE | {"system": "A", "prompt": turns("3 + 4?", system="B")}, "with two system prompts"),
         (PAIR | {"tools": "[{}]"}, "with tools, for which"),
         (PAIR | {"chosen": []}, "with an empty side"),
@@ -232,6 +235,8 @@ def test_what_is_no_pair_is_counted(read, row, reason):
         {"system": BASE8, "conversations": sharegpt(*TWO)},
         {"system": BASE8, "instruction": TWO[2], "input": "", "output": TWO[3], "history": [list(TWO[:2])]},
         {"input": turns(*TWO[:3], system=BASE8), "output": TWO[3]},
+        {"prompt": turns(*TWO[:3], system=BASE8), "completion": turns(*TWO)[3:]},  # TRL's
+        {"conversations": {"from": ["system", "human", "gpt", "human", "gpt"], "value": [BASE8, *TWO]}},
     ],
     ids=str,
 )

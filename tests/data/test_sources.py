@@ -128,6 +128,13 @@ def test_several_chains_of_one_problem(tmp_path, capsys):
         run(tmp_path, [{"question": "2+3?", "reasoning": "a text", "y": "5"}])
 
 
+def test_gsm8k_by_its_columns(tmp_path):
+    """y is what follows ####, of short solutions and of long ones."""
+    rows = [{"question": f"{n}?", "answer": f"{'So it goes. ' * n}\n#### 7"} for n in (1, 99)]
+    short, long = run(tmp_path, rows, "columns={problem: question, answer: answer, reasoning: answer}")
+    assert (short["answer"], long["answer"]) == ("7", "7") and short["solution"] == rows[0]["answer"]
+
+
 def test_limo_and_s1k_by_their_columns(tmp_path):
     """The commands of docs/interchange.md."""
     limo = {"question": "2+3?", "solution": "2+3 is 5. **Final Answer** \\boxed{5}", "answer": 5}
@@ -193,7 +200,7 @@ TYPED = {"problem": "1+1?", "answer": "2", "reasoning": "r"}
     "row",
     [
         {"conversations": ["2+3?", "5"]},
-        {"conversations": {"from": ["user"], "value": ["2+3?"]}},
+        {"conversations": {"from": ["user"], "value": ["2+3?", "4?"]}},
         {"conversations": [{"from": "user", "value": ["2+3?"]}, {"from": "assistant", "value": "x"}]},
         METADATA | {"deepseek_reasoning": ["1+1=2"]},
         METADATA | {"problem": 7},
@@ -268,6 +275,11 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path, monkeypatch):
         run(tmp_path, [conversation("?", "r", "no box")])
     with pytest.raises(UserError, match="no such file"):
         main(Config("o.jsonl", path="nowhere.jsonl"))
+    for out, said in ((tmp_path, "is a folder; name a file"), (tmp_path / "rows.jsonl/o", "Not a directory|exists")):
+        with pytest.raises(UserError, match=f"cannot write .*({said})"):
+            main(Config(str(out), path=str(tmp_path / "rows.jsonl")))
+    with pytest.raises(UserError, match="let path=… name the files of one"):
+        main(Config("o.jsonl", path="rows.jsonl", split="test"))
     with pytest.raises(UserError, match="set name="):
         main(Config("o.jsonl"))
     (tmp_path / "rows.jsonl").write_text("{no json\n")
