@@ -2,10 +2,9 @@
 
     python build_crv.py --config configs/pocket/crv.yaml endpoints.teacher.base_url=http://host:8000/v1
 
-The docstring under a field is its help text (`--help` prints every key with its default). An unknown key or a wrong
-type is an error that names the nearest valid key. A YAML file may start from another one with `extends: other.yaml`
-(relative to itself). The resolved configuration is written beside the results, and an output folder that holds the
-results of another configuration is refused.
+The docstring under a field is its help text (`--help` prints every key with its default), its type (values.py) what it
+may hold. An unknown key is an error that names the nearest valid one. The resolved configuration is written beside the
+results, and an output folder that holds the results of another configuration is refused.
 """
 
 import ast
@@ -17,6 +16,7 @@ import itertools
 import json
 import os
 import re
+import select
 import sys
 import textwrap
 import time
@@ -43,6 +43,11 @@ from values import (
 )
 
 RESOLVED = "config.yaml"
+WORDS = """\
+Keys stand in YAML files (--config FILE; of several the later wins) or are words, key=value, which win over all files. A
+file may start from another: `extends: other.yaml`. Text is taken as it is written, [lists] and {dicts: …} are YAML. A
+dict is added to; dict:={…}, in a file `dict: !replace {…}`, takes its place, dict.NAME=null takes out an entry. A NAME
+may hold dots, in doubt in quotes: models."Qwen2.5-7B"=…; ~ is the home folder."""
 
 
 def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
@@ -57,6 +62,7 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
     cfg = parse(schema, doc)
     try:
         status = main(cfg)
+        sys.stdout.flush()
     except UserError as error:
         _speak_in_turn(error)
         sys.exit(2)
@@ -66,6 +72,8 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
         sys.exit(130)
     # what the machine refuses, not this project's fault: a full disk, a full GPU, a rank that is gone
     except OSError as error:
+        if isinstance(error, BrokenPipeError) and _reader_has_left():
+            sys.exit(141)
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         what = f"cannot write {error.filename or 'to disk'}: {error.strerror}"
@@ -98,13 +106,26 @@ def parse(schema: type, doc: str) -> Any:
     """
     argv = sys.argv[1:]
     if not argv or "--help" in argv or "-h" in argv:
-        print(help_text(schema, doc))
+        try:
+            print(help_text(schema, doc), flush=True)
+        except BrokenPipeError:
+            _reader_has_left()
         sys.exit(0 if argv else 2)
     try:
         return load(schema, argv)
     except UserError as error:
         _speak_in_turn(error)
         sys.exit(2)
+
+
+def _reader_has_left():
+    """Tell whether whoever read the output has closed it (`| head`); the rest then goes nowhere."""
+    watch = select.poll()
+    watch.register(sys.stdout, 0)
+    left = bool(watch.poll(0))
+    if left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return left
 
 
 def _speak_in_turn(error, patience=15.0):
@@ -122,8 +143,8 @@ def _speak_in_turn(error, patience=15.0):
 def load(schema: type, argv: list[str]) -> Any:
     """Fill `schema` from words in any order. Raises UserError.
 
-    `--config FILE` or `--config=FILE`: of several the later goes before. `key=value`, `nested.key=value`: before all
-    files. `key:={…}` takes the place of a dict instead of adding to it, `dict.NAME=null` takes out an entry.
+    `--config FILE` or `--config=FILE`: of several the later wins. `key=value`, `nested.key=value`: win over all files.
+    `key:={…}` takes the place of a dict instead of adding to it, `dict.NAME=null` takes out an entry.
     `--flag` for boolean fields. `--mode` for a field whose type is a section or None: words may leave the section out.
     """
     try:
@@ -271,7 +292,7 @@ def field_docs(schema: type) -> dict[str, str]:
 
 def help_text(schema: type, doc: str) -> str:
     """Write what --help prints: the script's docstring, and every key with its type, default and text."""
-    lines = [inspect.cleandoc(doc), "", "Keys (YAML file, or key=value on the command line):", ""]
+    lines = [inspect.cleandoc(doc), "", *WORDS.splitlines(), "", "Keys:", ""]
     return "\n".join(lines + _help_lines(schema, ""))
 
 

@@ -53,7 +53,7 @@ class Preemption:
     """
 
     def __init__(self):
-        self.asked, self.waits = False, False
+        self.asked, self.waits, self.left = False, False, None
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def __enter__(self):
@@ -62,7 +62,9 @@ class Preemption:
 
     def __exit__(self, *exc):
         self.waits = False
-        if self.asked and exc[0] is None:
+        if self.left is not None:  # said here: the bar inside has had its last word
+            say(f"stopped by SIGTERM after step {self.left}; checkpoint saved; run the same command again to resume")
+        elif self.asked and exc[0] is None:
             self._on_signal()
 
     def _on_signal(self, *_):
@@ -74,7 +76,7 @@ class Preemption:
 
     def leave(self, step: int) -> None:
         """End this process after `step` whole steps, which a checkpoint on disk holds."""
-        say(f"stopped by SIGTERM after step {step}; checkpoint saved; run the same command again to resume")
+        self.left = step
         sys.exit(PREEMPTED)
 
 

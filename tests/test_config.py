@@ -2,6 +2,9 @@
 
 import json
 import os
+import shutil
+import subprocess
+import sys
 import threading
 from dataclasses import dataclass, field
 from typing import Literal
@@ -11,6 +14,7 @@ import yaml
 
 from config import check_output, claim_output, flat, help_text, load, run_cli
 from errors import UserError
+from tests.support.scripts import ROOT
 from values import FilePath
 
 
@@ -323,3 +327,29 @@ def test_a_config_from_a_pipe(tmp_path):
     writer.start()
     assert load(Config, ["--config", f"{tmp_path}/pipe"]).out == "a"
     writer.join()
+
+
+def test_a_reader_that_leaves_gets_no_traceback():
+    """`train_sft.py --help | head`: whoever reads the output may close it."""
+    code = "import settings, config; config.run_cli(lambda cfg: print('x' * 10**6), settings.TrainConfig, 'x' * 10**6)"
+    for words, status in ((["--help"], 0), (["out=o", "model.path=m", "data.file=f"], 141)):
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, *words], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        process.stdout.close()
+        assert (process.stderr.read(), process.wait()) == ("", status)
+
+
+@pytest.mark.parametrize("venv", ["a file", "a link to nothing"])
+def test_setup_says_what_is_wrong_with_the_environments_folder(tmp_path, venv):
+    (tmp_path / "runs").mkdir()
+    for name in ("requirements.txt", "requirements-pocket.txt", "requirements-dev.txt", "runs/setup.sh"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    if venv == "a file":
+        (tmp_path / ".venv").write_text("mine")
+    else:
+        (tmp_path / ".venv").symlink_to(tmp_path / "nowhere")
+    done = subprocess.run(["bash", "runs/setup.sh"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(
+        "error: .venv is neither a folder nor a link"
+    )

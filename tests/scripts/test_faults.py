@@ -99,7 +99,8 @@ def test_sigterm_saves_and_exits_with_75(undisturbed, tiny_qwen, files, tmp_path
     said = stderr_of(process)
     assert process.returncode == PREEMPTED == 75
     done = len(metrics(out))
-    assert f"stopped by SIGTERM after step {done}; checkpoint saved; run the same command again" in said
+    last = said.strip().splitlines()[-1]
+    assert last == f"stopped by SIGTERM after step {done}; checkpoint saved; run the same command again to resume"
     assert checkpoints(out)[-1] == f"step-{done:06d}" and "Traceback" not in said
     run("train_sft.py", *words, ranks=2)
     assert_same_run(undisturbed, out)
