@@ -27,7 +27,7 @@ BLANKS = dict.fromkeys(map(ord, ESCAPES), " ")
 class Config:
     eval: FilePath
     """`out` of the evaluation"""
-    model: Filled
+    model: FilePath
     """the model, as its `models` has it"""
     benchmark: Filled
     """the benchmark, as its `benchmarks` has it"""

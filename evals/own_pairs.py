@@ -22,23 +22,24 @@ from evals.models import model_content, read_facts
 from evals.store import Ledgers
 from model.files import model_folder
 from progress import say
+from values import Count, FilePath, Filled, MaybePath
 
 
 @dataclass
 class Config:
-    eval: str
+    eval: FilePath
     """`out` of the evaluation that sampled the training problems"""
-    model: str
+    model: FilePath
     """the model, as its `models` has it: the student that these pairs will train"""
-    sft: str
+    sft: FilePath
     """sft.jsonl of the same problems: their r*"""
-    out: str
+    out: FilePath
     """the file to write"""
-    benchmark: str = "train"
+    benchmark: Filled = "train"
     """the benchmark, as its `benchmarks` has it"""
-    per_problem: int = 1
+    per_problem: Count = 1
     """wrong answers of one problem that are used, the first distinct ones"""
-    pairs: str = ""
+    pairs: MaybePath = ""
     """pairs.jsonl of CRV whose small and medium pairs are kept beside them; empty for none"""
 
 

@@ -255,7 +255,6 @@ def test_ranks_with_different_models_or_configs_do_not_train_together(files, tmp
     words = [word for word in sft_words("./m", files, tmp_path / "o", epochs=1) if not word.startswith("batch.size")]
     said = fails(launcher, "--config", "c.yaml", *words, ranks=2)
     assert f"error: rank 1 has another {what} than rank 0; " in said and not (tmp_path / "o").exists()
-    assert "error: rank 1 has read other data than rank 0 from " in said and not (tmp_path / "o/config.yaml").exists()
 
 
 def test_a_mistyped_folder_of_one_word_is_not_looked_for_on_the_hub():
