@@ -295,7 +295,8 @@ def add_reference(run: Run) -> None:
     """
     cfg = run.cfg
     dtype = resolve_dtype(cfg.model.compute_dtype, run.ranks.device)
-    key = cache_key(run.inputs["model.path"], dtype, run.model.lm.config.packed_backend)
+    model = run.inputs["model.path"] + run.inputs["model.path/config.json"]
+    key = cache_key(model, dtype, run.model.lm.config.packed_backend)
     first_epoch = plan_epoch(run.examples.units, cfg.batch.size, cfg.seed, epoch=0)
     held_out = [(run.heldout, [run.heldout.everything])] if run.heldout else []
     for examples, steps in [(run.examples, first_epoch), *held_out]:

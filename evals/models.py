@@ -14,9 +14,8 @@ from pathlib import Path
 
 from data.records import write_text
 from errors import UserError
-from model.files import model_folder
+from model.files import content_files, model_folder, weight_files
 
-HASHED = ("*.safetensors", "*.bin", "*.json", "*.jinja", "*.model", "*.txt")  # weights, config, tokenizer
 SERVED = "endpoint:"
 
 
@@ -63,6 +62,8 @@ def resolve(
                 place = Place(spelled, folder=folder or "")
                 if folder is None and not offline:
                     absent.append(f"{name} ({spelled})")
+                elif not offline:
+                    weight_files(folder, spelled)  # raises if they are not whole
             places.setdefault(name, {})[run] = place
     if absent:
         raise UserError(f"no such model folder: {', '.join(absent)}; train it first, or correct `models`")
@@ -92,7 +93,7 @@ def model_content(folder: str, cache: dict, name: str = "") -> str | None:
     name = str(Path(name or folder))
     if not folder or not (folder := Path(folder)).is_dir():
         return cache.get(name, [None, None])[1]
-    files = sorted(file for pattern in HASHED for file in folder.glob(pattern))
+    files = content_files(folder)
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     known = cache.get(name)
     if known is None or known[0] != stamp:

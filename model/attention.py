@@ -32,11 +32,23 @@ def packed_attention(
 ) -> tuple[Tensor, None]:
     """Attend within segments; transformers calls it. Returns ([B, T, N, H], None)."""
     assert attention_mask is None and dropout == 0.0 and q_BNTH.shape[0] == 1
-    assert not any(kwargs.get(k) is not None for k in ("softcap", "s_aux")), "plain attention only"
+    only_plain(module, kwargs, "cu_seqlens" in kwargs)
     q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q_BNTH, k_BKTH, v_BKTH))
     attend = ATTEND[module.config.packed_backend]
     out_TNH = attend(q_TNH, k_TKH, v_TKH, kwargs["cu_seqlens"], kwargs["max_seqlen"], scaling)
     return out_TNH.unsqueeze(0), None
+
+
+def only_plain(module: nn.Module, kwargs: dict, boundaries: bool) -> None:
+    """Refuse what a model asks of attention beyond plain attention. Raises UserError naming it.
+
+    boundaries: whether the model has handed on what says which tokens belong together.
+    """
+    for key, what in (("softcap", "caps its scores"), ("s_aux", "has attention sinks")):
+        if kwargs.get(key) is not None:
+            raise UserError(f"{type(module).__name__} {what} ({key}), which is not supported (docs/models.md)")
+    if not boundaries:
+        raise UserError(f"{type(module).__name__} does not hand on what attention is told (docs/models.md)")
 
 
 def _flash3(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):

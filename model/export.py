@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from errors import UserError
 from model.checkpoint import on_main, sync
-from model.load import load_config
+from model.load import load_config, stored_tensors
 from model.logprobs import LogProbModel
 from model.lora import adapter_change, is_adapter, plain_name, whole
 from model.parallel import Ranks
@@ -41,7 +41,10 @@ def export(
     Raises UserError on every rank if the disk refuses, or a weight is too large for the dtype.
     """
     # which parameter goes into which file
-    parameters, change = {n: p for n, p in model.lm.named_parameters() if not is_adapter(n)}, adapter_change(model.lm)
+    parameters, change = (
+        {n: p for n, p in stored_tensors(model.lm).items() if not is_adapter(n)},
+        adapter_change(model.lm),
+    )
     folder, dtype = Path(cfg.out), getattr(torch, cfg.model.export_dtype)
     partial, kept = folder / f"{FOLDER}.partial", Kept()
     if ranks.is_main:

@@ -1,16 +1,20 @@
-"""From a folder or a hub id to the files of a model: the one place that asks the hub for them."""
+"""From a folder or a hub id to the files of a model: the one place that asks the hub, and that says which files count.
 
+A model is its weights, as transformers finds them (one file before an index), and what it reads beside them. Notes,
+logs, and copies of the weights in other formats are no part of it.
+"""
+
+import json
 from pathlib import Path
 
 from errors import UserError
 
+SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BESIDE = [  # config, tokenizer, template
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "tekken.json",
     "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "adapter_config.json",
 ]  # fmt: skip
-WANTED = ["*.safetensors", "*.json", "*.jinja", "*.model", "*.txt"]  # weights, config, tokenizer
-SECOND_COPIES = ["original/*", "consolidated*"]  # of the weights, in other formats
 
 
 def model_folder(path: str, offline: bool = False) -> str | None:
@@ -27,9 +31,59 @@ def model_folder(path: str, offline: bool = False) -> str | None:
     from huggingface_hub import snapshot_download  # half a second that --help does not need
 
     try:
-        return snapshot_download(path, local_files_only=offline, allow_patterns=WANTED, ignore_patterns=SECOND_COPIES)
+        # which weights to ask for stands in the small files
+        folder = snapshot_download(path, local_files_only=offline, allow_patterns=[*BESIDE, SINGLE, INDEX])
+        if not offline and (named := _weight_names(Path(folder))) != [SINGLE]:
+            snapshot_download(path, allow_patterns=named)
+        return folder
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors; ValueError: not a valid id
         if offline:
             return None
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"no model folder {path}, and none from the hub ({reason}); give a local folder") from None
+
+
+def weight_files(folder: str | Path, path: str = "") -> list[Path]:
+    """List the files that hold the weights of the model in `folder`, by name. path: as the user spells it.
+
+    Raises UserError if one is absent, and for an adapter beside them, which nothing here would apply.
+    """
+    folder, path = Path(folder), path or str(folder)
+    if (folder / "adapter_config.json").is_file():
+        raise UserError(
+            f"{path} holds an adapter (adapter_config.json) beside or instead of whole weights; merge it first with "
+            f"peft's merge_and_unload() and save_pretrained"
+        )
+    files = [folder / name for name in _weight_names(folder)]
+    missing = [file.name for file in files if not file.is_file()]
+    if missing:
+        what = f"lacks {missing[0]}" if missing != [SINGLE] else f"holds no {SINGLE} and no {INDEX}"
+        raise UserError(
+            f"{path} {what}; save the model once more with transformers' save_pretrained, which writes them"
+        )
+    return files
+
+
+def content_files(folder: str | Path) -> list[Path]:
+    """List every file that a model's answers depend on, by name; those that are there."""
+    folder = Path(folder)
+    names = {*BESIDE, *_weight_names(folder)} | ({INDEX} if not (folder / SINGLE).is_file() else set())
+    return [folder / name for name in sorted(names) if (folder / name).is_file()]
+
+
+def _weight_names(folder):
+    """Name the files that transformers would read: what the config says, else one file, else those of an index."""
+    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    wanted = config.get("transformers_weights") or (
+        INDEX if (folder / INDEX).is_file() and not (folder / SINGLE).is_file() else SINGLE
+    )
+    if not wanted.endswith(".index.json") or not (folder / wanted).is_file():
+        return [wanted]
+    return sorted(set(_json(folder / wanted)["weight_map"].values()))
+
+
+def _json(file):
+    try:
+        return json.loads(file.read_text())
+    except ValueError as error:
+        raise UserError(f"cannot load a model from {file.parent}: {file.name} is damaged ({error})") from None

@@ -21,16 +21,17 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from huggingface_hub.errors import StrictDataclassError
-from safetensors import SafetensorError
-from transformers import AttentionInterface, AttentionMaskInterface, AutoModelForCausalLM, AutoTokenizer
-from transformers.utils import logging as transformers_logging
+from torch import nn
+from transformers import AttentionInterface, AttentionMaskInterface
 
 from data.render import Renderer
 from errors import UserError
+from model.attention import only_plain
+from model.guard import differs, library_logps, probes, shown
+from model.load import WeightFiles, build, check_vocabulary, fill, load_tokenizer, resolve_dtype
+from model.logprobs import logit_scale
+from model.parallel import to_empty
 from progress import Progress, say
-
-transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
 NAME = "slots"
 GROW = 256  # columns by which the slots grow when a response outgrows them
@@ -90,12 +91,11 @@ class Slots:
         for keys, values in self.layers.values():
             keys[target], values[target] = keys[source], values[source]
 
-    def _layer(self, index, like):
-        """The two tensors of a layer, enlarged to self.columns. like: [B, K, T, H]."""
+    def _layer(self, index, *like):
+        """The two tensors of a layer, enlarged to self.columns. like: new keys and values, [B, K, T, H]."""
         old = self.layers.get(index)
         if old is None or old[0].shape[2] < self.columns:
-            shape = (self.rows, like.shape[1], self.columns, like.shape[3])
-            new = like.new_zeros(shape), like.new_zeros(shape)
+            new = [part.new_zeros(self.rows, part.shape[1], self.columns, part.shape[3]) for part in like]
             for wide, narrow in zip(new, old or (), strict=False):
                 wide[:, :, : narrow.shape[2]] = narrow
             self.layers[index] = new
@@ -104,7 +104,8 @@ class Slots:
 
 def slot_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, slots=None, **kwargs):
     """The function that transformers calls. Stores keys and values, attends. Returns ([B, T, N, H], None)."""
-    keys, values = slots._layer(module.layer_idx, k_BKTH)
+    only_plain(module, kwargs, slots is not None)
+    keys, values = slots._layer(module.layer_idx, k_BKTH, v_BKTH)
     if slots.filling is not None:  # right-padded prompts: causal attention never looks at the padding
         keys[slots.filling, :, : k_BKTH.shape[2]] = k_BKTH
         values[slots.filling, :, : v_BKTH.shape[2]] = v_BKTH
@@ -116,7 +117,7 @@ def slot_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None,
         # the query heads of one key/value head as so many queries: no copy of the keys for each of them
         q_BKGH = q_BNTH.view(len(rows), k_BKSH.shape[1], -1, q_BNTH.shape[3])
         out = F.scaled_dot_product_attention(q_BKGH, k_BKSH, v_BKSH, attn_mask=slots.visible, scale=scaling)
-        out = out.reshape(q_BNTH.shape)
+        out = out.reshape(*q_BNTH.shape[:3], -1)
     return out.transpose(1, 2), None
 
 
@@ -135,11 +136,12 @@ def respond(
     suffice.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    dtype = choose_dtype(dtype, device)
+    dtype = resolve_dtype(dtype, device)
     say(f"{folder}: {len(asked)} responses to generate ({dtype}, {device.type})")
-    tokenizer = pretrained(AutoTokenizer, folder)
+    tokenizer = load_tokenizer(folder)
     renderer = Renderer(tokenizer)
     model = load_model(folder, device, dtype)
+    check_vocabulary(model, tokenizer, folder)
     ends = stop_ids(model, tokenizer, renderer)
     # one pass a sampling: most benchmarks of a protocol share it, and then fill one batch
     requests = {}
@@ -170,31 +172,40 @@ def respond(
     return tokens, time.monotonic() - start
 
 
-def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
-    """Resolve "auto": bfloat16 on CUDA; float32 on a CPU, where it decoded faster (docs/LOG.md, 2026-11-21)."""
-    if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[wanted]
+def load_model(folder: str, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """Load a model for `generate`, by the reader and under the guard of training. Raises UserError if it cannot be."""
+    files = WeightFiles(folder)
+    lm = build(folder, files, dtype, NAME)
+    to_empty(lm, lm, device)
+    fill(lm, files, 0, device)
+    lm.eval()
+    if fault := shown(folder, lm, lambda: check_slots(lm, dtype, folder)):
+        raise UserError(fault)
+    return lm
 
 
-def pretrained(kind, folder, **how):
-    """What `kind`, a class of transformers, reads from a folder. Raises UserError if that is not whole."""
-    try:
-        return kind.from_pretrained(folder, **how)
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError, StrictDataclassError) as error:
-        raise UserError(f"cannot load a model from {folder}: {' '.join(str(error).split())[:300]}") from None
+@torch.inference_mode()
+def check_slots(lm: nn.Module, dtype: torch.dtype, path: str) -> str:
+    """Compare log-probs of generation, prompts and steps in slots, with those of transformers' own forward pass.
 
-
-def load_model(folder: str, device: torch.device, dtype: torch.dtype):
-    """A model ready for `generate`. Raises UserError if its attention is not plain causal attention."""
-    model = pretrained(AutoModelForCausalLM, folder, dtype=dtype, attn_implementation=NAME)
-    config = model.config
-    kinds = set(getattr(config, "layer_types", None) or []) - {"full_attention"}
-    if getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True):
-        kinds.add("sliding_window")
-    if kinds:
-        raise UserError(f"{folder} uses {', '.join(sorted(kinds))}; only full causal attention is supported here")
-    return model.to(device).eval()
+    Returns what is wrong, in words; "" if nothing is.
+    """
+    rows = [sequence.ids.tolist() for sequence in probes(lm.config.vocab_size)[1:]]
+    steps, slots = 4, Slots(len(rows), max(map(len, rows)))
+    ends = [len(row) - 1 - steps for row in rows]
+    # two prompts of different length in one pass, then the tokens that follow them, one at a time
+    passes = [prefill(lm, slots, [0, 1], [row[:end] for row, end in zip(rows, ends, strict=True)])]
+    for step in range(steps):
+        lengths = torch.tensor([end + step for end in ends], device=lm.device)
+        last = torch.tensor([[row[end + step]] for row, end in zip(rows, ends, strict=True)], device=lm.device)
+        passes.append(decode(lm, slots, lengths, last))
+    logps_BSV = logits_of(lm, torch.stack(passes, 1)).log_softmax(-1)
+    for logps_SV, row, end in zip(logps_BSV, rows, ends, strict=True):
+        ours = logps_SV.gather(-1, torch.tensor(row[end:], device=lm.device)[:, None])[:, 0]
+        library = library_logps(lm, torch.tensor([row], device=lm.device))[end - 1 :]
+        if fault := differs(ours, library, lm, dtype, path):
+            return fault
+    return ""
 
 
 def stop_ids(model, tokenizer, renderer: Renderer) -> set[int]:
@@ -220,10 +231,10 @@ def generate(
     rows = min(batch_size, len(waiting))
     slots = Slots(rows, len(waiting[0].ids) + min(GROW, sampling.max_new_tokens))
     running = []  # (request, generated ids, random numbers); position = slot
-    device, head = model.device, model.get_output_embeddings()
+    device = model.device
 
     def choose(hidden_BD, group):
-        return pick(head(hidden_BD).float(), sampling, [numbers.random() for _, _, numbers, _ in group])
+        return pick(logits_of(model, hidden_BD), sampling, [numbers.random() for _, _, numbers, _ in group])
 
     def finished(row):
         ids = running[row][1]
@@ -245,10 +256,8 @@ def generate(
             group = fresh
         else:
             lengths = torch.tensor([len(request.ids) + len(ids) - 1 for request, ids, *_ in running], device=device)
-            slots.step(lengths)
             last = torch.tensor([[ids[-1]] for _, ids, *_ in running], device=device)
-            hidden = model.base_model(last, position_ids=lengths[:, None], use_cache=False, slots=slots)
-            hidden, group = hidden.last_hidden_state[:, 0], running
+            hidden, group = decode(model, slots, lengths, last), running
         for (_, ids, *_), token in zip(group, choose(hidden, group), strict=True):
             ids.append(token)
         # hand out what has ended; the last running row moves into the gap, so that slots 0 … B-1 stay the busy ones
@@ -273,6 +282,18 @@ def prefill(model, slots, places, prompts):
     hidden = model.base_model(ids_BT, position_ids=positions_BT, use_cache=False, slots=slots).last_hidden_state
     ends_B = torch.tensor([len(ids) - 1 for ids in prompts], device=device)
     return hidden[torch.arange(len(prompts), device=device), ends_B]
+
+
+def decode(model, slots, lengths_B, last_B1):
+    """Run one more token of the rows in slots 0 … B-1, which hold lengths_B tokens. Returns hidden states [B, D]."""
+    slots.step(lengths_B)
+    hidden = model.base_model(last_B1, position_ids=lengths_B[:, None], use_cache=False, slots=slots)
+    return hidden.last_hidden_state[:, 0]
+
+
+def logits_of(model, hidden):
+    """The head's logits, float32 [..., V], as the model scales them."""
+    return model.lm_head(hidden).float() * logit_scale(model)
 
 
 def pick(logits_BV, sampling, uniform_B):

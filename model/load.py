@@ -4,8 +4,9 @@ No rank ever holds the whole model: it is built without storage (on the meta dev
 its own rows of every weight from the safetensors files.
 """
 
+import copy
 import hashlib
-import json
+import math
 import os
 from pathlib import Path
 
@@ -20,19 +21,22 @@ from transformers import (
     PretrainedConfig,
     PreTrainedTokenizerBase,
 )
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
 from transformers.utils import logging as transformers_logging
 
 from data.render import Renderer
 from errors import UserError
 from model.attention import NAME, choose_backend
-from model.files import model_folder
+from model.files import model_folder, weight_files
+from model.guard import check_built, check_config, check_packing, dropouts, shown
 from model.logprobs import LogProbModel
 from model.lora import add_adapters, initial_value, is_adapter, plain_name
-from model.parallel import Ranks, own_rows, shard
+from model.parallel import Ranks, own_rows, reshard, shard
 from progress import say
 from settings import LoraConfig, ModelConfig, ParallelConfig
 
-INDEX = "model.safetensors.index.json"
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
@@ -49,8 +53,8 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     _check_folder(path)
     try:
         return AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from None
+    except Exception as error:  # whatever the library says to files that it cannot read
+        raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from error
 
 
 def load_config(path: str) -> PretrainedConfig:
@@ -58,8 +62,8 @@ def load_config(path: str) -> PretrainedConfig:
     _check_folder(path)
     try:
         return AutoConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from None
+    except Exception as error:
+        raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from error
 
 
 def warn_of_length(cfg: ModelConfig, model_config: PretrainedConfig, longest: int) -> None:
@@ -82,57 +86,64 @@ def load_policy(
     """Load the model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
 
     With lora, only the adapters are float32 and trainable, and the frozen weights lie in the compute dtype. seed: of
-    the adapters. Raises UserError for a model that cannot be trained.
+    the adapters. Raises UserError on every rank for a model that cannot be trained.
     """
-    dtype = resolve_dtype(cfg.compute_dtype, ranks.device)
-    model = LogProbModel(build(cfg, ranks.device, tokenizer))
-    files = WeightFiles(cfg.path)
-    if lora and lora.rank:
-        add_adapters(model.lm, lora, dtype)
-    shard(model, parallel or ParallelConfig(), ranks, dtype)
-    fill(model.lm, files, seed, ranks.device)
-    model.files = files  # the export compares with them
-    return model.train()
-
-
-def build(cfg: ModelConfig, device: torch.device, tokenizer: PreTrainedTokenizerBase) -> nn.Module:
-    """Build the causal language model of `cfg` on the meta device, with packed attention. Raises UserError if it fails.
-
-    device: where it is going to compute.
-    """
-    # transformers' own model without storage, its attention replaced by the packed one
-    backend = choose_backend(cfg.attention, device, resolve_dtype(cfg.compute_dtype, device))
-    config = load_config(cfg.path)
-    try:
-        with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation=NAME)
-    except ValueError as error:
-        raise UserError(f"cannot load a model from {cfg.path}: {_first_line(error)}") from None
+    dtype, files = resolve_dtype(cfg.compute_dtype, ranks.device), WeightFiles(cfg.path)
+    backend = choose_backend(cfg.attention, ranks.device, dtype)
+    lm = build(cfg.path, files, torch.float32, NAME)
     lm.config.packed_backend = backend
-    if os.path.isfile(os.path.join(cfg.path, "generation_config.json")) or not os.path.isdir(cfg.path):
-        lm.generation_config = _generation_config(cfg.path)
     # what cannot be saved after all training is mended or refused now
     _check_generation(lm.generation_config, cfg.path)
     # the token that ends a turn in training must end one in any server that reads the export, base models included
     listed = lm.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
     lm.generation_config.eos_token_id = list(dict.fromkeys([Renderer(tokenizer).turn_end[-1], *listed]))
-    # what would train or be scored wrongly
+    check_vocabulary(lm, tokenizer, cfg.path)
+    if (asked := dropouts(lm.config)) and ranks.is_main:
+        say(f"warning: {', '.join(asked)} in the config of {cfg.path} does nothing: models are trained without dropout")
+    model = LogProbModel(lm)
+    if lora and lora.rank:
+        add_adapters(lm, lora, dtype)
+    shard(model, parallel or ParallelConfig(), ranks, dtype)
+    fill(lm, files, seed, ranks.device)
+    model.files = files  # the export compares with them
+    model.eval()  # nothing in a language model but dropout asks whether it is being trained
+    # on every rank or on none: the passes are collectives
+    faults = ranks.gather(shown(cfg.path, lm, lambda: check_packing(model, lm, ranks.device, dtype, cfg.path)))
+    reshard(model)
+    if fault := next(filter(None, faults), None):
+        raise UserError(fault)
+    return model
+
+
+def build(path: str, files: "WeightFiles", dtype: torch.dtype, attention: str) -> nn.Module:
+    """Build the causal language model of a folder or hub id on the meta device. Raises UserError if it fails.
+
+    dtype: of its weights. attention: the name of a function registered with transformers, which takes the place of
+    the model's own.
+    """
+    config = load_config(path)
+    check_config(config, path)
+    try:
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
+    except Exception as error:
+        raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from error
+    check_built(lm, path)
+    files.map(lm)
+    if os.path.isfile(os.path.join(path, "generation_config.json")) or not os.path.isdir(path):
+        lm.generation_config = _generation_config(path)
+    return lm
+
+
+def check_vocabulary(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
+    """Refuse a tokenizer with more tokens than the model has."""
     vocab = lm.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > vocab:
         raise UserError(
-            f"the tokenizer of {cfg.path} has {len(tokenizer)} tokens, the model's vocabulary only {vocab}: they do "
+            f"the tokenizer of {path} has {len(tokenizer)} tokens, the model's vocabulary only {vocab}: they do "
             f"not belong together, or the embedding was not resized"
         )
-    window = getattr(lm.config, "sliding_window", None)
-    if window and getattr(lm.config, "use_sliding_window", True) and window < lm.config.max_position_embeddings:
-        raise UserError(f"{cfg.path} attends through a sliding window ({window} tokens), which is not supported")
-    if not isinstance(getattr(lm, "lm_head", None), torch.nn.Linear) or lm.lm_head.bias is not None:
-        raise UserError(f"{cfg.path} ({type(lm).__name__}) has no plain linear lm_head; only such models are supported")
-    scaled = [k for k in ("final_logit_softcapping", "logits_scaling", "logit_scale") if getattr(lm.config, k, None)]
-    if scaled:  # Gemma 2, Granite, Cohere; model/logprobs.py would leave it out, in policy and reference alike
-        raise UserError(f"{cfg.path} transforms its logits ({', '.join(scaled)}), which is not supported")
-    return lm
 
 
 def _check_generation(config: GenerationConfig, path: str) -> None:
@@ -180,17 +191,7 @@ class WeightFiles:
         if folder is None:
             raise UserError(f"no model folder {path}; model.path takes a Hugging Face folder or a hub id")
         self.path, self.folder = path, Path(folder)
-        if (self.folder / INDEX).is_file():  # some repositories hold a second copy under other names
-            named = json.loads((self.folder / INDEX).read_text())["weight_map"].values()
-            self.files = [self.folder / name for name in sorted(set(named))]
-        else:
-            self.files = sorted(self.folder.glob("*.safetensors"))
-        missing = [file.name for file in self.files if not file.is_file()]
-        if missing or not self.files:
-            what = f"lacks {missing[0]}" if missing else "holds no *.safetensors files"
-            raise UserError(
-                f"{path} {what}; save the model once more with transformers' save_pretrained, which writes them"
-            )
+        self.files = weight_files(folder, path)
 
     def digest(self) -> str:
         """Return sha256 over the files' contents, hex: changes when any weight changes."""
@@ -201,13 +202,9 @@ class WeightFiles:
                 digest.update(hashlib.file_digest(handle, "sha256").digest())
         return digest.hexdigest()
 
-    def rows(self, lm: nn.Module, name: str, shape: list[int], part: slice) -> torch.Tensor:
-        """Read rows of a parameter that `fill` has found."""
-        return self.named[name].get_slice(name)[part]
-
     def open(self) -> dict:
-        """Map {parameter name: an open file that holds it}."""
-        self.named = named = {}
+        """Map {stored name: an open file that holds it}."""
+        named = {}
         for file in self.files:
             try:
                 handle = safe_open(file, framework="pt")
@@ -216,32 +213,120 @@ class WeightFiles:
             named |= dict.fromkeys(handle.keys(), handle)
         return named
 
+    def map(self, lm: nn.Module) -> None:
+        """Find where each tensor of a model (on the meta device) is stored; tie its embeddings as transformers does.
+
+        Raises UserError for what is absent, and for a stored tensor of one of the model's modules that it has no place
+        for: a scale, say, without which the weights mean something else.
+        """
+        self.named, self.stored, self.converters, strays = self.open(), {}, {}, []
+        # the library's own names, and its rules for those that older or other checkpoints have
+        tensors, rules = lm.state_dict(), get_model_conversion_mapping(lm)
+        renamings = [rule for rule in rules if isinstance(rule, WeightRenaming)]
+        converters = {p: rule for rule in rules if isinstance(rule, WeightConverter) for p in rule.source_patterns}
+        for name in sorted(self.named, key=dot_natural_key):
+            unique = list({id(rule): rule for rule in converters.values()}.values())
+            target, pattern = rename_source_key(name, renamings, unique, lm.base_model_prefix, tensors)
+            if target not in tensors and name in tensors:
+                target, pattern = name, None
+            if target not in tensors:
+                strays.append(name)
+                continue
+            self.stored.setdefault(target, []).append(name)
+            if pattern is not None:  # one of the tensors that others are made of, experts one by one, say
+                rule, _ = self.converters.setdefault(target, (copy.deepcopy(converters[pattern]), target))
+                rule.add_tensor(target, name, pattern, name)
+                for made in rule.target_patterns[1:]:
+                    made = target.replace(rule.target_patterns[0], made)
+                    self.stored[made], self.converters[made] = [name], (rule, target)
+        self._tie(lm)
+        absent = [name for name in tensors if name not in self.stored]
+        if absent:
+            raise UserError(f"{self.path} holds no weight named {absent[0]}, which {type(lm).__name__} needs")
+        modules = {name.rpartition(".")[0] for name in tensors}
+        for name in strays:
+            if name.rpartition(".")[0] in modules:
+                raise UserError(f"{self.path} holds {name}, for which {type(lm).__name__} has no place")
+        if strays:
+            say(
+                f"warning: {self.path} holds {len(strays)} tensors that {type(lm).__name__} does not use: {strays[0]} …"
+            )
+
+    def _tie(self, lm):
+        """Where one of two tied weights is stored it stands for both; two that differ are not tied."""
+        for target, source in list(lm.all_tied_weights_keys.items()):
+            if target in self.stored and source in self.stored:
+                a, b = (self.named[self.stored[name][0]].get_slice(self.stored[name][0]) for name in (target, source))
+                rows = range(0, a.get_shape()[0], 4096)
+                if a.get_shape() != b.get_shape() or any(
+                    not torch.equal(a[i : i + 4096], b[i : i + 4096]) for i in rows
+                ):
+                    say(f"warning: {self.path} holds another {target} than {source}, which its config ties: untied")
+                    del lm.all_tied_weights_keys[target]
+                    lm.config.tie_word_embeddings = False
+                    lm.lm_head.weight = nn.Parameter(torch.empty_like(lm.lm_head.weight))
+            elif there := self.stored.get(target) or self.stored.get(source):
+                self.stored[target] = self.stored[source] = there
+
+    def rows(self, lm: nn.Module, name: str, shape: list[int], part: slice) -> torch.Tensor:
+        """Read rows of a tensor of the model that `map` has seen. Raises UserError for another shape or dtype."""
+        if name in self.converters:
+            rule, first = copy.deepcopy(self.converters[name])
+            for pattern, stored in rule.collected_tensors.items():
+                rule.collected_tensors[pattern] = [self.named[part].get_tensor(part) for part in stored]
+            whole = rule.convert(first, model=lm, config=lm.config)[name]
+            whole = whole[0] if isinstance(whole, list) else whole
+            found = list(whole.shape)
+        else:
+            whole = self.named[self.stored[name][0]].get_slice(self.stored[name][0])
+            found = whole.get_shape()
+        if found != list(shape):
+            raise UserError(f"{self.path}: {name} has shape {found}, config.json asks for {list(shape)}")
+        rows = whole[part] if found else self.named[self.stored[name][0]].get_tensor(self.stored[name][0])
+        if rows.dtype not in FLOATS:
+            dtype = str(rows.dtype).removeprefix("torch.")
+            raise UserError(f"{self.path}: {name} is stored as {dtype}: quantised weights cannot be used here")
+        return rows
+
 
 def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device) -> None:
     """Give every parameter of a sharded, empty model its values; adapters get their initial ones, drawn from `seed`.
 
-    files: WeightFiles. device: where buffers live. Raises UserError if the files do not hold what the model needs.
+    files: its WeightFiles, mapped. device: where buffers live. Raises UserError if a weight is not what it must be.
     """
-    named = files.open()
     with torch.no_grad():
+        fill_buffers(lm, files, device)
         for name, parameter in lm.named_parameters():
             # this rank's rows: drawn for an adapter, else read from the file that holds the weight
             rows, first = own_rows(parameter)
             part = slice(first, first + len(rows))
             if is_adapter(name):
                 rows.copy_(initial_value(name, parameter.shape, seed)[part])
-                continue
-            stored = plain_name(name)
-            if stored not in named:
-                raise UserError(f"{files.path} holds no weight named {stored}, which {type(lm).__name__} needs")
-            whole = named[stored].get_slice(stored)
-            if whole.get_shape() != list(parameter.shape):
-                raise UserError(
-                    f"{files.path}: {stored} has shape {whole.get_shape()}, config.json asks for "
-                    f"{list(parameter.shape)}"
-                )
-            rows.copy_(whole[part])
-    # the only buffers of these models, computed from the config
-    lm.model.rotary_emb = type(lm.model.rotary_emb)(config=lm.config).to(device)
-    stray = [name for name, buffer in lm.named_buffers() if buffer.is_meta or "rotary_emb" not in name]
-    assert not stray, f"buffers that nothing fills: {stray}"
+            else:
+                rows.copy_(files.rows(lm, plain_name(name), parameter.shape, part))
+
+
+def stored_tensors(lm: nn.Module) -> dict[str, torch.Tensor]:
+    """Return what is kept of a model: its parameters, tied ones once, and the buffers that belong to its weights."""
+    kept = lm.state_dict().keys()
+    return dict(lm.named_parameters()) | {name: buffer for name, buffer in lm.named_buffers() if name in kept}
+
+
+def fill_buffers(lm: nn.Module, files: WeightFiles, device: torch.device) -> None:
+    """Move buffers to the device where they are used, and fill them: from the files, or computed by the library."""
+    kept = lm.state_dict().keys()
+    for prefix, module in lm.named_modules():
+        computed = []
+        for name, buffer in module.named_buffers(prefix, recurse=False):
+            module._buffers[name.rpartition(".")[2]] = buffer = torch.empty_like(buffer, device=device)
+            if name in kept:
+                buffer.copy_(files.rows(lm, name, buffer.shape, slice(None)))
+            else:
+                computed.append((name, buffer.fill_(math.nan) if buffer.is_floating_point() else buffer))
+        if computed:
+            for parameter in module.parameters(recurse=False):
+                parameter._is_hf_initialized = True  # the library leaves those alone; they are read from the files
+            lm._init_weights(module)
+        for name, buffer in computed:
+            if not buffer.is_floating_point() or buffer.isnan().any():
+                raise UserError(f"{files.path} ({type(lm).__name__}) has a buffer that nothing here fills: {name}")

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from data.packing import PackedBatch
+from model.guard import library_logps
 
 BLOCK = 2048  # words at a time: the float32 logits of 16k tokens take 134 MB
 
@@ -94,12 +95,19 @@ class LogProbModel(nn.Module):
 
     def __init__(self, lm: nn.Module):
         super().__init__()
-        self.lm = lm
-        # the head is called as a module, so that FSDP's hooks gather its weight, but answers with log-probs
-        lm.lm_head.forward = lambda h_ND, labels_N: linear_logps(h_ND, lm.lm_head.weight, labels_N)
+        self.lm, self.scale, logits = lm, logit_scale(lm), lm.lm_head.forward
+        # the head is called as a module, so that FSDP's hooks gather its weight, but answers labels with log-probs
+        lm.lm_head.forward = lambda h_ND, labels_N=None: (
+            logits(h_ND) if labels_N is None else linear_logps(h_ND, lm.lm_head.weight, labels_N)
+        )
 
-    def forward(self, batch: PackedBatch) -> Tensor:
-        """Run a batch on the model's device. Returns log-probs, float32 [N], in the order of the batch."""
+    def forward(self, batch: PackedBatch, library: bool = False) -> Tensor:
+        """Run a batch on the model's device. Returns log-probs, float32 [N], in the order of the batch.
+
+        library: by transformers' own forward pass instead, of one sequence with a prompt of one token.
+        """
+        if library:
+            return library_logps(self.lm, batch.input_ids)
         hidden_BTD = self.lm.model(
             input_ids=batch.input_ids,
             position_ids=batch.position_ids,
@@ -107,7 +115,13 @@ class LogProbModel(nn.Module):
             max_seqlen=batch.max_seqlen,
             use_cache=False,
         ).last_hidden_state
-        return self.lm.lm_head(hidden_BTD[0, batch.predict_from], batch.labels)
+        hidden_ND = hidden_BTD[0, batch.predict_from]
+        return self.lm.lm_head(hidden_ND * self.scale if self.scale != 1 else hidden_ND, batch.labels)
+
+
+def logit_scale(lm: nn.Module) -> float:
+    """Return what a model multiplies its logits with (Cohere, Granite); model/guard.py shows whether that is all."""
+    return (getattr(lm.config, "logit_scale", None) or 1.0) / (getattr(lm.config, "logits_scaling", None) or 1.0)
 
 
 def response_sums(logps_N: Tensor, batch: PackedBatch) -> Tensor:

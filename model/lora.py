@@ -25,9 +25,9 @@ def add_adapters(lm: nn.Module, cfg: LoraConfig, frozen_dtype: torch.dtype) -> N
     """
     import peft
 
-    for parameter in lm.parameters():
+    for parameter in lm.parameters():  # not lm.to(): buffers keep their dtype
         parameter.requires_grad_(False)
-    lm.to(frozen_dtype)
+        parameter.data = parameter.data.to(frozen_dtype)
     config = peft.LoraConfig(
         r=cfg.rank, lora_alpha=cfg.alpha, target_modules=cfg.targets, lora_dropout=0.0, task_type="CAUSAL_LM"
     )

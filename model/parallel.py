@@ -114,10 +114,16 @@ def shard(model: nn.Module, cfg: ParallelConfig, ranks: Ranks, compute_dtype: to
     tied = lm.lm_head.weight is lm.model.embed_tokens.weight
     if ranks.count > 1 or compute_dtype != torch.float32 or cfg.offload:
         _fully_shard(model, cfg, ranks, compute_dtype, tied)
-    model.to_empty(device="cpu" if cfg.offload else ranks.device)
+    to_empty(model, lm, "cpu" if cfg.offload else ranks.device)
+    return model
+
+
+def to_empty(model: nn.Module, lm: nn.Module, device: torch.device | str) -> None:
+    """Give a model on the meta device storage without values. lm: the language model in it, or itself."""
+    tied = lm.lm_head.weight is lm.model.embed_tokens.weight
+    model.to_empty(device=device)
     if tied:  # to_empty makes two of them
         lm.lm_head.weight = lm.model.embed_tokens.weight
-    return model
 
 
 def _fully_shard(model, cfg, ranks, compute_dtype, tied):

@@ -242,11 +242,11 @@ def test_weights_that_do_not_fit_the_config(uneven, tmp_path):
     refused(r"has shape \[48, 31\], config.json asks for \[48, 32\]")
     (folder / "model.safetensors").write_bytes(b"not a tensor")
     refused("is damaged")
+    (folder / "model.safetensors").unlink()
     index = {"weight_map": dict.fromkeys(whole, "model-00001-of-00002.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
     refused("lacks model-00001-of-00002.safetensors")
     (folder / "model.safetensors.index.json").unlink()
-    (folder / "model.safetensors").unlink()
     refused("holds no ")
 
 
