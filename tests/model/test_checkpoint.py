@@ -12,6 +12,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from errors import UserError
+from model.checkpoint import on_main
 from model.export import export
 from model.logprobs import LogProbModel
 from model.parallel import Ranks
@@ -192,6 +193,15 @@ def test_the_export_comes_in_files_that_transformers_opens(tmp_path, tie):
     again, _ = load(tmp_path / "model")
     for name, value in model.lm.state_dict().items():
         assert torch.equal(value, again.lm.state_dict()[name]), name
+
+
+def test_a_full_disk_is_one_line_from_every_library_that_writes(tmp_path):
+    _, tokenizer = load(make_model(tmp_path / "from"))
+    for write in (tokenizer.backend_tokenizer.save, lambda full: Path(full).write_text("x")):
+        with pytest.raises(UserError, match=r"cannot write the target: No space left on device"):
+            on_main(Ranks(), "the target", lambda write=write: write("/dev/full"))
+    with pytest.raises(ZeroDivisionError):
+        on_main(Ranks(), "the target", lambda: 1 / 0)
 
 
 def test_a_full_disk_during_the_export_leaves_the_checkpoints(tmp_path):
