@@ -167,8 +167,8 @@ class TrainConfig:
     """What both training scripts have in common."""
 
     out: FilePath
-    """output folder: model/ (Hugging Face format), run.json (what it was made from), metrics.jsonl, plots.png,
-    tensorboard/, config.yaml, and while running checkpoints/"""
+    """output folder: model/ (Hugging Face format), run.json (what it was made from, how much of the change was kept),
+    metrics.jsonl, plots.png, tensorboard/, config.yaml, and while running checkpoints/"""
     model: ModelConfig
     data: DataConfig
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
