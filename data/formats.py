@@ -16,12 +16,25 @@ format has a place for (CONTEXT) is left out.
 """
 
 import hashlib
-import itertools
 import json
 import re
 from collections.abc import Callable, Iterator
 
 from data.records import GAPS
+from data.turns import (
+    ODD,
+    OPENING,
+    QUESTIONS,
+    REPLIES,
+    SYSTEM,
+    TURNS,
+    LeftOut,
+    Row,
+    asked,
+    conversation_of,
+    first_text,
+    sides_of,
+)
 from grading.answers import extract_boxed
 from grading.extraction import final_answer
 from grading.programs import check_tests
@@ -34,51 +47,23 @@ TAGGED = re.compile(
     r"|\A\s*(?:<think>)?(?P<thought>.*)</think>(?P<rest>.*)",
     re.DOTALL,
 )
-OPENING = re.compile(r"<think>|<\|begin_of_thought\|>")
 # system prompts that only lay out the reply: Bespoke-Stratos' and Sky-T1's, and switches
 LAYOUT = re.compile(r"<\|begin_of_thought\|>|\A\s*(detailed thinking (on|off)|/(no_)?think)\s*\Z")
 LONGEST_ANSWER = 200  # characters of an answer column that is the answer itself
 SHORT_SOLUTION = 40  # characters of a solution that needs no box
 
-# what datasets call their columns, the first that has a value, and the roles of turns
-QUESTIONS = ("problem", "question", "instruction", "prompt", "query")
-REPLIES = ("output", "response", "completion", "solution")
-THOUGHTS = ("reasoning_content", "thinking", "thought", "reasoning")
-CHAINS = ("generations", "reasoning", "responses")
-TURNS = ("messages", "conversations", "conversation")
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
+CHAINS = ("generations", "reasoning", "responses")  # columns that may be lists of chains
 # columns that change what is asked
-SYSTEM = ("system", "system_prompt")
 CONTEXT = (*SYSTEM, "input", "context", "history", "tools", "functions", "choices", "options", "starter_code")
-CONTEXT += ("passage", "document", "image", "images")
+CONTEXT += ("passage", "paragraph", "article", "story", "document", "documents", "background", "premise", "scenario")
+CONTEXT += ("constraints", "table", "figure", "image", "images")
 
 NO_BOX = "without an answer: no box in the solution"
 NO_TAGS = "without a tagged thought and solution"
-ODD = "with an unexpected type"
-
-
-class LeftOut(Exception):
-    """Why a row cannot be used."""
 
 
 class Note(str):
     """What was changed in a record that is kept."""
-
-
-class Row(dict):
-    """A row that knows which of its columns a format has looked at."""
-
-    def __init__(self, columns: dict):
-        super().__init__(columns)
-        self.seen = set()
-
-    def get(self, name: str) -> object:
-        self.seen.add(name)
-        return super().get(name)
-
-    def unread(self) -> set[str]:
-        """Name the columns with a value that nobody has looked at."""
-        return {name for name in self.keys() - self.seen if self[name] not in (None, "", [], {}, "[]", "{}")}
 
 
 Format = Callable[[Row], Iterator[dict | str]]
@@ -87,13 +72,13 @@ Format = Callable[[Row], Iterator[dict | str]]
 def format_of(row: Row, sft: bool = False) -> Format | None:
     """Find the generator for rows with these columns; None if no format fits. sft: whole conversations are wanted."""
     asks, replies, talks = (not row.keys().isdisjoint(n) for n in ((*QUESTIONS, "input"), REPLIES, TURNS))
-    if {"chosen", "rejected"} <= row.keys():
+    if not sft and {"chosen", "rejected"} <= row.keys():
         return preferences
     if not sft and {"problem", "deepseek_reasoning", "deepseek_solution"} <= row.keys():
         return metadata
     if not sft and any(isinstance(row[name], list) for name in CHAINS if name in row):
         return several_chains
-    if not sft and {"problem", "answer", "reasoning"} <= row.keys():
+    if not sft and asks and {"answer", "reasoning"} <= row.keys():
         return columns
     return (whole_conversation if sft else conversation) if talks or (asks and replies) else None
 
@@ -113,13 +98,13 @@ def read_row(row: Row, read: Format) -> list[dict | str]:
 
 def conversation(row: Row) -> Iterator[dict | str]:
     """Read one exchange, from turns or columns: the reply is a thought and a solution in tags, or a chain without."""
-    *before, reply = _messages(row)
+    *before, reply = conversation_of(row)
     yield from _chain(row, before, reply["content"])
 
 
 def whole_conversation(row: Row) -> Iterator[dict | str]:
     """Read all exchanges as an sft record."""
-    messages = _messages(row)
+    messages = conversation_of(row)
     yield {"id": _hash(json.dumps(messages)), "messages": messages}
 
 
@@ -127,7 +112,7 @@ def metadata(row: Row) -> Iterator[dict | str]:
     """Read OpenThoughts-114k's metadata configuration."""
     # y of code is the program itself; else the ground truth's box, the solution's box, or the ground truth as it is
     names = ("problem", "deepseek_reasoning", "deepseek_solution", "domain", "ground_truth_solution", "starter_code")
-    problem, reasoning, solution, domain, truth, starter = (_first(row, name) for name in names)
+    problem, reasoning, solution, domain, truth, starter = (first_text(row, name) for name in names)
     answer = solution if domain == "code" else extract_boxed(truth) or extract_boxed(solution) or truth
     if not answer or not reasoning:
         raise LeftOut("without an answer or reasoning")
@@ -137,6 +122,7 @@ def metadata(row: Row) -> Iterator[dict | str]:
 
 def several_chains(row: Row) -> Iterator[dict | str]:
     """Read a list of chains, texts or objects: a problem record for each, but those judged to be wrong."""
+    # the chains, and what each judge said of each
     chains = next(value for name in CHAINS if isinstance(value := row.get(name), list))
     judges = [row.get(name) for name in ("correctness_math_verify", "correctness_llama")]
     judges = [judge for judge in judges if judge]
@@ -144,15 +130,16 @@ def several_chains(row: Row) -> Iterator[dict | str]:
         raise LeftOut("without a chain")
     if not all(isinstance(judge, list) and len(judge) == len(chains) for judge in judges):
         raise LeftOut(ODD)
-    before = _asked(row)
+    # a chain is wrong if somebody judged it and nobody found it right
+    before = asked(row)
     for chain, *verdicts in zip(chains, *judges, strict=True):
         if isinstance(chain, dict):
             verdicts = [chain.get("logical_correctness")]
-            chain = _first(chain, "full_response", "response", "output", "reasoning")
-        if not isinstance(chain, str):
+            chain = first_text(chain, "full_response", "response", "output", "reasoning")
+        if not isinstance(chain, str) or not all(isinstance(verdict, int | float | None) for verdict in verdicts):
             yield ODD
         elif not any(verdicts) and any(verdict is not None for verdict in verdicts):
-            yield "a chain judged to be wrong"  # by each who judged it
+            yield "a chain judged to be wrong"
         else:
             yield from _chain(row, before, chain)
 
@@ -163,13 +150,13 @@ def columns(row: Row) -> Iterator[dict | str]:
     Reasoning in tags is taken out of them. An answer with a box, or too long to be one, is a solution: y is its last
     box, or that of the solution column.
     """
-    text, given, domain = _first(row, "reasoning"), _given(row), _first(row, "domain") or "math"
+    text, given, domain = first_text(row, "reasoning"), _given(row), first_text(row, "domain") or "math"
     reasoning, solution = tagged_parts(text)
-    solution, answer = _first(row, "solution") or solution, given
+    solution, answer = first_text(row, "solution") or solution, given
     if domain != "code" and given != (answer := _answer(given, solution)):
         solution = solution or given
     record = problem_record(
-        _question(_asked(row)), answer or "", text if reasoning is None else reasoning, solution, domain
+        _question(asked(row)), answer or "", text if reasoning is None else reasoning, solution, domain
     )
     yield from _with_tests(record, row.get("tests")) if answer is not None else [NO_BOX]
 
@@ -181,6 +168,7 @@ def preferences(
 
     gap: of every pair; None: told by the row's `beta`, which is one of `betas`, those of small, medium and large gaps.
     """
+    # the gap, where the row tells it
     if gap is None:
         beta = row.get("beta")
         if not isinstance(beta, int | float | None):
@@ -190,19 +178,7 @@ def preferences(
             raise LeftOut(f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)")
         gap = near[0]
 
-    # the prompt is in columns, or in turns, or what both sides begin with
-    sides = [_turns(row.get(name), "assistant") for name in ("chosen", "rejected")]
-    if not all(sides):
-        raise LeftOut("with an empty side")
-    given = _asked(row)
-    if not any(message["role"] == "user" for message in given + sides[0]):
-        given = _with_system(row, _turns(next((row.get(name) for name in TURNS if name in row), []), "user"))
-        if not given:
-            raise LeftOut("without a prompt")
-    chosen, rejected = (_alternating(_continued(row, given, side)) for side in sides)
-    if chosen[:-1] != rejected[:-1]:
-        raise LeftOut("whose sides part before their last reply")
-    prompt, chosen, rejected = chosen[:-1], chosen[-1:], rejected[-1:]
+    prompt, chosen, rejected = sides_of(row)
     problem_id = _hash(json.dumps(prompt))
     yield {
         "id": f"{problem_id}/{gap}/{_hash(json.dumps([chosen, rejected]))[:8]}",
@@ -215,93 +191,7 @@ def preferences(
     }
 
 
-# --- what was asked and what was said ---
-
-
-def _messages(row):
-    """Return the conversation of a row: its turns, or the question and the reply of its columns."""
-    turns = next((row.get(name) for name in TURNS if name in row), None)
-    if turns is not None:
-        return _alternating(_with_system(row, _turns(turns)))
-    said = _turns(next((row.get(name) for name in REPLIES if row.get(name)), ""), "assistant")
-    return _alternating(_asked(row) + [turn | {"content": _with_thought(row, turn["content"])} for turn in said])
-
-
-def _asked(row):
-    """Return the messages before a reply, from columns: system prompt, history, the question and its input."""
-    question = next((row.get(name) for name in QUESTIONS if row.get(name)), None)
-    parts = [part for part in (question, row.get("input"), row.get("context")) if str(part or "").strip()]
-    if len(parts) > 1 and not all(isinstance(part, str) for part in parts):
-        raise LeftOut(ODD)
-    messages = _turns(parts[0] if len(parts) == 1 else "\n".join(parts), "user") if parts else []
-    history = row.get("history") or []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise LeftOut(ODD)
-    past = [turn for said, reply in history for turn in _turns(said, "user") + _turns(reply, "assistant")]
-    return _with_system(row, past + messages)
-
-
-def _with_system(row, messages):
-    """Put the system prompt of a column in front of messages."""
-    own = [*itertools.takewhile(lambda message: message["role"] == "system", messages)]
-    texts = {_first(row, name) for name in SYSTEM} | {message["content"] for message in own}
-    if len(texts - {""}) > 1:
-        raise LeftOut("with two system prompts")
-    return [{"role": "system", "content": text} for text in texts - {""}] + messages[len(own) :]
-
-
-def _turns(value, role=None):
-    """Return messages of turns, of one turn, or of a text by `role`; a thought beside the content goes into tags."""
-    if isinstance(value, str) and role:
-        return [{"role": role, "content": value}]
-    if isinstance(value, dict) and all(isinstance(v, list) for v in value.values()):
-        if len({len(column) for column in value.values()}) > 1:
-            raise LeftOut(ODD)
-        value = [dict(zip(value, turn, strict=True)) for turn in zip(*value.values(), strict=True)]
-    messages = []
-    for turn in value if isinstance(value, list) else [value]:
-        if not isinstance(turn, dict):
-            raise LeftOut(ODD)
-        role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
-        if isinstance(content, list) and all(isinstance(part, dict) for part in content):
-            if not all(isinstance(part.get("text"), str) for part in content):
-                raise LeftOut("with a part of a message that is no text")
-            content = "".join(part["text"] for part in content)
-        if turn.get("tool_calls") or (isinstance(role, str) and role.lower() not in ROLES):
-            raise LeftOut(f"with a tool call or a turn of role {role}")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise LeftOut(ODD)
-        messages.append({"role": ROLES[role.lower()], "content": _with_thought(turn, content)})
-        messages[-1] |= {} if turn.get("weight") is None else {"weight": turn["weight"]}
-    return messages
-
-
-def _with_thought(place, reply):
-    """Put the thought of a column or key in front of a reply that has none."""
-    thought = _first(place, *THOUGHTS).strip()
-    if thought in ("", "on", "off") or thought in reply or OPENING.search(reply):
-        return reply
-    return f"<think>\n{thought}\n</think>\n\n{reply}"
-
-
-def _alternating(messages):
-    """Check that a user and the assistant speak in turn and the assistant ends: every reply has its question."""
-    roles = [message["role"] for message in messages if message is not messages[0] or message["role"] != "system"]
-    if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-        raise LeftOut("whose turns do not alternate between user and assistant")
-    return messages
-
-
-def _continued(row, given, side):
-    """Return the conversation of one side: behind `given`, unless it repeats that from the start."""
-    if side[0]["role"] == "assistant":
-        return given + side
-    asked = [message["content"].strip() for message in given if message["role"] != "system"]
-    whole = _with_system(row, given[: len(given) - len(asked)] + side)
-    said = [message["content"].strip() for message in whole if message["role"] != "system"]
-    if said[: len(asked)] != asked:
-        raise LeftOut("whose sides begin with another prompt than their own")
-    return whole
+# --- records ---
 
 
 def _question(before):
@@ -316,7 +206,7 @@ def _chain(row, before, reply):
     if before and before[0]["role"] == "system" and LAYOUT.search(before[0]["content"]):
         before = before[1:]
         yield Note("system prompts that only lay out the reply (dropped)")
-    question, domain, given = _question(before).removeprefix(MATH_PREFIX), _first(row, "domain"), _given(row)
+    question, domain, given = _question(before).removeprefix(MATH_PREFIX), first_text(row, "domain"), _given(row)
     reasoning, solution = tagged_parts(reply)
     code = question.startswith(CODE_PREFIX) or (extract_boxed(solution) is None and "```" in solution)
     if TAGGED.sub("", reply, count=1).strip() and reasoning is not None:
@@ -335,10 +225,10 @@ def _chain(row, before, reply):
 
 def _given(row):
     """Return the answer column as a text, "" if there is none."""
-    value = next((row.get(name) for name in ("answer", "expected_answer") if name in row), None)
+    value = next((row.get(name) for name in ("answer", "expected_answer", "final_answer") if name in row), None)
     if not isinstance(value, str | int | float | None):
         raise LeftOut(ODD)
-    return "" if value is None else str(value)
+    return "" if value is None or value != value else str(value)  # NaN: a missing number in Parquet
 
 
 def _answer(given, solution):
@@ -385,15 +275,4 @@ def problem_record(problem: str, answer: str, reasoning: str, solution: str, dom
 
 
 def _hash(text):
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _first(place, *names):
-    """Return the first of these columns or keys that holds a text, or ""; null is missing."""
-    for name in names:
-        value = place.get(name)
-        if not isinstance(value, str | None):
-            raise LeftOut(ODD)
-        if value and value.strip():
-            return value
-    return ""
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:16]

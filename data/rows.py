@@ -31,6 +31,8 @@ def iter_rows(path: str | Path) -> Rows:
     if not files:
         raise UserError(f"no such file: {path}")
     for file in files:
+        if not (file.is_file() or file.is_dir()):
+            raise UserError(f"{file} is no file or folder")
         columnar = file.is_dir() or file.suffix.lower() in (".parquet", ".arrow") or _starts(file, b"PAR1")
         yield from (_dataset_rows if columnar else _text_rows)(file)
 
@@ -123,7 +125,7 @@ def _parsed(text, where):
         return json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
-    except ValueError as error:  # no JSON, or a number of thousands of digits
+    except (ValueError, RecursionError) as error:  # no JSON, or a number of thousands of digits, or thousands of [
         raise UserError(f"{where}: not valid JSON: {str(error).replace('line 1 column', 'column')}") from None
 
 

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Literal
 
 from data.decontaminate import Benchmarks, write_overlaps
-from data.formats import CONTEXT, Note, Row, format_of, preferences, read_row
+from data.formats import CONTEXT, Note, format_of, preferences, read_row
 from data.records import check_record, jsonl_writer
 from data.rows import Rows, hub_rows, iter_rows
+from data.turns import Row
 from errors import UserError
 from values import Count, FilePath, MaybePath, Positive, PositiveShare
 

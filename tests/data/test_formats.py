@@ -89,10 +89,13 @@ OPENR1 = {
         # EasyDistill 2, and a thought that only its own column has
         ({"instruction": "3 + 4?", "response": REPLY, "thought": "count", "solution": "So \\boxed{7}."}, {}),
         ({"question": "3 + 4?", "thinking": "count", "response": "So \\boxed{7}."}, {}),
+        ({"question": "3 + 4?", "thinking": "7", "response": "So \\boxed{7}."}, {"reasoning": "7"}),
         ({"instruction": "3 + 4?", "response": "<|begin_of_thought|>count<|end_of_thought|><|begin_of_solution|>x = 7."
           "<|end_of_solution|>"}, {"solution": "x = 7."}),
         ({"problem": "3 + 4?", "solution": "Add: \\boxed{7}.", "answer": "7", "level": 1, "unique_id": "u"},
          {"reasoning": "Add: \\boxed{7}.", "solution": ""}),  # MATH's columns
+        ({"problem": "3 + 4?", "expected_answer": "7", "generated_solution": REPLY, "inference_mode": "cot"}, {}),
+        ({"question": "3 + 4?", "answer": "So \\boxed{7}.", "reasoning": "count"}, {}),
         # chains: OmniThought's objects, plain texts
         ({"question": "3 + 4?", "reasoning": [{"full_response": REPLY, "Cognitive_Difficulty": 3}]}, {}),
         ({"instruction": "Add.", "input": "3 + 4", "responses": [REPLY]}, {"problem": "Add.\n3 + 4"}),
@@ -128,12 +131,16 @@ PICTURE = [{"type": "text", "text": "3?"}, {"type": "image_url", "image_url": {"
         ({"messages": turns("?", "<think>on and on, \\boxed{7}")}, "with a thought that does not end"),
         ({"messages": turns("?", "<think>a</think>b<think>c</think>\\boxed{7}")}, "not end, or with several"),
         ({"messages": turns("?", "Hello!")}, "without a tagged thought and solution"),
+        ({"prompt": "?", "response": REPLY, "thinking": "another"}, "with two thoughts"),
         ({"messages": turns("?", REPLY), "tools": "[{}]"}, "with tools, for which a record has no place"),
         (SEVEN | {"options": ["6", "7"]}, r"with options, .*\(ignore='\[options\]' drops it\)"),
         ({"messages": turns("?", REPLY), "input": "3"}, "with input, for which"),
         (OPENR1 | {"generations": []}, "without a chain"),
         (OPENR1 | {"correctness_math_verify": [True]}, "with an unexpected type"),
         (OPENR1 | {"correctness_math_verify": [False, False]}, "a chain judged to be wrong"),
+        (OPENR1 | {"correctness_math_verify": ["True", "False"]}, "2 with an unexpected type"),
+        (SEVEN | {"answer": float("nan"), "solution": ""}, "without an answer"),
+        (SEVEN | {"reasoning": "\ud800"}, "refused: reasoning holds half a surrogate pair"),
         (OPENR1 | {"generations": [None, None], "correctness_math_verify": None}, "with an unexpected type"),
         ({"input": [turns("?")], "output": REPLY}, "with an unexpected type"),
         ({"instruction": "Add.", "input": ["3"], "output": REPLY}, "with an unexpected type"),
@@ -243,3 +250,9 @@ def test_what_is_no_pair_is_counted(read, row, reason):
 def test_conversations_are_carried_whole_as_sft_records(read, row):
     records, printed = read([row], "records=sft", kind="sft")
     assert [record["messages"] for record in records] == [turns(*TWO, system=BASE8)], printed
+
+
+def test_preferences_are_no_sft_records(read):
+    assert "cannot tell messages from the columns prompt, chosen, rejected" in read([PAIR], "records=sft")[1]
+    (record,), _ = read([PAIR | {"messages": WHOLE["chosen"]}], "records=sft", kind="sft")
+    assert record["messages"] == WHOLE["chosen"]

@@ -99,6 +99,7 @@ def test_keys_that_a_columnar_file_filled_with_null_are_dropped(tmp_path):
         ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: not valid JSON"),
         ("a.jsonl", b'{"a": 1}\n"text"\n', "a.jsonl:2: a record must be a JSON object, not str"),
         ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not valid JSON: Exceeds the limit"),
+        ("a.jsonl", b"[" * 100_000, "a.jsonl: not valid JSON: maximum recursion"),
         ("a.json", b'[{"a": 1},\n 7]', "a.json:2: a record must be a JSON object, not int"),
         ("a.json", b'[{"a": 1},\n {"a": }]', "a.json: not valid JSON: Expecting value: line 2 column 8"),
         ("a.json", "[]".encode("utf-16"), "a.json:1: not UTF-8"),
@@ -131,6 +132,9 @@ def test_splits_are_not_mixed(tmp_path):
         with pytest.raises(UserError, match=r"the splits train, test; name the files of one, such as .*/train\*"):
             list(iter_rows(tmp_path / folder))
         assert [row for _, row in iter_rows(tmp_path / folder / "train*")] == ROWS[:3]
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe is no file or folder"):
+        list(iter_rows(tmp_path / "pipe"))
     with pytest.raises(UserError, match=r"no such file: .*none"):
         list(iter_rows(tmp_path / "none*.jsonl"))
 
