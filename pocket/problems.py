@@ -94,6 +94,12 @@ def build(cfg: PocketConfig) -> tuple[list[dict], list[dict]]:
     unknown = [name for name in cfg.tasks if name not in WRITERS]
     if unknown:
         raise UserError(f"no reasoning can be written for the task {unknown[0]!r}; use {', '.join(WRITERS)}")
+    for key, weights in (
+        ("tasks", [task.weight for task in cfg.tasks.values()]),
+        ("styles", vars(cfg.styles).values()),
+    ):
+        if not any(weights):
+            raise UserError(f"{key}: one of the weights must be above 0")
 
     # the test problems first: what they say is out of bounds for training
     rng = random.Random(f"pocket {cfg.seed}")
@@ -133,7 +139,10 @@ def _draw(name, params, seed, count, seen):
     """
     import reasoning_gym  # here, so that --help answers at once
 
-    dataset = reasoning_gym.create_dataset(name, seed=seed * SPAN, size=SPAN, **params)
+    try:
+        dataset = reasoning_gym.create_dataset(name, seed=seed * SPAN, size=SPAN, **params)
+    except (AssertionError, TypeError) as error:  # how it refuses values, and names that it does not know
+        raise UserError(f"tasks.{name}.params: {error}") from None
     drawn = []
     for index in range(SPAN):
         if len(drawn) == count:

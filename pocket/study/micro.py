@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 from data.rows import iter_rows
+from errors import UserError
 from pocket.tiny import train_tokenizer
 from values import Bounds, Count, FilePath, Seed
 
@@ -44,7 +45,9 @@ class MicroConfig:
 
 
 def main(cfg: MicroConfig) -> None:
-    """Save the model and its tokenizer: all of it or, if this is killed, nothing."""
+    """Save the model and its tokenizer: all of it or, if this is killed, nothing. Raises UserError."""
+    if cfg.hidden % (2 * cfg.heads):
+        raise UserError(f"config key hidden must be a multiple of 2 x heads, not {cfg.hidden} with {cfg.heads} heads")
     import torch  # here, so that --help answers at once
     from transformers import LlamaConfig, LlamaForCausalLM
 

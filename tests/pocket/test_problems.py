@@ -162,3 +162,20 @@ def test_problems_to_avoid(tmp_path):
     write_jsonl(tmp_path / "test.jsonl", build(first)[1])
     train, test = build(replace(second, avoid=[str(tmp_path / "test.jsonl")]))
     assert len(train) == len(test) == 100 and not known & {row["problem"] for row in train + test}
+
+
+@pytest.mark.parametrize(
+    "keys, said",
+    [
+        ({"styles": StyleShares(0, 0, 0)}, "styles: one of the weights must be above 0"),
+        ({"tasks": {"leg_counting": TaskConfig(weight=0)}}, "tasks: one of the weights must be above 0"),
+        ({"tasks": {"leg_counting": TaskConfig(params={"legs": 2})}}, r"leg_counting\.params: .* argument 'legs'"),
+        (
+            {"tasks": {"leg_counting": TaskConfig(params={"min_animals": 9, "max_animals": 2})}},
+            "max_animals must be >=",
+        ),
+    ],
+)
+def test_a_mixture_that_cannot_be_drawn(keys, said):
+    with pytest.raises(UserError, match=said):
+        build(replace(MIXED, **keys))
