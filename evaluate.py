@@ -70,7 +70,7 @@ class Config:
     """name: model folder in Hugging Face format, hub id, or endpoint:NAME of `endpoints`; {run} in it stands for the
     folders in `runs`. endpoint:NAME@label: the weights behind a server cannot be hashed, so a served model is known by
     its name there and this label; change the label when other weights are served under the same name"""
-    benchmarks: Annotated[dict[str, BenchmarkConfig], Bounds(1)]
+    benchmarks: dict[str, BenchmarkConfig]
     """name: where its problems are; the rows of every table"""
     benchmarks_dir: MaybePath = ""
     """folder of local copies, aime2024.jsonl and so on (the kinds' names), instead of the hub; a benchmark's own `file`
@@ -200,6 +200,8 @@ def check_config(cfg: Config) -> dict[str, TableConfig]:
         if template is not None and "{problem}" not in template:
             raise UserError(f"config key {key} must contain {{problem}}, not {template!r}")
     tables = cfg.tables or {"table": TableConfig(cfg.title, {name: name for name in cfg.models})}
+    if not cfg.benchmarks and not all(table.paper for table in tables.values()):  # those have the paper's rows
+        raise UserError("config key benchmarks must not be empty")
     for name, table in tables.items():
         assembly.check(name, table, cfg.models)
     assembly.check_rows(tables, {name: benchmarks.row_of(name, b) for name, b in cfg.benchmarks.items()})

@@ -48,7 +48,7 @@ def render(template: str, browser: dict | None = None, **data) -> str:
         **data,
         browser=browser,
         packed=browser and pack(browser),
-        policy=f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
+        policy=f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'",
         style=Markup(style),
         script=Markup(script),
     )

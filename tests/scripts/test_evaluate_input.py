@@ -70,3 +70,10 @@ def test_speeds_are_those_of_the_models_shown(tmp_path):
     for name in ("table.md", "table.html"):
         text = (tmp_path / name).read_text()
         assert "models/a" in text and "50 tokens/s" in text and "models/b" not in text
+
+
+def test_only_the_papers_tables_do_without_a_benchmark(tmp_path):
+    words = [f"out={tmp_path}/out", "models.base=no/model", "benchmarks={}", "--render-only"]
+    with pytest.raises(UserError, match="config key benchmarks must not be empty"):
+        evaluate.main(load(evaluate.Config, words))
+    assert not (tmp_path / "out").exists()
