@@ -114,7 +114,7 @@ class Config:
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     batch_size: Count = 48
     """responses generated together in this process; memory grows with it"""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """compute dtype; auto: bfloat16 on CUDA, float32 on a CPU (faster there at this batch size)"""
     plan: bool = False
     """only print how many responses and tokens this is, before anything is loaded (--plan)"""

@@ -177,7 +177,7 @@ def load_model(folder: str, device: torch.device, dtype: torch.dtype) -> nn.Modu
     files = WeightFiles(folder)
     lm = build(folder, files, dtype, NAME)
     to_empty(lm, lm, device)
-    fill(lm, files, 0, device)
+    fill(lm, files, 0, device, at_random=True)  # what a preference stage learnt is kept in 16 bits too
     lm.eval()
     if fault := shown(folder, lm, lambda: check_slots(lm, dtype, folder)):
         raise UserError(fault)

@@ -33,6 +33,7 @@ from model.guard import check_built, check_config, check_packing, dropouts, show
 from model.logprobs import LogProbModel
 from model.lora import add_adapters, initial_value, is_adapter, plain_name
 from model.parallel import Ranks, own_rows, reshard, shard
+from model.rounding import round_stochastically
 from progress import say
 from settings import LoraConfig, ModelConfig, ParallelConfig
 
@@ -289,10 +290,11 @@ class WeightFiles:
         return rows
 
 
-def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device) -> None:
+def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device, at_random: bool = False) -> None:
     """Give every parameter of a sharded, empty model its values; adapters get their initial ones, drawn from `seed`.
 
-    files: its WeightFiles, mapped. device: where buffers live. Raises UserError if a weight is not what it must be.
+    files: its WeightFiles, mapped. device: where buffers live. at_random: float32 files become a 16-bit model by
+    rounding that is right on average (model/rounding.py). Raises UserError if a weight is not what it must be.
     """
     with torch.no_grad():
         fill_buffers(lm, files, device)
@@ -302,8 +304,11 @@ def fill(lm: nn.Module, files: WeightFiles, seed: int, device: torch.device) -> 
             part = slice(first, first + len(rows))
             if is_adapter(name):
                 rows.copy_(initial_value(name, parameter.shape, seed)[part])
-            else:
-                rows.copy_(files.rows(lm, plain_name(name), parameter.shape, part))
+                continue
+            value = files.rows(lm, plain_name(name), parameter.shape, part)
+            if at_random and value.dtype == torch.float32 != rows.dtype:
+                value = round_stochastically(value, rows.dtype, name)
+            rows.copy_(value)
 
 
 def stored_tensors(lm: nn.Module) -> dict[str, torch.Tensor]:

@@ -173,3 +173,15 @@ def test_cuda_equals_cpu_in_float32(tiny_qwen):
     here = run(model, requests, set(), sampling, 4)
     there = gen.load_model(tiny_qwen, torch.device("cuda"), torch.float32)
     assert run(there, requests, set(), sampling, 4) == here
+
+
+def test_a_float32_model_in_sixteen_bits_is_rounded_at_random(tiny_qwen):
+    """To nearest, a preference stage's change would be dropped; what a 16-bit file holds stays as it is."""
+    exact, rounded = (gen.load_model(tiny_qwen, CPU, dtype) for dtype in (torch.float32, torch.bfloat16))
+    again = gen.load_model(tiny_qwen, CPU, torch.bfloat16)
+    away = 0
+    for (name, w), r, a in zip(exact.named_parameters(), rounded.parameters(), again.parameters(), strict=True):
+        assert torch.equal(r, a) and r.dtype == torch.bfloat16, name
+        assert ((r.float() - w).abs() <= 2**-7 * w.abs()).all(), name
+        away += (r != w.bfloat16()).sum().item()
+    assert away > 1000

@@ -9,7 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig
 
+import model.session
 from errors import UserError
+from model.export import export
 from model.load import WeightFiles
 from pocket.tiny import make_model
 from tests.support.scripts import cogpo_words, inside, run, sft_words, weights
@@ -130,7 +132,11 @@ def test_a_start_that_cannot_be_read_costs_the_measure_not_the_model(tiny_qwen, 
     def gone(*args):
         raise FileNotFoundError("model.safetensors")
 
-    monkeypatch.setattr(WeightFiles, "rows", gone)
+    def trained_by_now(*args):
+        monkeypatch.setattr(WeightFiles, "rows", gone)
+        export(*args)
+
+    monkeypatch.setattr(model.session, "export", trained_by_now)
     inside("train_sft.py", *sft_words(tiny_qwen, files, tmp_path / "o", epochs=1))
     assert "warning: no share of the change of model.embed_tokens.weight since" in capsys.readouterr().err
     assert weights(tmp_path / "o") and exported(tmp_path / "o")["kept"] is None
