@@ -164,7 +164,7 @@ def _gather(schema, argv):
             file = word[9:] if "=" in word else next(queue, "")
             if not file:
                 raise UserError("--config needs a file name")
-            merge(raw, read_yaml(Path(file).expanduser(), schema))
+            merge(raw, read_yaml(Path(os.path.expanduser(file)), schema))
         elif name in known:
             modes[name] = known[name]
         elif name and "=" not in word:  # --render-only is render_only=true
@@ -222,7 +222,7 @@ def read_yaml(path: Path, schema: type | None = None, above: tuple = ()) -> dict
         raise UserError(f"{path}: extends takes the name of one file, not {base!r}")
     if path.resolve() in above:
         raise UserError(f"{path} extends itself")
-    nested = read_yaml(path.parent / Path(base).expanduser(), schema, (*above, path.resolve())) if base else {}
+    nested = read_yaml(path.parent / os.path.expanduser(base), schema, (*above, path.resolve())) if base else {}
     for key, value in raw.items():
         names = _path(schema, _split(key), nested, isinstance(value, dict) or is_null(value))[0] if schema else [key]
         merge(own, _nested([key] if names == [key] else names, value), once=str(path))  # [key] knows its line

@@ -7,12 +7,12 @@ text where text is asked for, and `5e-7` is a number where a number is.
 import dataclasses
 import difflib
 import math
+import os
 import re
 import types
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -63,8 +63,9 @@ MaybePath = Annotated[str, _Path]  # empty: none
 
 NULLS = ("", "~", "null", "Null", "NULL")
 BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
-INT = re.compile(r"[+-]?\d[\d_]*")
-FLOAT = re.compile(r"[+-]?(?:\d[\d_]*\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?\.?inf|\.?nan", re.IGNORECASE)
+DIGITS = r"\d+(?:_\d+)*"
+INT = re.compile(rf"[+-]?{DIGITS}")
+FLOAT = re.compile(rf"[+-]?(?:{DIGITS}\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?\.?inf|\.?nan", re.IGNORECASE)
 NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "further keys"}
 PLURALS = {"text": "texts", "a whole number": "whole numbers", "a number": "numbers"}
 NUMBERS = {2: "two", 3: "three"}
@@ -246,7 +247,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
     if origin is Annotated:
         plain = convert(value, args[0], where)
         if _Path in args and plain.startswith("~"):
-            plain = str(Path(plain).expanduser())
+            plain = os.path.expanduser(plain)
         if _Path in args and "\0" in plain:
             _refuse(value, kind, where)
         for bounds in (mark for mark in args if isinstance(mark, Bounds)):
@@ -363,9 +364,7 @@ def _entries(value, kind, where):
     for key, inner in value.items():
         if not isinstance(inner, Removed):
             if is_null(inner) and inner != "":
-                raise UserError(
-                    f"config key {where}.{key}{_at(inner)}: null takes out an entry, and none has this name"
-                )
+                raise UserError(f"config key {where}.{key}{_at(inner)}: null takes out an entry; none has this name")
             yield key, inner
 
 

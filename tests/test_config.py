@@ -222,7 +222,9 @@ def test_null_empty_and_yes_where_they_cannot_be_meant():
         "out=~": "out must be text, and ~ is null in YAML",
         "body={a: no}": "body.a is no: write true or false, or put it in quotes",
         "names={a: }": "names.a must be text, and there is none",
-        "names.a=null": "names.a: null takes out an entry, and none has this name",
+        "names.a=null": "names.a: null takes out an entry; none has this name",
+        "beta=1_": "beta must be a number, not '1_'",
+        "optim.lr=1__0": "optim.lr must be a number, not '1__0'",
         "dry=1": "dry must be true or false, not '1'",
         "optim:=x": "holds further keys, not the value",
         "mode:=fast": "mode:= takes the place of a dict, and mode is none; write mode=fast",
@@ -237,6 +239,7 @@ def test_a_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     (tmp_path / "c.yaml").write_text("out: ~/runs\nfolders: {a: ~/x}\n")
     cfg = load(Config, ["--config", f"{tmp_path}/c.yaml", "names.a=~/x"])
+    assert load(Config, ["out=~nobody-here/x"]).out == "~nobody-here/x"
     assert (cfg.out, cfg.folders, cfg.names) == ("/home/me/runs", {"a": "/home/me/x"}, {"a": "~/x"})  # names: no paths
 
 
