@@ -116,6 +116,9 @@ class Config:
     """responses generated together in this process; memory grows with it"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     """compute dtype; auto: bfloat16 on CUDA, float32 on a CPU (faster there at this batch size)"""
+    chat_template_kwargs: dict = field(default_factory=dict)
+    """what chat templates are given besides the messages, e.g. {enable_thinking: false}; must be the one of training. A
+    template that does not read a key goes without it. For endpoints: in their extra_body"""
     plan: bool = False
     """only print how many responses and tokens this is, before anything is loaded (--plan)"""
     generate_only: bool = False
@@ -127,7 +130,7 @@ class Config:
 
 
 # What makes two generations comparable must not change within one output folder; everything else may.
-FIXED = ("protocol", "system", "instruction", "max_new_tokens", "sampling", "dtype")
+FIXED = ("protocol", "system", "instruction", "max_new_tokens", "sampling", "dtype", "chat_template_kwargs")
 FREE = tuple(set(Config.__dataclass_fields__) - set(FIXED))
 
 
@@ -276,7 +279,8 @@ def generate_here(cfg: Config, folder: str, batch: dict[str, Question], keep: Ca
         key: (q.messages, Sampling(**q.settings.sampling, max_new_tokens=q.settings.max_new_tokens))
         for key, q in batch.items()
     }
-    return respond(folder, asked, lambda key, made: keep(batch[key], made), cfg.batch_size, cfg.dtype)
+    given = cfg.chat_template_kwargs
+    return respond(folder, asked, lambda key, made: keep(batch[key], made), cfg.batch_size, cfg.dtype, given)
 
 
 def ask_endpoints(cfg: Config, missing: list[Question], generations: Ledgers, keep: Callable) -> list:

@@ -51,6 +51,9 @@ class DataConfig:
     """a longer example (for pairs: the whole pair) is dropped and counted, or the run refuses; nothing is ever cut"""
     limit: Count | None = None
     """only the first N records of the file"""
+    chat_template_kwargs: dict = field(default_factory=dict)
+    """what the chat template is given besides the messages, e.g. {enable_thinking: false}; a record's own column of
+    this name goes before it"""
 
 
 @dataclass

@@ -108,7 +108,7 @@ from progress import Progress, say
 
 def main(cfg: Config) -> None:
     def load(data, renderer):
-        return load_pairs(data, renderer, cfg.batch.group_by_problem)
+        return load_pairs(data, renderer, cfg.batch.group_by_problem, cfg.batch)
 
     has_reference = cfg.loss.name != "simpo"
     if cfg.plan:

@@ -49,8 +49,9 @@ def main(cfg: Config) -> None:
 
 
 def describe(examples: Examples) -> str:
-    """Say what was read."""
-    return f"{len(examples.units)} examples"
+    """Say what was read: examples, and their sequences where the template changes a turn once others follow."""
+    count = sum(unit.items for unit in examples.units)
+    return f"{count} examples" + (f" in {len(examples.units)} sequences" if len(examples.units) > count else "")
 
 
 def train(run: Run) -> None:

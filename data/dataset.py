@@ -8,12 +8,18 @@ from functools import cached_property
 
 import torch
 
+from data.messages import UNREAD
 from data.packing import Unit, plan_micro_batches
-from data.records import GAPS, read_records
-from data.render import Renderer, Sequence
+from data.records import GAPS, numbered_records
+from data.render import Renderer, Sequence, joined
 from errors import UserError
+from progress import say
 from settings import BatchConfig, DataConfig
 
+COLUMNS = {  # of records: what is read, and what is known to say only where they come from
+    "id", "problem_id", "messages", "prompt", "chosen", "rejected", "gap", "tools", "chat_template_kwargs", "weight",
+    "origin", "rounds", "problem", "answer", "reasoning", "provenance",
+} | UNREAD  # fmt: skip
 CHUNK = 512  # records that are tokenized together: enough for all cores, little beside the tokens that stay
 SIDES = ("chosen", "rejected")
 
@@ -51,7 +57,7 @@ class Examples:
         digest = hashlib.sha256(repr(self.units).encode())
         for sequence in self.sequences:
             digest.update(sequence.ids.tobytes())
-            digest.update(sequence.prompt_len.to_bytes(4, "little"))
+            digest.update(repr((sequence.prompt_len, sequence.gaps)).encode())
         return digest.hexdigest()[:20]
 
 
@@ -71,7 +77,7 @@ def count_tokens(examples: Examples, plan_by_rank: list[list[list[int]]]) -> tup
     """Count what a step runs: (tokens of each sequence, supervised tokens of all), over all ranks."""
     micro_batches = [micro for on_rank in plan_by_rank for micro in on_rank]
     sequences = [examples.sequences[s] for micro in micro_batches for s in unique_seqs(micro, examples.units)]
-    return [len(s) for s in sequences], sum(len(s) - s.prompt_len for s in sequences)
+    return [len(s) for s in sequences], sum(s.supervised for s in sequences)
 
 
 def sequences_saved(units: list[Unit]) -> int:
@@ -80,32 +86,48 @@ def sequences_saved(units: list[Unit]) -> int:
 
 
 def load_sft(cfg: DataConfig, renderer: Renderer) -> Examples:
-    """Read an sft file: the last message is the response, what stands before it the prompt.
+    """Read an sft file: every message of the assistant is a response, what stands before it its prompt.
 
     Raises UserError for a bad record, for one that is too long (data.overlength=error), or if none is left.
     """
-    examples = Examples()
-    for rows in _chunks(read_records(cfg.file, "sft"), cfg.limit):
-        rendered = renderer.sequences([(row["messages"][:-1], row["messages"][-1]["content"]) for row in rows])
-        for row, sequence in zip(rows, rendered, strict=True):
-            if _fits([sequence], cfg, row["id"], examples):
-                examples.units.append(Unit(seqs=(len(examples.sequences),)))
-                examples.sequences.append(sequence)
-    _check_left(examples, cfg)
+    examples, unread = Examples(), set()
+    for rows in _chunks(numbered_records(cfg.file, "sft"), cfg.limit):
+        # all turns of all records as texts, then as tokens
+        texts = [[_text(row, row["messages"][:end], where, renderer) for end in _trained(row)] for where, row in rows]
+        unread = unread.union(*(row.keys() for _, row in rows)) - COLUMNS
+        turns = iter(renderer.encode([text for of_record in texts for text in of_record]))
+        for (_, row), of_record in zip(rows, texts, strict=True):
+            sequences = joined([next(turns) for _ in of_record])
+            if _fits(sequences, cfg, row["id"], examples):
+                # one example; what could not be joined stays in its step
+                for number, sequence in enumerate(sequences):
+                    unit = Unit((len(examples.sequences),), items=int(number == 0), continues=number > 0)
+                    examples.units.append(unit)
+                    examples.sequences.append(sequence)
+    _check_left(examples, cfg, unread)
     return examples
 
 
-def load_pairs(cfg: DataConfig, renderer: Renderer, group_by_problem: bool) -> Examples:
+def load_pairs(
+    cfg: DataConfig, renderer: Renderer, group_by_problem: bool, batch: BatchConfig | None = None
+) -> Examples:
     """Read a pairs file. Equal responses to equal prompts become one sequence, whatever pairs they are in.
 
-    group_by_problem: a problem's pairs are one unit, else each pair is its own. Raises UserError as load_sft does.
+    group_by_problem: a problem's pairs are one unit, else each pair is its own. batch: units larger than its size or
+    its max_tokens are split. Raises UserError as load_sft does, and for a pair whose sides are the same tokens.
     """
-    examples, index, groups = Examples(), {}, {}
-    for rows in _chunks(read_records(cfg.file, "pair"), cfg.limit):
-        # a problem's pairs are neighbours: its responses are tokenized once, not twice
-        texts = {_text_key(row, side): (row["prompt"], _text(row, side)) for row in rows for side in SIDES}
-        rendered = dict(zip(texts, renderer.sequences(list(texts.values())), strict=True))
-        for row in rows:
+    examples, index, groups, unread = Examples(), {}, {}, set()
+    for rows in _chunks(numbered_records(cfg.file, "pair"), cfg.limit):
+        # a problem's pairs are neighbours: its responses are rendered and tokenized once, not twice
+        texts = {}
+        for where, row in rows:
+            for side in SIDES:
+                key = _text_key(row, side)
+                if key not in texts:
+                    texts[key] = _text(row, row["prompt"] + row[side], where, renderer)
+        unread = unread.union(*(row.keys() for _, row in rows)) - COLUMNS
+        rendered = dict(zip(texts, renderer.encode(list(texts.values())), strict=True))
+        for where, row in rows:
             # a pair is used whole or not at all
             pair = [rendered[_text_key(row, side)] for side in SIDES]
             if not _fits(pair, cfg, row["id"], examples):
@@ -118,29 +140,53 @@ def load_pairs(cfg: DataConfig, renderer: Renderer, group_by_problem: bool) -> E
                     index[key] = len(examples.sequences)
                     examples.sequences.append(sequence)
                 places.append(index[key])
+            if places[0] == places[1]:
+                raise UserError(f"{where}: record {row['id']!r}: chosen and rejected become the same tokens")
             group = row["problem_id"] if group_by_problem else row["id"]
             groups.setdefault(group, []).append(Pair(*places, GAPS.index(row["gap"])))
     for pairs in groups.values():
-        seqs = dict.fromkeys(s for pair in pairs for s in (pair.chosen, pair.rejected))
-        examples.units.append(Unit(seqs=tuple(seqs), items=len(pairs), pairs=tuple(pairs)))
-    _check_left(examples, cfg)
+        examples.units += _units(pairs, examples.lengths, batch or BatchConfig())
+    _check_left(examples, cfg, unread)
     return examples
 
 
-def _chunks(rows: Iterable[dict], limit: int | None) -> Iterator[list[dict]]:
+def _units(pairs, lengths, batch):
+    """Yield the units of a problem's pairs: at most batch.size pairs, for a step, and batch.max_tokens tokens (or one
+    pair), for a row. What one step can hold stays in one step, however small the rows."""
+    for start in range(0, len(pairs), batch.size):
+        parts = [[]]
+        for pair in pairs[start : start + batch.size]:
+            seqs = {s for p in (*parts[-1], pair) for s in (p.chosen, p.rejected)}
+            if parts[-1] and sum(lengths[s] for s in seqs) > batch.max_tokens:
+                parts.append([])
+            parts[-1].append(pair)
+        for number, part in enumerate(parts):
+            seqs = dict.fromkeys(s for pair in part for s in (pair.chosen, pair.rejected))
+            yield Unit(tuple(seqs), len(part), tuple(part), continues=number > 0)
+
+
+def _trained(row):
+    """List where the messages end that the assistant wrote and that are trained."""
+    ends = enumerate(row["messages"], 1)
+    return [end for end, message in ends if message["role"] == "assistant" and message.get("weight") != 0]
+
+
+def _text(row, messages, where, renderer):
+    """Render messages of a record, the last one the response. Raises UserError naming the record."""
+    try:
+        return renderer.text(messages, row.get("tools"), row.get("chat_template_kwargs"))
+    except UserError as error:
+        raise UserError(f"{where}: record {row['id']!r}: {error}") from None
+
+
+def _chunks(rows: Iterable[tuple[str, dict]], limit: int | None) -> Iterator[list[tuple[str, dict]]]:
     rows = itertools.islice(rows, limit)
     while chunk := list(itertools.islice(rows, CHUNK)):
         yield chunk
 
 
 def _text_key(row, side):
-    return repr(row["prompt"]), _text(row, side)
-
-
-def _text(row, side):
-    if len(row[side]) != 1 or row[side][0]["role"] != "assistant":
-        raise UserError(f"pair {row['id']!r}: {side} must be one assistant message")
-    return row[side][0]["content"]
+    return repr([row["prompt"], row[side], row.get("tools"), row.get("chat_template_kwargs")])
 
 
 def _fits(sequences, cfg, record, examples):
@@ -157,6 +203,9 @@ def _fits(sequences, cfg, record, examples):
     return False
 
 
-def _check_left(examples, cfg):
+def _check_left(examples, cfg, unread):
+    """Say what was not read; raise UserError if nothing was."""
+    if unread:
+        say(f"{cfg.file}: training does not read the columns {', '.join(sorted(unread))}")
     if not examples.units:
         raise UserError(f"{cfg.file}: all {examples.dropped} records are longer than data.max_length={cfg.max_length}")

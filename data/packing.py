@@ -26,6 +26,7 @@ class Unit:
     seqs: tuple[int, ...]  # indices of sequences
     items: int = 1  # how many examples or pairs it counts for
     pairs: tuple = ()  # data.dataset.Pair, over sequences; SFT has none
+    continues: bool = False  # it belongs to the step of the unit before it: a part of something that a row cannot hold
 
 
 @dataclass
@@ -51,8 +52,11 @@ def pack(sequences: list[Sequence]) -> PackedBatch:
     lens = np.array([len(s) for s in sequences])
     starts = np.concatenate([[0], lens.cumsum()])
     position_ids = np.concatenate([np.arange(n) for n in lens])
-    supervised = np.concatenate([np.arange(len(s)) >= s.prompt_len for s in sequences])
-    target = np.flatnonzero(supervised)
+    supervised = [np.arange(len(s)) >= s.prompt_len for s in sequences]
+    for mask, sequence in zip(supervised, sequences, strict=True):
+        for start, end in sequence.gaps:
+            mask[start:end] = False
+    target = np.flatnonzero(np.concatenate(supervised))
     assert all(0 < s.prompt_len < len(s) for s in sequences), "a sequence needs a prompt and a response"
     ids = np.concatenate([s.ids for s in sequences]).astype(np.int64)
     return PackedBatch(
@@ -62,7 +66,7 @@ def pack(sequences: list[Sequence]) -> PackedBatch:
         max_seqlen=int(lens.max()),
         predict_from=torch.from_numpy(target - 1),  # never crosses a boundary: prompt_len >= 1
         labels=torch.from_numpy(ids[target]),
-        response_lens=[len(s) - s.prompt_len for s in sequences],
+        response_lens=[s.supervised for s in sequences],
     )
 
 
@@ -72,13 +76,20 @@ def plan_epoch(units: list[Unit], batch_size: int, seed: int, epoch: int) -> lis
     With units of several items (a problem's three pairs) a step holds as many whole units as fit. The last step may be
     smaller. seed and epoch alone decide the order.
     """
+    # units that continue others travel with them
+    wholes = []
+    for index, unit in enumerate(units):
+        if unit.continues:
+            wholes[-1].append(index)
+        else:
+            wholes.append([index])
     steps, room = [], 0
-    for index in np.random.default_rng([seed, epoch]).permutation(len(units)):
-        items = units[index].items
+    for whole in np.random.default_rng([seed, epoch]).permutation(len(wholes)):
+        items = sum(units[u].items for u in wholes[whole])
         if items > room or not steps:
             steps.append([])
             room = max(batch_size, items)
-        steps[-1].append(int(index))
+        steps[-1] += wholes[whole]
         room -= items
     return steps
 

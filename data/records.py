@@ -4,7 +4,8 @@ problem   {"id", "problem", "answer", "reasoning", "solution"?, "domain"?, "test
 sft       {"id", "messages", "origin", "rounds", "problem", "answer", "reasoning"}        what train_sft.py reads
 pair      {"id", "problem_id", "prompt", "chosen", "rejected", "gap", "origin"}           what train_cogpo.py reads
 
-`messages`, `prompt`, `chosen`, `rejected` are lists of {"role", "content"}. x = problem, y = answer, r = reasoning.
+`messages`, `prompt`, `chosen`, `rejected` are lists of messages (data/messages.py), with "tools" and
+"chat_template_kwargs" beside them where a template takes them. x = problem, y = answer, r = reasoning.
 """
 
 import contextlib
@@ -13,6 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
+from data.messages import NEUTRAL, UNREAD, check_messages, content_of, leaves, lost, readable, texts_of
 from data.rows import iter_rows
 from errors import UserError
 
@@ -21,6 +23,7 @@ GAPS = ("small", "medium", "large")  # the index is the gap tag of losses/cogpo.
 # JSON reads "\b" and "\f" as control characters, so LaTeX written with one backslash too few arrives damaged.
 ESCAPES = {"\b": ("backspace", "\\boxed or \\begin"), "\f": ("form feed", "\\frac"), "\v": ("vertical tab", "\\vec")}
 
+MESSAGES = ("messages", "prompt", "chosen", "rejected")  # the keys that hold lists of messages
 REQUIRED = {
     "problem": ("id", "problem", "answer", "reasoning"),
     "sft": ("id", "messages"),
@@ -37,7 +40,8 @@ def numbered_records(path: str | Path, kind: str) -> Iterator[tuple[str, dict]]:
     """Yield (file:line, record), as `read_records`. Two records with one id, or none at all, are an error too."""
     seen = {}
     for where, row in iter_rows(path):
-        check_record(row, kind, where)
+        named = "" if kind == "problem" or "id" not in row else f": record {row['id']!r}"
+        check_record(row, kind, where + named)
         if row["id"] in seen:
             raise UserError(f"{where}: duplicate id {row['id']!r}, first seen at {seen[row['id']]}")
         seen[row["id"]] = where
@@ -57,27 +61,42 @@ def check_record(row: dict, kind: str, where: str) -> None:
     for key in ("id", "problem_id", "problem", "answer", "reasoning"):
         if key in REQUIRED[kind] and not (isinstance(row[key], str) and row[key].strip()):
             raise UserError(f"{where}: {key} must be a string that is not empty, not {row[key]!r}")
-    for key in ("messages", "prompt", "chosen", "rejected"):
+    if kind == "problem":
+        return
+    for key in MESSAGES:
         if key in REQUIRED[kind]:
-            _check_messages(row[key], f"{where}: {key}")
+            check_messages(row[key], f"{where}: {key}")
+    _check_columns(row, kind, where)
+    if not isinstance(row.get("chat_template_kwargs"), dict | None):
+        raise UserError(f"{where}: chat_template_kwargs must be an object, not {row['chat_template_kwargs']!r}")
 
     # of one kind: what is trained is the assistant's, and a pair says how far apart its two sides are
-    if kind == "sft" and row["messages"][-1]["role"] != "assistant":
-        raise UserError(f"{where}: the last message must be the assistant's")
+    if kind == "sft":
+        if row["messages"][-1]["role"] != "assistant":
+            raise UserError(f"{where}: the last message must be the assistant's")
+        if row["messages"][0]["role"] == "assistant":
+            raise UserError(f"{where}: the first message is the assistant's, which answers nothing")
+        if all(message.get("weight") == 0 for message in row["messages"] if message["role"] == "assistant"):
+            raise UserError(f"{where}: every turn of the assistant has the weight 0")
     if kind == "pair":
+        if row["prompt"][-1]["role"] == "assistant":
+            raise UserError(f"{where}: the prompt ends with a message of the assistant, which chosen cannot go on with")
+        for side in ("chosen", "rejected"):
+            if len(row[side]) != 1 or row[side][0]["role"] != "assistant" or row[side][0].get("weight") == 0:
+                raise UserError(f"{where}: {side} must be one message of the assistant, the answer to prompt")
         if row["gap"] not in GAPS:
             raise UserError(f"{where}: gap is {row['gap']!r}; it must be one of {', '.join(GAPS)}")
-        if row["chosen"] == row["rejected"]:
+        if list(texts_of(readable(row["chosen"][0]))) == list(texts_of(readable(row["rejected"][0]))):
             raise UserError(f"{where}: chosen and rejected are the same")
 
 
-def _check_messages(messages, where):
-    """Raise UserError unless this is a list of messages that is not empty."""
-    good = isinstance(messages, list) and messages
-    if not good or not all(
-        isinstance(m, dict) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in messages
-    ):
-        raise UserError(f'{where} must be a list of {{"role": …, "content": …}}')
+def _check_columns(row, kind, where):
+    """Raise UserError for a column that would change what is trained, unless its texts stand in the messages."""
+    messages = [message for key in MESSAGES if key in REQUIRED[kind] for message in row[key]]
+    for key in sorted(key for key in (UNREAD | {"weight"}) & row.keys() if row[key] not in NEUTRAL):
+        texts = list(leaves(row[key]))
+        if not texts or any(lost([text], " ".join(map(content_of, messages))) for text in texts):
+            raise UserError(f"{where}: the column {key} would not be trained; put it into the messages, or take it out")
 
 
 def _check_escapes(value, where):

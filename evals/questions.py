@@ -78,13 +78,14 @@ def questions(
     """Return a Question for every place (each once), problem and sample. problems: of all benchmarks. contents: cache
     of what model folders hold (evals.models.model_content), updated."""
     prompts = {problem: _messages(problem, settings[problem.benchmark], cfg.protocol) for problem in problems}
-    found = []
+    found, given = [], cfg.chat_template_kwargs
     for place in places:
         model = identity(place, cfg.endpoints, contents)
         for problem, messages in prompts.items():
             asked = settings[problem.benchmark]
             for sample in range(asked.samples):
-                key = generation_key(place, model, messages, asked, cfg.dtype, sample) if model else None
+                here = {"dtype": cfg.dtype} | ({"chat_template_kwargs": given} if given else {})
+                key = generation_key(place, model, messages, asked, here, sample) if model else None
                 found.append(Question(key, place, problem, sample, messages, asked))
     return found
 
@@ -94,16 +95,16 @@ def _messages(problem, settings, protocol):
     return prompt_messages(problem.question, settings.system, template)
 
 
-def generation_key(place: Place, model: str | dict, messages: list, settings: Settings, dtype: str, sample: int) -> str:
-    """Return a hash of all that a response depends on. A server's dtype is its own affair."""
-    mine = {} if place.endpoint else {"dtype": dtype}
+def generation_key(place: Place, model: str | dict, messages: list, settings: Settings, here: dict, sample: int) -> str:
+    """Return a hash of all that a response depends on. here: dtype and chat_template_kwargs of models that are computed
+    in this process; a server's are its own affair."""
     return key_of(
         model=model,
         messages=messages,
         sampling=settings.sampling,
         max_new_tokens=settings.max_new_tokens,
         sample=sample,
-        **mine,
+        **({} if place.endpoint else here),
     )
 
 

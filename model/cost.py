@@ -305,7 +305,7 @@ def measure_work(cfg: TrainConfig, examples: Examples, shape: Shape, gpus: int, 
     run = [s for unit in units for s in unit.seqs]
     return Work(
         lengths=np.array([lengths[s] for s in run]),
-        supervised=sum(lengths[s] - examples.sequences[s].prompt_len for s in run),
+        supervised=sum(examples.sequences[s].supervised for s in run),
         epochs=cfg.epochs,
         steps=len(steps) * cfg.epochs,
         micro_batches=micro_batches * cfg.epochs,

@@ -126,20 +126,25 @@ AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the slots
 
 
 def respond(
-    folder: str, asked: dict[str, tuple], keep: Callable[[str, dict], None], batch_size: int, dtype: str
+    folder: str,
+    asked: dict[str, tuple],
+    keep: Callable[[str, dict], None],
+    batch_size: int,
+    dtype: str,
+    chat_template_kwargs: dict | None = None,
 ) -> tuple[int, float]:
     """Generate a response to every question with the model in `folder`. Returns (tokens, seconds of generating).
 
     asked: {key: (messages, Sampling)}. keep(key, record) is called as each response ends; the record holds text,
-    tokens, finish_reason, seconds, dtype, and the prompt as its tokens read. dtype: auto, float32 or bfloat16. Computes
-    on CUDA if there is a device. Raises UserError for a model that cannot be loaded, and when the memory does not
-    suffice.
+    tokens, finish_reason, seconds, dtype, and the prompt as its tokens read. dtype: auto, float32 or bfloat16.
+    chat_template_kwargs: for the template, as far as it reads them; what it does not is said. Computes on CUDA if there
+    is a device. Raises UserError for a model that cannot be loaded, and when the memory does not suffice.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = resolve_dtype(dtype, device)
     say(f"{folder}: {len(asked)} responses to generate ({dtype}, {device.type})")
     tokenizer = load_tokenizer(folder)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, chat_template_kwargs, strict=False)
     model = load_model(folder, device, dtype)
     check_vocabulary(model, tokenizer, folder)
     ends = stop_ids(model, tokenizer, renderer)
@@ -148,14 +153,13 @@ def respond(
     for key, (messages, sampling) in asked.items():
         requests.setdefault(sampling, []).append(Request(key, renderer.prompt_ids(messages)))
     prompts = {request.key: request.ids for group in requests.values() for request in group}
-    opening = "<think>\n" if renderer.opens_thought else ""  # the prompt ends in it; the response goes on from there
     start, tokens = time.monotonic(), 0
     with Progress(len(asked), f"generate {folder}", unit="responses") as bar:
         try:
             for sampling, group in requests.items():
                 for done in generate(model, group, ends, sampling, batch_size):
                     record = {
-                        "text": opening + tokenizer.decode(done.ids, skip_special_tokens=True),
+                        "text": renderer.opening + tokenizer.decode(done.ids, skip_special_tokens=True),
                         "tokens": len(done.ids),
                         "finish_reason": done.finish_reason,
                         "seconds": round(done.seconds, 3),

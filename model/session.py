@@ -105,7 +105,7 @@ def begin(
 
     # what decides the result, by content: a finished or a stopped run of other inputs is not this one
     tokenizer = load_tokenizer(cfg.model.path)
-    renderer = Renderer(tokenizer)
+    renderer = Renderer(tokenizer, cfg.data.chat_template_kwargs)
     examples = load(cfg.data, renderer)
     inputs = _digests(cfg, script, loss, examples, ranks)
     if made_from is not None:
@@ -172,7 +172,7 @@ def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool 
     """Return what --plan prints: memory and hours on the machine of cfg.plan. See model.cost.show_plan."""
     examples = None
     if not cfg.plan.examples:
-        examples = load(cfg.data, Renderer(load_tokenizer(cfg.model.path)))
+        examples = load(cfg.data, Renderer(load_tokenizer(cfg.model.path), cfg.data.chat_template_kwargs))
     return show_plan(cfg, load_config(cfg.model.path), examples, triads, reference)
 
 

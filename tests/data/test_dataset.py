@@ -15,9 +15,9 @@ class CountingRenderer(Renderer):
         super().__init__(tokenizer)
         self.responses = []
 
-    def sequences(self, items):
-        self.responses += [(messages[0]["content"], response) for messages, response in items]
-        return super().sequences(items)
+    def encode(self, texts):
+        self.responses += texts
+        return super().encode(texts)
 
 
 def write(path, rows):

@@ -37,6 +37,7 @@ class Cfg:
     samples: int | None = None
     max_new_tokens: int | None = None
     dtype: str = "auto"
+    chat_template_kwargs: dict = field(default_factory=dict)
     sampling: Sampling = field(default_factory=Sampling)
     benchmarks: dict = field(default_factory=lambda: {"sums": BenchmarkConfig(file="x")})
     endpoints: dict = field(default_factory=lambda: {"e": Served()})
@@ -90,6 +91,7 @@ def test_what_matters_is_in_the_key():
         Cfg(instruction="Q: {problem}"),
         Cfg(max_new_tokens=5),
         Cfg(dtype="float32"),
+        Cfg(chat_template_kwargs={"enable_thinking": False}),
         Cfg(sampling=hot),
         Cfg(sampling=Sampling(temperature=1.0, seed=1)),
         Cfg(sampling=Sampling(temperature=1.0, top_p=0.5)),

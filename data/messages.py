@@ -1,0 +1,165 @@
+"""What a conversation holds, and which of it a chat template has left out.
+
+A message is {"role", "content"}; an assistant's may have "reasoning_content", "tool_calls" and "weight" too (0: the
+turn is not trained), a tool's "tool_call_id" and "name". Content is a text, or a list of text parts.
+"""
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+
+from errors import UserError
+
+ROLES = ("system", "developer", "user", "assistant", "tool")
+THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # servers' and datasets' names for what precedes the answer
+THINK_TAG = re.compile(r"</?(?:think|thought)>")
+
+# keys of a record or of a message that change what is to be trained, and that nothing here reads
+UNREAD = {
+    "system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions", "function_call",
+    "image", "images", "video", "videos", "audio", "audios", "weights", "loss_weight", "sample_weight", "train",
+    "mask", "loss_mask", "completion_mask", "assistant_masks", "beta", "enable_thinking", "reasoning_effort",
+    "custom_instructions",
+}  # fmt: skip
+NEUTRAL = (None, 1, "", [], {})  # what such a key may hold: nothing, or the weight that every record has
+
+
+def check_messages(messages: object, where: str) -> None:
+    """Raise UserError unless this is a list of messages that is not empty, each of a kind that can be trained."""
+    good = isinstance(messages, list) and messages
+    if not good or not all(isinstance(m, dict) and isinstance(m.get("role"), str) for m in messages):
+        raise UserError(f'{where} must be a list of {{"role": …, "content": …}}')
+    for number, message in enumerate(messages, 1):
+        problem = _problem(message)
+        if problem:
+            raise UserError(f"{where}: message {number} {problem}")
+
+
+def _problem(message):
+    """Say what is wrong with a message, or return None."""
+    role, content, thoughts = message["role"], message.get("content"), _thoughts(message)
+    calls, weight = message.get("tool_calls") or [], message.get("weight")
+    if role not in ROLES:
+        return f"has the role {role!r}; roles are {', '.join(ROLES)}"
+    # texts: content, in parts or not, and one thought
+    for part in content if isinstance(content, list) else []:
+        if not (isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)):
+            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
+            return f"has a part of type {kind!r}; only text can be trained"
+    if not isinstance(content, str | list | None) or not all(isinstance(thought, str) for thought in thoughts):
+        return 'must hold texts: {"role": …, "content": …}'
+    if len(set(thoughts)) > 1 or (thoughts and THINK_TAG.search(content_of(message))):
+        return f"gives its reasoning twice; leave one of {', '.join(THOUGHTS)} and the <think> tags of the content"
+    # what only an assistant has
+    if role != "assistant" and (thoughts or calls or weight is not None):
+        return f"is the {role}'s and has reasoning, tool_calls or a weight, which are an assistant's"
+    if not isinstance(calls, list) or not all(isinstance(_function(call).get("name"), str) for call in calls):
+        return 'has tool_calls that are not a list of {"function": {"name": …, "arguments": …}}'
+    if weight not in (None, 0, 1):
+        return f"has the weight {weight!r}; a turn is trained (1) or not (0)"
+    if not content_of(message).strip() and (role == "user" or (role == "assistant" and not thoughts and not calls)):
+        return f"is the {role}'s and empty"
+    unread = next((key for key in message if key in UNREAD and message[key] not in NEUTRAL), None)
+    return unread and f"has the key {unread}, which would not be trained; take it out"
+
+
+def content_of(message: dict) -> str:
+    """Return a message's content as one text, "" for none."""
+    content = message.get("content") or ""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
+
+
+def readable(message: dict) -> dict:
+    """Bring a checked message into the form that chat templates read: texts, one thought by all its names, arguments of
+    tool calls as objects."""
+    kept = {k: v for k, v in message.items() if v is not None and k not in ("weight", "tool_calls", *THOUGHTS)}
+    kept["content"] = content_of(message)
+    for thought in _thoughts(message):
+        kept |= dict.fromkeys(THOUGHTS, thought)
+    if message.get("tool_calls"):
+        kept["tool_calls"] = [{"type": "function"} | call | {"function": _function(call)}
+                              for call in message["tool_calls"]]  # fmt: skip
+    return kept
+
+
+def _thoughts(message):
+    return [message[name] for name in THOUGHTS if message.get(name) not in (None, "")]
+
+
+def _function(call):
+    """Return {"name", "arguments"} of a tool call, {} if it is none. Arguments that are JSON in a text become what they
+    say: templates write them as JSON themselves."""
+    call = call.get("function", call) if isinstance(call, dict) else {}
+    if isinstance(call, dict) and isinstance(call.get("arguments"), str):
+        try:
+            return call | {"arguments": json.loads(call["arguments"])}
+        except ValueError:
+            return call
+    return call if isinstance(call, dict) else {}
+
+
+def texts_of(message: dict, visible: bool = False) -> Iterator[str]:
+    """Yield the texts of a readable message in the order in which they are written. visible: without the thought."""
+    content = message["content"]
+    if not visible:
+        yield message.get(THOUGHTS[0], "")
+        yield from THINK_TAG.split(content)
+    else:
+        yield THINK_TAG.split(content)[-1]
+    for call in message.get("tool_calls", ()):
+        yield call["function"]["name"]
+        yield from leaves(call["function"].get("arguments"))
+
+
+def texts_of_tools(schema: object) -> Iterator[str]:
+    """Yield names and descriptions in a list of tools (JSON Schema), those of their parameters among them."""
+    if isinstance(schema, list):
+        for inner in schema:
+            yield from texts_of_tools(inner)
+    elif isinstance(schema, dict):
+        yield from (schema[key] for key in ("name", "description") if isinstance(schema.get(key), str))
+        for key, inner in schema.items():
+            if key == "properties" and isinstance(inner, dict):
+                yield from inner
+                inner = list(inner.values())
+            yield from texts_of_tools(inner)
+
+
+def leaves(value):
+    """Yield every text in a value, however deep, and the keys of its objects."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        for inner in value:
+            yield from leaves(inner)
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield key
+            yield from leaves(inner)
+
+
+def lost(texts: Iterable[str], rendered: str) -> str | None:
+    """Return the first of `texts` that is not in `rendered` behind the one before it; None if all are.
+
+    White space does not count (templates trim), and a text may be written as in JSON (tool calls and results).
+    """
+    rendered, at = _squeezed(rendered), 0
+    for text in texts:
+        end = _end_of(text, rendered, at)
+        for ascii_only in (False, True):
+            if end is None:
+                end = _end_of(json.dumps(text, ensure_ascii=ascii_only)[1:-1], rendered, at)
+        if end is None:
+            return text
+        at = end
+    return None
+
+
+def _end_of(text, rendered, at):
+    text = _squeezed(text)
+    place = rendered.find(text, at)
+    return None if place < 0 else place + len(text)
+
+
+def _squeezed(text):
+    return "".join(text.split())
