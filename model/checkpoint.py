@@ -100,7 +100,21 @@ def check_inputs(made_from: dict, inputs: dict, what: str, out: str) -> None:
 def newest(out: str | Path) -> tuple[str, dict] | None:
     """Find the newest whole checkpoint in the run's folder `out`: (its folder, its inputs), or None."""
     found = _steps(Path(out) / "checkpoints")
-    return (str(found[-1]), json.loads((found[-1] / "extra.json").read_text())["inputs"]) if found else None
+    return (str(found[-1]), _extra(found[-1])["inputs"]) if found else None
+
+
+def _extra(folder):
+    try:
+        return json.loads((folder / "extra.json").read_text())
+    except (OSError, ValueError) as error:
+        raise _damaged(folder, error) from None
+
+
+def _damaged(folder, error):
+    return UserError(
+        f"cannot read the checkpoint {folder} ({' '.join(str(error).split())[:200]}); every machine must see it; if it "
+        f"is damaged, delete that folder and run the same command again to resume from the one before"
+    )
 
 
 class Saver:
@@ -201,10 +215,13 @@ class Saver:
         found = self.ranks.broadcast(_steps(self.folder))
         if not found:
             return None
-        extra = json.loads((found[-1] / "extra.json").read_text())
+        extra = _extra(found[-1])
         check_inputs(extra["inputs"], inputs, str(found[-1]), self.out)
         state = _state(model, optimizer)
-        dcp.load(state, checkpoint_id=str(found[-1]), process_group=self.group, no_dist=self.group is None)
+        try:
+            dcp.load(state, checkpoint_id=str(found[-1]), process_group=self.group, no_dist=self.group is None)
+        except CheckpointException as error:
+            raise _damaged(found[-1], next(iter(error.failures.values()))[0]) from None
         weights, moments = state["model"], state["optim"]
         set_state_dict(model, optimizer, model_state_dict=weights, optim_state_dict=moments, options=TRAINABLE)
         return extra

@@ -194,4 +194,7 @@ def inputs_of_export(out: str) -> dict[str, str] | None:
     if not (folder / "config.json").exists():
         return None
     record = Path(out) / RECORD
-    return json.loads(record.read_text())["inputs"] if record.exists() else {}
+    try:
+        return json.loads(record.read_text())["inputs"] if record.exists() else {}
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{record} is damaged; restore it, or delete {out} to train again") from None

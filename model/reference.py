@@ -9,6 +9,7 @@ weights, the compute dtype, the kernels and the code that computes; the sequence
 template went into) and the prompt length. So a changed weight file, template or token is a miss, and a β sweep is not.
 """
 
+import contextlib
 import hashlib
 import inspect
 import json
@@ -90,11 +91,11 @@ def reference_logps(
 
 
 def read_cache(folder: Path) -> dict[str, float]:
-    """Read {sequence hash: log-prob}; a line torn by a kill is left out. The first value of a hash counts."""
+    """Read {sequence hash: log-prob}; a line torn by a kill, or damaged, is left out. The first of a hash counts."""
     known = {}
     for path in sorted(folder.glob("rank-*.jsonl"), key=lambda path: int(path.stem[5:])):
-        for line in path.read_text().splitlines():
-            if line.endswith("]"):
+        for line in path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError):
                 key, value = json.loads(line)
-                known.setdefault(key, value)
+                known.setdefault(key, float(value))
     return known

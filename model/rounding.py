@@ -48,8 +48,9 @@ class Kept:
         """Take up a tensor. start, saved: any dtype; trained: float32."""
         along = square = 0.0
         for w0, w, s in zip(*(t.reshape(-1).split(BLOCK) for t in (start, trained, saved)), strict=True):
-            w0, change = w0.double(), w.double() - w0.double()
-            along += ((s.double() - w0) @ change).item()
+            w0 = w0.float()
+            change = w - w0
+            along += ((s.float() - w0) @ change).item()
             square += (change @ change).item()
         self.sums[name] = along, square, start.numel()
 

@@ -119,6 +119,23 @@ def test_a_full_disk_is_one_line_and_costs_nothing(tmp_path):
     assert saver(tmp_path).load_latest(model, optimizer, {})["step"] == 1
 
 
+@pytest.mark.parametrize("name", ["__0_0.distcp", ".metadata", "extra.json"])
+@pytest.mark.parametrize("damage", ["cut", "gone"])
+def test_a_damaged_checkpoint_is_one_line_and_the_one_before_serves(tmp_path, name, damage):
+    model, optimizer = make()
+    saving = saver(tmp_path)
+    for step in (1, 2):
+        saving.save(step, model, optimizer, {"inputs": {}})
+    saving.wait()
+    file = tmp_path / "checkpoints/step-000002" / name
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2]) if damage == "cut" else file.unlink()
+    with pytest.raises(UserError, match=r"cannot read the checkpoint .*step-000002 .* delete that folder"):
+        saver(tmp_path).load_latest(model, optimizer, {})
+    shutil.rmtree(file.parent)
+    assert saver(tmp_path).load_latest(model, optimizer, {})["step"] == 1
+
+
 # -- many ranks: processes with gloo, as torchrun would start them
 
 

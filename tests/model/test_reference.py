@@ -11,7 +11,7 @@ from data.dataset import DataConfig, load_pairs
 from data.render import Renderer, Sequence
 from model.load import ModelConfig, WeightFiles, load_policy, load_tokenizer
 from model.parallel import Ranks
-from model.reference import cache_key, reference_logps
+from model.reference import cache_key, read_cache, reference_logps
 from pocket.tiny import make_model
 from tests.support.small_runs import on_ranks
 
@@ -95,3 +95,10 @@ def reads_again_what_each_rank_wrote(ranks, student, sequences, folder):
 
 def test_each_machine_may_have_a_folder_of_its_own(tiny_qwen, sequences, tmp_path):
     on_ranks(2, reads_again_what_each_rank_wrote, tiny_qwen, sequences[:8], tmp_path)
+
+
+def test_damaged_lines_of_the_cache_are_misses(tmp_path):
+    (tmp_path / "rank-0.jsonl").write_bytes(
+        b'["a", -1.5]\n["b", -2\n.5]\n\xff\xfe]\n5\n["c"]\n["d", null]\n["a", -9.0]\n["e", -3.0]'
+    )
+    assert read_cache(tmp_path) == {"a": -1.5, "e": -3.0}

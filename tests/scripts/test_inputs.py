@@ -260,3 +260,10 @@ def test_ranks_with_different_models_or_configs_do_not_train_together(files, tmp
 def test_a_mistyped_folder_of_one_word_is_not_looked_for_on_the_hub():
     with pytest.raises(UserError, match=r"model folder modle does not exist; .* a hub id, owner/name"):
         load_tokenizer("modle")
+
+
+def test_a_damaged_record_of_a_finished_run_is_one_line(tiny_qwen, files, tmp_path):
+    words = sft_words(tiny_qwen, files, tmp_path / "o", epochs=1)
+    inside("train_sft.py", *words)
+    (tmp_path / "o/run.json").write_text('{"inputs": ')
+    assert f"{tmp_path}/o/run.json is damaged; restore it, or delete" in refused("train_sft.py", words)
