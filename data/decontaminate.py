@@ -1,11 +1,8 @@
 """Problems that are also in a benchmark, by graded overlap: the share of the benchmark problem's 8-grams found in them.
 
-    python -m data.decontaminate problems=problems/bespoke.jsonl out=problems/clean.jsonl \\
-        against='[benchmarks/math500.jsonl, benchmarks/aime2024.jsonl]'
-
 One shared 8-gram proves nothing: hundreds of problems share a phrase such as "Find the number of ordered pairs of
-integers such that". So the share counts: a problem is left out if it has at least `overlap` of a benchmark problem's
-8-grams. OUT.overlaps.jsonl lists all such pairs, and the near misses, with their share, for a person to look at.
+integers such that". So the share counts: data/sources.py leaves a problem out that has at least `overlap` of a
+benchmark problem's 8-grams. OUT.overlaps.jsonl lists all such pairs, and near misses, with their share, for a person.
 
 The benchmarks' 8-grams are indexed, and the problems read one by one: time is linear in both.
 """
@@ -13,14 +10,11 @@ The benchmarks' 8-grams are indexed, and the problems read one by one: time is l
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
-from values import Bounds, FilePath, PositiveShare
 
 N = 8
 STOCK = 10  # an 8-gram that more benchmark problems have is a stock phrase
@@ -28,38 +22,6 @@ LISTED = 0.3  # near misses with at least this share are listed
 TEXT_KEYS = ("problem", "question", "question_content", "prompt")
 TOKEN = re.compile(r"[^\W\d_]+|\d+|[^\w\s$\\{},.;:!?'\"()\[\]*`~]")
 TYPOGRAPHY = re.compile(r"\\(?:[dtc](?=frac)|(?:left|right|displaystyle|text|mathrm|mathbf|quad)(?![a-zA-Z]))")
-
-
-@dataclass
-class Config:
-    problems: FilePath
-    """Rows with `problem` (or `prompt`, for pairs), in any form that data/rows.py opens."""
-    against: Annotated[list[FilePath], Bounds(1)]
-    """Benchmark files, in any such form, with `problem` or `question`."""
-    out: FilePath
-    """The problems that stay; OUT.overlaps.jsonl lists what was found."""
-    overlap: PositiveShare = 0.6
-    """A problem is left out if it has at least this share of a benchmark problem's 8-grams."""
-
-
-def main(cfg: Config) -> None:
-    """Copy the problems that stay, list the overlaps, and print counts."""
-    benchmarks, overlaps, total, dropped = Benchmarks(cfg.against), [], 0, Counter()
-
-    def kept():
-        nonlocal total
-        for where, row in iter_rows(cfg.problems):
-            total += 1
-            found = benchmarks.overlaps(str(row.get("id", where)), question_of(row, where), cfg.overlap)
-            if found:
-                overlaps.extend(found)
-                dropped[found[0]["benchmark"]] += 1
-            else:
-                yield row
-
-    write_jsonl(cfg.out, kept())
-    print(f"{total - dropped.total()} of {total} problems in {cfg.out}; left out {dict(dropped) or 'none'}")
-    write_overlaps(cfg.out, overlaps, benchmarks)
 
 
 class Benchmarks:
@@ -136,8 +98,6 @@ def question_of(row: dict, where: str) -> str:
     """Return the problem text of a row, with its options (many share a stem such as "Which of these is true?").
     Raises UserError if there is none; `where` names the row in the message."""
     text = next((row[key] for key in TEXT_KEYS if row.get(key)), None)
-    if isinstance(text, list):  # messages
-        text = text[-1].get("content")
     if not isinstance(text, str):
         raise UserError(f"{where}: a problem needs one of the keys {', '.join(TEXT_KEYS)}")
     return "\n".join([text, *map(str, row.get("choices") or ())])
@@ -160,9 +120,3 @@ def write_overlaps(out: str, flagged: list[dict], benchmarks: Benchmarks) -> Non
             f"  {name}: {sum(share > 0 for share in best)} of {len(best)} problems share an {N}-gram, "
             f"{repeated} are repeated (share ≥ the threshold); pairs in {path}"
         )
-
-
-if __name__ == "__main__":
-    from config import run_cli
-
-    run_cli(main, Config, __doc__)

@@ -31,7 +31,6 @@ NEEDED = {  # the least that a command wants
     "evaluate": ["out=o", "models.m=x", "benchmarks.NAME={}", "endpoints.NAME={base_url: http://x, model: m}",
                  "tables.NAME={}"],
     "data.sources": ["out=o"],
-    "data.decontaminate": ["out=o", "problems=p", "against=[b]"],
     "model.fit": ["out=o", "problems=p", "model.path=m"],
     "evals.own_pairs": ["out=o", "eval=e", "model=m", "sft=s"],
     "agents.outputs": ["run=r"],
