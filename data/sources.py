@@ -119,7 +119,7 @@ def main(cfg: Config) -> None:
         if not seen:
             raise UserError(f"no usable row in {cfg.path or cfg.name}: {reasons or 'it has none'}")
 
-    print(f"{len(seen)} {kind}s in {cfg.out}; left out: {reasons or 'none'}")
+    print(f"{len(seen)} {kind.replace('sft', 'sft record')}s in {cfg.out}; left out: {reasons or 'none'}")
     print(f"  {rows} rows: {len(seen)} kept + {left_out.total()} left out = {len(seen) + left_out.total()}")
     if +notes:
         print(f"  not as they were: {', '.join(f'{n} {note}' for note, n in (+notes).items())}")
