@@ -2,12 +2,14 @@
 
 Registered with transformers under the name "packed", so the models stay the library's own. A packed batch is one row
 of T tokens; `cu_seqlens` [S+1] holds the segment boundaries and travels to this function as a keyword argument of
-`model(...)`. No mask tensor exists.
+`model(...)`. No mask tensor exists. A layer with a sliding window of W says so to its attention function: a token then
+sees itself and the W − 1 before it.
 
     B = 1  T tokens  N query heads  K key/value heads  H head size
 """
 
 import itertools
+from functools import partial
 from importlib.util import find_spec
 
 import torch
@@ -35,7 +37,8 @@ def packed_attention(
     only_plain(module, kwargs, "cu_seqlens" in kwargs)
     q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q_BNTH, k_BKTH, v_BKTH))
     attend = ATTEND[module.config.packed_backend]
-    out_TNH = attend(q_TNH, k_TKH, v_TKH, kwargs["cu_seqlens"], kwargs["max_seqlen"], scaling)
+    bounds, window = (kwargs["cu_seqlens"], kwargs["max_seqlen"]), kwargs.get("sliding_window")
+    out_TNH = attend(q_TNH, k_TKH, v_TKH, *bounds, scaling, window)
     return out_TNH.unsqueeze(0), None
 
 
@@ -51,41 +54,56 @@ def only_plain(module: nn.Module, kwargs: dict, boundaries: bool) -> None:
         raise UserError(f"{type(module).__name__} does not hand on what attention is told (docs/models.md)")
 
 
-def _flash3(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+def _flash3(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
     from flash_attn_interface import flash_attn_varlen_func
 
     out = flash_attn_varlen_func(
-        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, softmax_scale=scale, causal=True
-    )
+        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+        softmax_scale=scale, causal=True, window_size=(window - 1 if window else -1, 0 if window else -1),
+    )  # fmt: skip
     return out[0] if isinstance(out, tuple) else out  # its betas return the log-sum-exp as well
 
 
-def _flash2(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+def _flash2(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
     from flash_attn import flash_attn_varlen_func
 
     return flash_attn_varlen_func(
-        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen, softmax_scale=scale, causal=True
-    )
+        q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
+        softmax_scale=scale, causal=True, window_size=(window - 1 if window else -1, 0 if window else -1),
+    )  # fmt: skip
 
 
-def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
     from torch.nn.attention.varlen import varlen_attn
 
     return varlen_attn(
         q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-        scale=scale, window_size=(-1, 0), enable_gqa=True,
+        scale=scale, window_size=(window - 1 if window else -1, 0), enable_gqa=True,
     )  # fmt: skip
 
 
-def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
+def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
     """One call a segment: runs anywhere, in any dtype, and nothing can leak from one segment into another."""
     bounds = cu_seqlens.tolist()
     outs = []
     for start, end in itertools.pairwise(bounds):
         q_NSH, k_KSH, v_KSH = (x[start:end].transpose(0, 1).unsqueeze(0) for x in (q_TNH, k_TKH, v_TKH))
-        out = F.scaled_dot_product_attention(q_NSH, k_KSH, v_KSH, is_causal=True, scale=scale, enable_gqa=True)
-        outs.append(out[0].transpose(0, 1))
+        outs.append(causal_attention(q_NSH, k_KSH, v_KSH, scale, window)[0].transpose(0, 1))
     return torch.cat(outs)
+
+
+def causal_attention(q_BNSH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, scale: float | None, window: int | None) -> Tensor:
+    """Attend causally, through a window if there is one: in blocks of W queries over 2 W − 1 keys, not S × S scores."""
+    attend, length = partial(F.scaled_dot_product_attention, scale=scale, enable_gqa=True), q_BNSH.shape[2]
+    if not window or window >= length:
+        return attend(q_BNSH, k_BKSH, v_BKSH, is_causal=True)
+    outs, at = [], torch.arange(length, device=q_BNSH.device)
+    for start in range(0, length, window):
+        queries, keys = slice(start, start + window), slice(max(0, start - window + 1), start + window)
+        back = at[queries, None] - at[keys]
+        mask = (back >= 0) & (back < window)
+        outs.append(attend(q_BNSH[:, :, queries], k_BKSH[:, :, keys], v_BKSH[:, :, keys], attn_mask=mask))
+    return torch.cat(outs, dim=2)
 
 
 ATTEND = {"flash3": _flash3, "flash2": _flash2, "varlen": _varlen, "sdpa": _sdpa}

@@ -23,18 +23,18 @@ What a layer keeps and its working set are tested against torch's memory tracker
 fragmentation is an assumption. parallel.compile needs less than predicted here.
 """
 
-import copy
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from transformers import AutoModelForCausalLM, PretrainedConfig
+from transformers import PretrainedConfig
 
 from data.dataset import Examples, Pair
 from data.packing import Unit, plan_epoch, plan_micro_batches, plan_stats
 from data.render import Sequence
 from errors import UserError
+from model.guard import skeleton
 from model.logprobs import BLOCK
 from model.metrics import peak_flops
 from settings import PlanConfig, TrainConfig
@@ -76,10 +76,11 @@ class Shape:
 
 
 def shape_of(config: PretrainedConfig) -> Shape:
-    """Return the Shape of a transformers config, counted on the library's own model, built without storage."""
-    with torch.device("meta"):
-        lm = AutoModelForCausalLM.from_config(copy.deepcopy(config))
-    layer = lm.model.layers[0]
+    """Return the Shape of a transformers config, counted on the library's own model, built without storage.
+
+    Raises UserError for a model that model/guard.py refuses.
+    """
+    layer = skeleton(config, config.name_or_path, torch.float32).model.layers[0]
     matrices = [p.shape for p in layer.parameters() if p.ndim == 2]
     return Shape(
         layers=config.num_hidden_layers,

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.core_model_loading import revert_weight_conversion
 
 from errors import UserError
 from model.checkpoint import on_main, sync
@@ -41,10 +43,8 @@ def export(
     Raises UserError on every rank if the disk refuses, or a weight is too large for the dtype.
     """
     # which parameter goes into which file
-    parameters, change = (
-        {n: p for n, p in stored_tensors(model.lm).items() if not is_adapter(n)},
-        adapter_change(model.lm),
-    )
+    parameters = {name: tensor for name, tensor in stored_tensors(model.lm).items() if not is_adapter(name)}
+    change = adapter_change(model.lm)
     folder, dtype = Path(cfg.out), getattr(torch, cfg.model.export_dtype)
     partial, kept = folder / f"{FOLDER}.partial", Kept()
     if ranks.is_main:
@@ -74,12 +74,13 @@ def export(
 
     for number, names in enumerate(files, start=1):
         file = f"model-{number:05d}-of-{len(files):05d}.safetensors" if len(files) > 1 else "model.safetensors"
-        place |= {plain_name(name): file for name in names}
         tensors = {}
         for name in names:
             value, added = whole(parameters[name]), change(name)  # collectives
             if ranks.is_main:
                 tensors[plain_name(name)] = saved(name, value, added)
+        tensors = as_stored(model.lm, tensors)
+        place |= dict.fromkeys(tensors, file)
         on_main(ranks, partial / file, lambda t=tensors, f=file: save_file(t, partial / f, metadata={"format": "pt"}))
         del value, added, tensors
 
@@ -99,6 +100,12 @@ def export(
             shutil.rmtree(folder / "checkpoints", ignore_errors=True)
 
     on_main(ranks, folder / FOLDER, finish)
+
+
+def as_stored(lm: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Name and cut tensors as files have them, experts one by one: what transformers, and servers, read."""
+    stored = revert_weight_conversion(lm, tensors)
+    return stored if stored.keys() == tensors.keys() else {name: value.clone() for name, value in stored.items()}
 
 
 def _say_kept(cfg, summary):

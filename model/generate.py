@@ -7,7 +7,7 @@ running responses only. Rows start at column 0 and each has its own length: noth
 The slots live behind an attention function registered with transformers (as model/attention.py does for training), so
 the models stay the library's own.
 
-One process uses one GPU. For several, start a server on them (`vllm serve … --generation-config vllm`, or one server a
+One process uses one GPU. For several, start a server on them (`vllm serve … --tensor-parallel-size 8`, or one server a
 GPU with CUDA_VISIBLE_DEVICES) and evaluate `endpoint:NAME`, whose base_url may be a list.
 
     B = rows of this pass  T = tokens of this pass  S = columns in use  N query heads  K key/value heads  H head size
@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 
 from data.render import Renderer
 from errors import UserError
-from model.attention import only_plain
+from model.attention import causal_attention, only_plain
 from model.guard import differs, library_logps, probes, shown
 from model.load import WeightFiles, build, check_vocabulary, fill, load_tokenizer, resolve_dtype
 from model.logprobs import logit_scale
@@ -84,8 +84,12 @@ class Slots:
         self.in_use = int(lengths_B.max()) + 1
         while self.in_use > self.columns:
             self.columns += GROW
-        columns_S = torch.arange(self.in_use, device=lengths_B.device)
-        self.visible = columns_S <= lengths_B[:, None, None, None]  # [B, 1, 1, S]
+        # how far back each column lies, [B, 1, 1, S]
+        self.back = lengths_B[:, None, None, None] - torch.arange(self.in_use, device=lengths_B.device)
+
+    def visible(self, window):
+        """Which columns a step sees [B, 1, 1, S]. window: of the layer, or None."""
+        return (self.back >= 0) & (self.back < window) if window else self.back >= 0
 
     def move(self, source, target):
         for keys, values in self.layers.values():
@@ -105,18 +109,19 @@ class Slots:
 def slot_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, slots=None, **kwargs):
     """The function that transformers calls. Stores keys and values, attends. Returns ([B, T, N, H], None)."""
     only_plain(module, kwargs, slots is not None)
+    window = kwargs.get("sliding_window")
     keys, values = slots._layer(module.layer_idx, k_BKTH, v_BKTH)
     if slots.filling is not None:  # right-padded prompts: causal attention never looks at the padding
         keys[slots.filling, :, : k_BKTH.shape[2]] = k_BKTH
         values[slots.filling, :, : v_BKTH.shape[2]] = v_BKTH
-        out = F.scaled_dot_product_attention(q_BNTH, k_BKTH, v_BKTH, is_causal=True, scale=scaling, enable_gqa=True)
+        out = causal_attention(q_BNTH, k_BKTH, v_BKTH, scaling, window)
     else:
         rows = torch.arange(len(q_BNTH), device=q_BNTH.device)
         keys[rows, :, slots.lengths], values[rows, :, slots.lengths] = k_BKTH[:, :, 0], v_BKTH[:, :, 0]
         k_BKSH, v_BKSH = keys[: len(rows), :, : slots.in_use], values[: len(rows), :, : slots.in_use]
         # the query heads of one key/value head as so many queries: no copy of the keys for each of them
         q_BKGH = q_BNTH.view(len(rows), k_BKSH.shape[1], -1, q_BNTH.shape[3])
-        out = F.scaled_dot_product_attention(q_BKGH, k_BKSH, v_BKSH, attn_mask=slots.visible, scale=scaling)
+        out = F.scaled_dot_product_attention(q_BKGH, k_BKSH, v_BKSH, attn_mask=slots.visible(window), scale=scaling)
         out = out.reshape(*q_BNTH.shape[:3], -1)
     return out.transpose(1, 2), None
 

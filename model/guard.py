@@ -1,11 +1,12 @@
 """Is a model computed here as transformers computes it? Shown on the model itself; what is not is refused in one line.
 
-What a config declares can be refused before any weight is read: what shows on long rows alone (windows, rope that
-follows the longest position), what the weights mean (quantisation), what has no place here. All else, by whatever
-name, shows in numbers: two short sequences go through the loaded model packed, alone, and through transformers' own
-forward pass and attention. One guard serves training, generation and evaluation.
+What a config declares can be refused before any weight is read: what shows on long rows alone (rope that follows the
+longest position), what the weights mean (quantisation), what has no place here. All else, by whatever name, shows in
+numbers: two short sequences go through the loaded model packed, alone, and through transformers' own forward pass and
+attention, with windows so short that they show. One guard serves training, generation and evaluation.
 """
 
+import copy
 import re
 from collections.abc import Callable
 from contextlib import contextmanager
@@ -13,14 +14,15 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 from torch import Tensor, nn
-from transformers import PretrainedConfig
+from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from data.packing import pack
 from data.render import Sequence
 from errors import UserError
 
-LAYERS = {"full_attention"}
+LAYERS = {"full_attention", "sliding_attention"}
 ROPES = {"default", "linear", "yarn", "llama3"}  # the same for every length; dynamic and longrope are not
+WINDOW = 8
 LOGITS = re.compile(r"logit|softcap|lm_head|multiplier|scale")
 
 
@@ -38,9 +40,7 @@ def check_config(config: PretrainedConfig, path: str) -> None:
     # attention of every layer, under the names that hybrid models have for their lists
     for key in ("layer_types", "layers_block_type", "block_types"):
         if kinds := sorted(set(getattr(config, key, None) or []) - LAYERS):
-            refuse(f"has layers of other kinds than full attention ({key}: {', '.join(map(str, kinds))})")
-    if getattr(config, "sliding_window", None) and not getattr(config, "layer_types", None):
-        refuse(f"attends through a window (sliding_window: {config.sliding_window})")
+            refuse(f"has layers of other kinds than full or sliding attention ({key}: {', '.join(map(str, kinds))})")
     # rope, of all layers or by kind of layer
     ropes = getattr(config, "rope_parameters", None) or {}
     for rope in [ropes, *(value for value in ropes.values() if isinstance(value, dict))]:
@@ -48,14 +48,24 @@ def check_config(config: PretrainedConfig, path: str) -> None:
             refuse(f"has positions that depend on the longest sequence of a row (rope_type: {rope['rope_type']})")
 
 
-def check_built(lm: nn.Module, path: str) -> None:
-    """Refuse a model that is built otherwise than decoder layers between an embedding and a plain head."""
+def skeleton(config: PretrainedConfig, path: str, dtype: torch.dtype, attention: str = "eager") -> nn.Module:
+    """Build transformers' own model of a config on the meta device: decoder layers between an embedding and a head.
+
+    dtype: of its weights. attention: the name of a function registered with transformers. Raises UserError for a
+    config that cannot be built, and for a model that is built otherwise.
+    """
+    check_config(config, path)
+    try:
+        with torch.device("meta"):
+            lm = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention)
+    except Exception as error:  # whatever the library says to a config that it cannot build
+        raise UserError(f"cannot load a model from {path}: {' '.join(str(error).split())[:300]}") from error
     parts = ("model.embed_tokens", "model.layers", "model.norm", "lm_head")
-    absent = [part for part in parts if not _has(lm, part)]
-    if absent:
+    if absent := [part for part in parts if not _has(lm, part)]:
         raise UserError(f"{path} ({type(lm).__name__}) is built otherwise than the models known here: no {absent[0]}")
     if not isinstance(lm.lm_head, nn.Linear) or lm.lm_head.bias is not None:
         raise UserError(f"{path} ({type(lm).__name__}) has no plain linear lm_head, without bias")
+    return lm
 
 
 def _has(module, name):
@@ -74,20 +84,27 @@ def dropouts(config: PretrainedConfig) -> dict[str, float]:
 
 
 @contextmanager
-def library_attention(lm: nn.Module):
-    """Within it, a model attends and masks with transformers' own reference implementation."""
-    ours, lm.config._attn_implementation = lm.config._attn_implementation, "eager"
+def probing(lm: nn.Module):
+    """Within it, a model's windows are WINDOW tokens long, and no layer is compiled anew for that."""
+    windowed = [part for part in (lm.config, *lm.modules()) if isinstance(getattr(part, "sliding_window", None), int)]
+    before = [part.sliding_window for part in windowed]
     try:
-        with torch.compiler.set_stance("force_eager"):  # a compiled layer would be compiled once more
+        for part in windowed:
+            part.sliding_window = WINDOW
+        with torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        lm.config._attn_implementation = ours
+        for part, window in zip(windowed, before, strict=True):
+            part.sliding_window = window
 
 
 def library_logps(lm: nn.Module, ids: Tensor) -> Tensor:
     """Compute log softmax(logits)[next token] by transformers' own forward pass. ids: int64 [1, T]. float32 [T - 1]."""
-    with library_attention(lm):
+    ours, lm.config._attn_implementation = lm.config._attn_implementation, "eager"  # and its masks
+    try:
         logits_TV = lm(input_ids=ids, use_cache=False).logits[0, :-1].float()
+    finally:
+        lm.config._attn_implementation = ours
     return logits_TV.log_softmax(-1).gather(-1, ids[0, 1:, None])[:, 0]
 
 
@@ -100,7 +117,8 @@ def probes(vocabulary: int) -> tuple[Sequence, Sequence, Sequence]:
 def shown(path: str, lm: nn.Module, check: Callable[[], str]) -> str:
     """Run a check of a model that may not even take what is given to it. Returns what is wrong; "" if nothing is."""
     try:
-        return check()
+        with probing(lm):
+            return check()
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model says that expects other arguments

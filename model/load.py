@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     GenerationConfig,
     PretrainedConfig,
@@ -29,7 +28,7 @@ from data.render import Renderer
 from errors import UserError
 from model.attention import NAME, choose_backend
 from model.files import model_folder, weight_files
-from model.guard import check_built, check_config, check_packing, dropouts, shown
+from model.guard import check_packing, dropouts, shown, skeleton
 from model.logprobs import LogProbModel
 from model.lora import add_adapters, initial_value, is_adapter, plain_name
 from model.parallel import Ranks, own_rows, reshard, shard
@@ -123,14 +122,7 @@ def build(path: str, files: "WeightFiles", dtype: torch.dtype, attention: str) -
     dtype: of its weights. attention: the name of a function registered with transformers, which takes the place of
     the model's own.
     """
-    config = load_config(path)
-    check_config(config, path)
-    try:
-        with torch.device("meta"):
-            lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)
-    except Exception as error:
-        raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from error
-    check_built(lm, path)
+    lm = skeleton(load_config(path), path, dtype, attention)
     files.map(lm)
     if os.path.isfile(os.path.join(path, "generation_config.json")) or not os.path.isdir(path):
         lm.generation_config = _generation_config(path)

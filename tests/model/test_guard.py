@@ -16,6 +16,7 @@ from model.load import ModelConfig, WeightFiles, load_policy, load_tokenizer
 from model.parallel import Ranks
 from pocket.tiny import make_model, make_tokenizer
 from tests.model.test_families import CPU, SIZES, build
+from tests.support.scripts import inside, sft_words
 
 ONE = "model.layers.0.self_attn.q_proj.weight"
 
@@ -73,7 +74,7 @@ def test_what_a_config_declares(folder, values, match):
         ("gpt2", {}, "GPT2LMHeadModel.* no model.embed_tokens"),
         ("opt", {"ffn_dim": 48, "word_embed_proj_dim": 32}, "OPTForCausalLM"),
         ("gpt_neox", {}, "GPTNeoXForCausalLM"),
-        ("mamba", {}, "mamba.* full attention"),
+        ("mamba", {}, "mamba.*layer_types: linear_attention"),
         ("phi", {}, "PhiForCausalLM"),
         ("stablelm", {}, "StableLmAttention"),
         ("nemotron", {}, "NemotronAttention"),
@@ -83,9 +84,12 @@ def test_what_a_config_declares(folder, values, match):
         ("nanochat", {"initializer_range": 2.0}, r"final_logit_softcapping.* differ by"),
     ],
 )
-def test_what_a_family_computes(tmp_path, model_type, how, match):
-    build(tmp_path, model_type, **how)
-    refused(tmp_path, match)
+def test_what_a_family_computes(tmp_path, files, model_type, how, match):
+    build(tmp_path / "m", model_type, **how)
+    refused(tmp_path / "m", match)
+    with pytest.raises(UserError, match=match):
+        inside("train_sft.py", *sft_words(tmp_path / "m", files, tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
 
 
 def test_more_than_a_language_model(folder):
@@ -183,6 +187,15 @@ def test_a_leak_shows(tiny_qwen, monkeypatch):
         load_policy(ModelConfig(tiny_qwen), Ranks(), load_tokenizer(tiny_qwen))
 
 
+def test_a_forgotten_window_shows(tmp_path, monkeypatch):
+    """Also one that is longer than the sequences that are tried."""
+    build(tmp_path, "mistral", sliding_window=200)
+    right = attention.causal_attention
+    for module in (attention, gen):
+        monkeypatch.setattr(module, "causal_attention", lambda *args: right(*args[:4], None))
+    refused(tmp_path, "differ by")
+
+
 def test_a_forgotten_scale_shows(tmp_path, monkeypatch):
     build(tmp_path, "granite", logits_scaling=8.0)
     monkeypatch.setattr("model.logprobs.logit_scale", lambda lm: 1.0)
@@ -195,7 +208,7 @@ def test_a_wrong_step_shows(tiny_qwen, monkeypatch):
 
     def leaky(self, lengths_B):
         step(self, lengths_B)
-        self.visible = torch.ones_like(self.visible)
+        self.back = self.back.abs()
 
     monkeypatch.setattr(gen.Slots, "step", leaky)
     with pytest.raises(UserError, match="differ by"):

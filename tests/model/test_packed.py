@@ -85,20 +85,20 @@ def test_position_ids_alone_do_not_separate(model, sequences):
     assert (response_sums(model(batch), batch) - right).abs()[1:].max() > 0.1
 
 
-def dense_attention(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale):
-    """The definition: one T × T mask, true where the key is in the query's own segment and not after it."""
+def dense_attention(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
+    """The definition: one T × T mask, true where the key is in the query's own segment, not after it, not too far."""
     group = q_TNH.shape[1] // k_TKH.shape[1]
     k_TNH, v_TNH = (x.repeat_interleave(group, dim=1) for x in (k_TKH, v_TKH))
     at = torch.arange(len(q_TNH), device=q_TNH.device)
     segment = torch.bucketize(at, cu_seqlens, right=True)
-    mask = (segment[:, None] == segment) & (at[:, None] >= at)
+    mask = (segment[:, None] == segment) & (at[:, None] >= at) & (at[:, None] - at < (window or len(at)))
     scores = torch.einsum("qnh,knh->nqk", q_TNH, k_TNH) * scale
     return torch.einsum("nqk,knh->qnh", scores.masked_fill(~mask, -torch.inf).softmax(-1), v_TNH)
 
 
-def outputs(attend, inputs, cu_seqlens, max_seqlen, upstream):
+def outputs(attend, inputs, cu_seqlens, max_seqlen, upstream, window):
     inputs = [x.detach().clone().requires_grad_() for x in inputs]
-    out = attend(*inputs, cu_seqlens, max_seqlen, 0.1)
+    out = attend(*inputs, cu_seqlens, max_seqlen, 0.1, window)
     out.backward(upstream.to(out.dtype))
     return [out.detach(), *(x.grad for x in inputs)]
 
@@ -114,18 +114,18 @@ ON_CUDA = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), re
         pytest.param("cuda", torch.bfloat16, 2e-2, marks=ON_CUDA),
     ],
 )
-def test_all_available_backends_agree(device, dtype, tolerance):
+@pytest.mark.parametrize("window", [None, 2, 50])
+def test_all_available_backends_agree(device, dtype, tolerance, window):
     """Output and gradients, against a dense mask in float64; grouped heads, a segment of one token."""
     torch.manual_seed(0)
     device, lens = torch.device(device), [130, 1, 300, 77]
     cu_seqlens = torch.tensor([0, *np.cumsum(lens)], dtype=torch.int32, device=device)
     inputs = [torch.randn(sum(lens), heads, 64, device=device, dtype=dtype) for heads in (8, 2, 2)]
     upstream = torch.randn_like(inputs[0])
-    exact = outputs(dense_attention, [x.double() for x in inputs], cu_seqlens, max(lens), upstream)
+    exact = outputs(dense_attention, [x.double() for x in inputs], cu_seqlens, max(lens), upstream, window)
     for name in backends_here(device, dtype):
-        for part, a, e in zip(
-            "oqkv", outputs(ATTEND[name], inputs, cu_seqlens, max(lens), upstream), exact, strict=True
-        ):
+        found = outputs(ATTEND[name], inputs, cu_seqlens, max(lens), upstream, window)
+        for part, a, e in zip("oqkv", found, exact, strict=True):
             assert a.dtype == dtype
             assert (a.double() - e).norm() / e.norm() < tolerance, (name, part)
 
