@@ -9,8 +9,8 @@
     python evaluate.py --config configs/paper/eval.yaml models.cogpo=endpoint:mine \\
         endpoints.mine.base_url=http://localhost:8000/v1 endpoints.mine.model=cogpo
 
-(`--generation-config vllm`: else vLLM adds what the model's generation_config.json says, Qwen's repetition penalty for
-one, to every request.)
+(`--generation-config vllm`: else vLLM takes from the model's generation_config.json what a request does not say. The
+client pins its repetition penalty, top_k and min_p, but max_new_tokens would still cut responses.)
 
 Writes under `out`: generations.jsonl and grades.jsonl (append-only, keyed by content: prompt, sampling, model weights,
 grader), and under `report`: table.md, table.html, table.tex, one chart a table, and samples.html, the responses

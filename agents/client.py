@@ -1,116 +1,57 @@
-"""One OpenAI-compatible server: how a question is sent, and what its answers and failures mean. agents/pool.py retries.
+"""One OpenAI-compatible server: how a question is sent, what is found out about it. agents/pool.py retries.
 
-`openai.AsyncOpenAI` sends, streams and types errors, over its aiohttp transport. Its own retries are off: the pool
-has to see every 429 and 5xx to slow down, to ask another server and to keep deadlines. A call ends in a `Reply` of
-status
-
-ok           an answer
-truncated    finish_reason "length": never an answer, however good its beginning looks
-filtered     the host's content filter cut it
-misrouted    reasoning, but no answer after it
-empty        neither
-too_long     the server says that the prompt does not fit its context
-refused      any other 4xx
-transport    this question failed `retries` times while the endpoint answered others
+`openai.AsyncOpenAI` sends, over its aiohttp transport. Its own retries are off: the pool has to see every 429 and 5xx
+to slow down, to ask another server and to keep deadlines. A call ends in a `Reply` (agents/replies.py) or in a
+`CallError` (agents/complaints.py).
 """
 
 import asyncio
-import contextlib
 import os
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
+from agents.complaints import GUESSES, CallError, answer_limit, read_refusal, room_left
 from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit, retry_after
+from agents.replies import Reply, StreamError, read_completion, read_reply
 from errors import UserError
+from progress import say
 
-ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
-FATAL = (401, 402, 404)  # wrong key, no credit, unknown model: the next question would fare no better
-CONGESTED = (429, 503)
-BROKE_OFF = ("abort", "error", "insufficient_system_resource")  # finish_reason of vLLM, OpenRouter, DeepSeek
 TOKEN_KEYS = ("max_tokens", "max_completion_tokens")
+# Settings that these servers add to a request which does not mention them, with the value that changes nothing: vLLM
+# and SGLang from the model's generation_config.json (Qwen2.5: repetition_penalty 1.05), llama-server from its flags.
+# Known by `owned_by` in GET /models; other hosts may refuse such fields.
+PINS = {
+    "vllm": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
+    "sglang": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
+    "llamacpp": {"repeat_penalty": 1.0, "min_p": 0.0, "top_k": -1},
+}
+WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")  # in GET /models
 
 MAX_REFUSALS = 20  # N refusals and not one answer: the request itself is wrong, not the questions
+LOCKED_OUT = 5.0  # seconds without an answer after which a wrong key or an unknown model is no passing fault
 CONNECT = 30.0  # seconds for a connection, and for small questions
 KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn (vLLM) closes an idle connection
 TOKENS_PER_SECOND = 10.0  # slowest speed of one answer: max_tokens at this speed is part of its deadline
 MAX_DOUBLINGS = 4  # of a deadline, one after each miss
 SILENT_CUT = 16, 20_000  # N characters a token, in a prompt of M characters: no language; the server cut it
-
-# the words of servers that find a request too long, and the numbers in them
-TOO_LONG = ("context length", "context_length", "context window", "context size", "too long", "completion tokens")
-WINDOW = re.compile(r"(?:context (?:length|window|size)|max_model_len|n_ctx)\D{0,20}?(\d{3,})", re.IGNORECASE)
-PROMPT = re.compile(
-    r"(\d+) (?:tokens )?(?:in|from|of) (?:the|your) (?:input |prompt )?(?:messages|prompt|input)|(\d+) input tokens"
-    r"|prompt contains (?:at least )?(\d+)",
-    re.IGNORECASE,
-)
-COMPLETION_CAP = re.compile(r"at most (\d+) completion tokens", re.IGNORECASE)
-SPARE = 64  # tokens left free between what a server says and what is then asked for: templates are counted in odd ways
 LEAST_ROOM = 256  # fewer tokens than this for an answer are not worth a call
-ECHO = re.compile(r"""['"]input['"]:.*""")  # such a complaint as text (vLLM): what follows is the request's
 
 
 @dataclass
 class RequestQuirks:
-    """How a server wants to be asked; agents/probe.py finds out.
+    """How a server wants to be asked; agents/probe.py finds out, and so do its refusals.
 
     token_key: the name it wants for max_tokens, "" for any. stream: it answers in streams only. prefilled: its chat
-    template writes the opening <think>, so that answers hold the closing tag alone.
+    template writes the opening <think>, so that answers hold the closing tag alone. left_out: fields that it refuses
+    and that change nothing in what an answer is drawn from (seed).
     """
 
     token_key: str = ""
     stream: bool = False
     prefilled: bool = False
-
-
-@dataclass(frozen=True)
-class Reply:
-    """What one question led to.
-
-    text: the answer without its thought. Tokens as the server counts them, thought included. seconds: of the try that
-    succeeded. detail: the server's own words, when there is no answer. endpoint: the name of who answered. whole: all
-    that was generated, whatever the status, the thought in <think> tags. model: as the server names it.
-    """
-
-    status: str
-    text: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    seconds: float = 0.0
-    detail: str = ""
-    endpoint: str = ""
-    whole: str = ""
-    model: str = ""
-
-
-class CallError(Exception):
-    """A call without an answer that can be used; its words hold neither key nor question.
-
-    status: HTTP's; 0 if nothing was reached, 200 if what came was no chat completion. code: the server's own. wait:
-    seconds that it asks to wait. late: the deadline was missed. fatal: no question to this server will fare better.
-    """
-
-    def __init__(
-        self,
-        words: str,
-        status: int = 0,
-        code: str | None = None,
-        wait: float | None = None,
-        late: bool = False,
-        fatal: bool = False,
-    ):
-        super().__init__(words)
-        self.status, self.code, self.wait, self.late, self.fatal = status, code, wait, late, fatal
-
-    @property
-    def congested(self) -> bool:
-        return self.status in CONGESTED
-
-    @property
-    def too_long(self) -> bool:
-        return self.status == 413 or any(sign in f"{self} {self.code}".lower() for sign in TOO_LONG)
+    left_out: list[str] = field(default_factory=list)
 
 
 class Endpoint:
@@ -135,11 +76,13 @@ class Endpoint:
         self.name, self.cfg, self.url, self.key = name, cfg, url or cfg.base_url[0], _api_key(name, cfg)
         self.where = f"endpoint {name} at {self.url}"
 
-        # what it may be asked, how it wants to be, and what it has done so far
+        # what it may be asked, what it is and how it wants to be asked, and what it has done so far
         self.limit = AdaptiveLimit(cfg.concurrency)
         self.requests, self.tokens = RateLimit(cfg.requests_per_minute), RateLimit(cfg.tokens_per_minute)
-        self.has_answered, self.prober, self.probing = has_answered, prober, None
-        self.quirks = None if prober else RequestQuirks()
+        self.prober, self.getting_ready, self.ready = prober, None, False
+        self.quirks, self.listed = None if prober else RequestQuirks(), None
+        self.pins, self.window, self.longest, self.shortens = {}, 0, 0, False  # in tokens; 0: not known
+        self.has_answered, self.last_refusal, self.locked_since = has_answered, "", 0.0
         self.calls = self.retried = self.refusals = self.failures_in_row = self.completion_tokens = 0
         self.last_answer, self.away_until, self.broken = -1.0, 0.0, ""  # times: time.monotonic()
 
@@ -156,14 +99,14 @@ class Endpoint:
         """
         cuts = self.limit.cuts
         try:
-            await self._probe_once(body)
+            await self._get_ready(body)
             return await self._answer(body, doublings)
         except TimeoutError:
             failure = CallError(f"no answer within {self.deadline(body, doublings):g} s", late=True)
         except CallError as error:
-            if 400 <= error.status < 500 and error.status not in (408, 429):
-                return self._refused(error)
-            failure = error
+            if error.kind in ("filtered", "too_long", "refused"):
+                return self._decided(error, self.adapted(body, self.quirks or RequestQuirks()))
+            failure = self._locked(error) if error.kind == "locked" else error
 
         # the server was busy, or it is in trouble: fewer at a time then, or none for a while (agents/pool.py)
         if failure.late or failure.congested:
@@ -171,53 +114,60 @@ class Endpoint:
         self.retried, self.failures_in_row = self.retried + 1, self.failures_in_row + (not failure.congested)
         raise failure
 
+    async def send(self, body: dict, deadline: float, read: Callable[[dict, float], object]) -> object:
+        """Wait for this minute's share, post, and return read(completion, seconds). Raises CallError, TimeoutError.
+
+        The tokens of an answer are guessed before it and corrected after it."""
+        guess = letters_in(body) // 4 + (self.completion_tokens // self.calls if self.calls else 0)
+        await self.requests.take(1)
+        await self.tokens.take(guess)
+        begin = time.monotonic()
+
+        def count(completion: dict) -> object:
+            usage = completion.get("usage") or {}
+            spent = [int(usage.get(f"{side}_tokens") or 0) for side in ("prompt", "completion")]
+            self.tokens.correct(sum(spent) - guess)
+            return read(completion, time.monotonic() - begin)
+
+        return await self.post(body, deadline, count)
+
     async def post(self, body: dict, seconds: float, read: Callable[[dict], object]) -> object:
-        """Returns read(completion), the JSON of the answer. Raises CallError, TimeoutError."""
-        import httpx2
-        from openai import AsyncStream
+        """Returns read(completion), the JSON of the answer, a stream put together. Raises CallError, TimeoutError."""
+        response = await self._request(self.openai.post, "/chat/completions", seconds, body=body)
+        try:
+            return read(read_completion(response.content))
+        except StreamError as error:
+            raise read_refusal(200, str(error).encode(), key=self.key) from None
+        except (ValueError, KeyError, TypeError, IndexError, AttributeError):  # an error, a web page, anything
+            raise read_refusal(200, response.content, key=self.key) from None
 
-        with self._our_errors():
-            async with asyncio.timeout(seconds):
-                if body.get("stream"):
-                    options = {"stream": True, "stream_cls": AsyncStream[object]}
-                    stream = self.openai.post("/chat/completions", body=body, cast_to=object, **options)
-                    async with await stream as chunks:
-                        return read(await join_chunks(chunks))
-                # the response itself: its JSON may hold what the library's types do not know, such as `reasoning`
-                response = await self.openai.post("/chat/completions", body=body, cast_to=httpx2.Response)
-                return read(response.json())
-
-    async def models(self) -> object:
+    async def models(self, url: str = "") -> object:
         """Returns the JSON of GET /models. Raises like `post`."""
-        import httpx2
-
         closing = {"headers": {"Connection": "close"}}  # a server that fails here may close it: none is to be reused
-        with self._our_errors():
-            async with asyncio.timeout(CONNECT):
-                return (await self.openai.get("/models", cast_to=httpx2.Response, options=closing)).json()
+        response = await self._request(self.openai.get, f"{url}/models", CONNECT, options=closing)
+        try:
+            return response.json()
+        except ValueError:
+            raise read_refusal(200, response.content, key=self.key) from None
 
-    @contextlib.contextmanager
-    def _our_errors(self) -> Iterator[None]:
-        """Turn what openai raises, and what an answer of another shape leads to, into CallError: never chained to the
-        original, which may hold the key."""
+    async def _request(self, method: Callable, path: str, seconds: float, **given) -> object:
+        """Returns the response itself: its JSON may hold what the library's types do not know, such as `reasoning`.
+
+        Raises TimeoutError and CallError, never chained to the library's error, which may hold the key."""
+        import httpx2
         import openai
 
         try:
-            yield
+            async with asyncio.timeout(seconds):
+                return await method(path, cast_to=httpx2.Response, **given)
         except openai.APIStatusError as error:
-            said, wait = self._keyless(complaint(error.body))[:300], retry_after(error.response.headers)
-            words = f"HTTP {error.status_code}: {said}" if said else f"HTTP {error.status_code}"
-            raise CallError(words, error.status_code, error.code and self._keyless(error.code), wait) from None
+            response = error.response
+            raise read_refusal(
+                response.status_code, response.content, retry_after(response.headers), self.key
+            ) from None
         except openai.APIConnectionError as error:
-            raise CallError(self._keyless(_innermost(error))) from None
-        except openai.APIError as error:  # in the middle of a stream
-            raise CallError(self._keyless(f"the server broke off: {error.message}")[:300], 200) from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-            words = f"the answer is no chat completion ({type(error).__name__}: {error})"
-            raise CallError(self._keyless(words), 200) from None
-
-    def _keyless(self, words: str) -> str:
-        return words.replace(self.key, "***") if self.key else words
+            words = _innermost(error)
+            raise CallError(words.replace(self.key, "***") if self.key else words) from None
 
     def deadline(self, body: dict, doublings: int = 0) -> float:
         """Returns the seconds that a call may take."""
@@ -233,78 +183,179 @@ class Endpoint:
         return True
 
     async def close(self) -> None:
-        if self.probing is not None:
-            self.probing.cancel()
-            await asyncio.gather(self.probing, return_exceptions=True)
+        if self.getting_ready is not None:
+            self.getting_ready.cancel()
+            await asyncio.gather(self.getting_ready, return_exceptions=True)
         await self.openai.close()
 
     def adapted(self, body: dict, quirks: RequestQuirks) -> dict:
-        """Returns the request body as this server wants it."""
-        body = body | self.cfg.extra_body
+        """Returns the request body as this server wants it: without what is null or left out, nothing added by it."""
+        streamed = {"stream": True, "stream_options": {"include_usage": True}} if quirks.stream else {}
+        body = self.pins | streamed | body | self.cfg.extra_body
         for key in TOKEN_KEYS:
             if quirks.token_key and key != quirks.token_key and key in body:
                 body[quirks.token_key] = body.pop(key)
-        if quirks.stream:
-            body |= {"stream": True, "stream_options": {"include_usage": True}}
-        return body
+            if body.get(key) and self.longest:
+                body[key] = min(body[key], self.longest)
+        return {key: value for key, value in body.items() if value is not None and key not in quirks.left_out}
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         return (prompt_tokens * self.cfg.price_prompt + completion_tokens * self.cfg.price_completion) / 1e6
 
-    async def _probe_once(self, body: dict) -> None:
-        """Find out the server's quirks, if that is wanted and not yet done. All questions share one probe."""
-        while self.quirks is None:
-            if self.probing is None or self.probing.done():
-                self.probing = asyncio.create_task(self.prober(self, body))
-            self.quirks = await asyncio.shield(self.probing)
+    # --- what it is, before the first question ---
+
+    async def _get_ready(self, body: dict) -> None:
+        """Find out what the server is and wants, once; all questions share one look. Raises CallError."""
+        while not self.ready:
+            if self.getting_ready is None or self.getting_ready.done():
+                self.getting_ready = asyncio.create_task(self._look(body))
+            await asyncio.shield(self.getting_ready)
+
+    async def _look(self, body: dict) -> None:
+        await self.look_up()
+        if self.quirks is None:
+            self.quirks = await self.prober(self, body)
+        self.ready = True
+        self.limit.wake(everyone=True)  # the pool lets one question alone wait for this
+
+    async def look_up(self) -> list[dict]:
+        """Returns what GET /models lists, [] if the server does not tell; asked once. Corrects an address without /v1,
+        pins what this kind of server adds, notes the window. Raises CallError while nobody is there yet."""
+        if self.listed is not None:
+            return self.listed
+        try:
+            found = await self.models()
+        except TimeoutError:
+            found = None
+        except CallError as error:
+            if not error.status or error.congested:
+                raise
+            found = await self._below_v1()
+        data = found.get("data") if isinstance(found, dict) else None
+        self.listed = [model for model in data or [] if isinstance(model, dict) and "id" in model]
+
+        # this model, or whatever a server of one model calls it
+        mine = [model for model in self.listed if model["id"] == self.cfg.model]
+        for model in mine or self.listed[: len(self.listed) == 1]:
+            self.pins = dict(PINS.get(str(model.get("owned_by")), {}))
+            told = model | (model["meta"] if isinstance(model.get("meta"), dict) else {})
+            self.window = next((told[key] for key in WINDOWS if isinstance(told.get(key), int)), 0)
+        return self.listed
+
+    async def _below_v1(self) -> object:
+        """Returns what GET /v1/models says where /models failed, and then asks there; None if that fails as well."""
+        if re.search(r"/v\d", self.url):
+            return None
+        try:
+            found = await self.models(f"{self.url}/v1")
+        except (CallError, TimeoutError):
+            return None
+        say(f"{self.where}: the API is below {self.url}/v1, which is used; correct base_url")
+        self.url += "/v1"
+        self.openai.base_url, self.where = self.url, f"endpoint {self.name} at {self.url}"
+        return found
+
+    # --- one question ---
 
     async def _answer(self, body: dict, doublings: int) -> Reply:
-        body = self.adapted(body, self.quirks)
-        # wait for this minute's share; an answer's tokens are guessed before and corrected after it
-        letters = sum(len(message["content"]) for message in body["messages"])
-        guess = letters // 4 + (self.completion_tokens // self.calls if self.calls else 0)
-        await self.requests.take(1)
-        await self.tokens.take(guess)
+        """Ask until there is an answer or a refusal that stands: a server may want to be asked otherwise (adapt), or
+        the prompt may fit where prompt and answer together do not, and then the answer may be shorter."""
+        letters, asked, shortened = letters_in(body), self.adapted(body, self.quirks), 0
+        least = min([LEAST_ROOM, *(asked[key] for key in TOKEN_KEYS if key in asked)])
 
-        begin, seconds = time.monotonic(), self.deadline(body, doublings)
+        def read(completion: dict, seconds: float) -> Reply:
+            return read_reply(completion, seconds, self.quirks.prefilled, self.name)
 
-        def read(completion: dict) -> Reply:
-            return read_reply(completion, time.monotonic() - begin, self.quirks.prefilled, self.name)
-
-        try:
-            reply = await self.post(body, seconds, read)
-        except CallError as error:
-            # the prompt may fit where prompt and answer together do not: then the answer may be shorter
-            key = next((key for key in TOKEN_KEYS if key in body), None)
-            room = room_left(str(error)) if key and error.too_long else None
-            if room is None or room < min(LEAST_ROOM, body[key]) or room >= body[key]:
-                raise
-            reply = await self.post(body | {key: room}, seconds, read)
+        while True:
+            try:
+                reply = await self.send(asked, self.deadline(asked, doublings), read)
+                break
+            except CallError as error:
+                if self.adapt(error, asked, self.quirks):
+                    asked = self.adapted(body, self.quirks)
+                    continue
+                key = next((key for key in TOKEN_KEYS if key in asked), None)
+                if error.kind != "too_long" or not key or shortened == len(GUESSES):
+                    raise
+                room = room_left(str(error), asked[key], letters, shortened)
+                if room is None or not least <= room < asked[key]:
+                    raise
+                self._note_shortened(asked[key], error)
+                asked, shortened = asked | {key: room}, shortened + 1
 
         # what this answer says about the server
-        self.tokens.correct(reply.prompt_tokens + reply.completion_tokens - guess)
         self.calls, self.completion_tokens = self.calls + 1, self.completion_tokens + reply.completion_tokens
         self.has_answered, self.failures_in_row, self.last_answer = True, 0, time.monotonic()
+        self.locked_since = 0.0
         self.limit.answered()
         per_token, long = SILENT_CUT
         if letters > long and 0 < reply.prompt_tokens * per_token < letters:
             words = f"the server counts {reply.prompt_tokens} tokens in {letters} characters: it cuts long prompts"
             return replace(reply, status="too_long", text="", detail=words)
-        return reply
+        return replace(reply, left_out=tuple(self.quirks.left_out))
 
-    def _refused(self, error: CallError) -> Reply:
-        """The Reply for a 4xx; raises CallError where the next question would be refused as well."""
-        if error.status in FATAL or (error.status == 403 and not self.has_answered):
-            key = f" (key from ${self.cfg.api_key_env})" if self.cfg.api_key_env else " (no api_key_env is set)"
-            raise CallError(f"says {error}{key if error.status in (401, 403) else ''}", fatal=True)
-        if error.code == "content_filter":
-            return Reply("filtered", detail=str(error))
-        if error.too_long:
-            return Reply("too_long", detail=str(error))
-        self.refusals += 1
+    def adapt(self, error: CallError, asked: dict, quirks: RequestQuirks) -> bool:
+        """Change `quirks` as a refusal asks for, where that changes nothing in what answers are drawn from. Returns
+        whether it did."""
+        words, named = str(error), self._named(error, asked)
+        if error.kind != "refused":
+            return False
+        if TOKEN_KEYS[1] in words and TOKEN_KEYS[0] in asked:
+            quirks.token_key = TOKEN_KEYS[1]
+        elif re.search(r"\bstream", words) and not asked.get("stream"):
+            quirks.stream = True
+        elif "seed" in named:
+            if "seed" not in quirks.left_out:  # another question may have found it out
+                say(f"{self.where} refuses seed, which is left out: its answers cannot be repeated ({words})")
+                quirks.left_out.append("seed")
+        elif any(key in self.pins for key in named):
+            self.pins = {key: value for key, value in self.pins.items() if key not in named}
+        else:
+            return False
+        return True
+
+    def _named(self, error: CallError, asked: dict) -> list[str]:
+        """Returns the fields of a request that a refusal speaks of."""
+        ours = (key for key in asked if key not in ("model", "messages"))
+        return [key for key in ours if re.search(rf"\b{re.escape(key)}\b", str(error))]
+
+    def _note_shortened(self, asked: int, error: CallError) -> None:
+        """Say once that answers are shorter than they may be. A limit of the server's on every answer is kept."""
+        if not self.shortens:
+            say(f"{self.where} has no room for {asked} tokens, so answers are shortened to what fits ({error})")
+        self.shortens, self.longest = True, answer_limit(str(error)) or self.longest
+
+    def _decided(self, error: CallError, asked: dict) -> Reply:
+        """The Reply for a question that the server will not take; raises CallError where it would take no other."""
+        if error.kind != "refused":
+            return Reply(error.kind, detail=str(error))
+        if (named := self._named(error, asked)) and not self.has_answered:
+            keys = " or ".join(f"endpoints.{self.name}.extra_body.{key}=null" for key in named)
+            words = f"refuses {', '.join(named)}; set {keys} to leave it out ({error})"
+            raise CallError(words, fatal=True, kind="passing")
+        self.refusals, self.last_refusal = self.refusals + 1, str(error)
         if self.refusals >= MAX_REFUSALS and not self.has_answered:
-            raise CallError(f"refused its first {MAX_REFUSALS} requests; the last time it said {error}", fatal=True)
+            raise CallError(
+                f"refused its first {MAX_REFUSALS} requests; the last time it said {error}", fatal=True, kind="passing"
+            )
         return Reply("refused", detail=str(error))
+
+    def _locked(self, error: CallError) -> CallError:
+        """A wrong key, no credit, an unknown model or address. A gateway may say so in passing: it is final only if
+        this run has had no answer yet, and it lasts."""
+        now = time.monotonic()
+        self.locked_since = self.locked_since or now
+        hint = ""
+        if error.status in (401, 403):
+            hint = f" (key from ${self.cfg.api_key_env})" if self.cfg.api_key_env else " (no api_key_env is set)"
+        elif error.status == 404 and not re.search(r"/v\d", self.url):
+            hint = " (base_url is the address up to and including /v1)"
+        fatal = self.last_answer < 0 and now - self.locked_since >= LOCKED_OUT
+        return CallError(f"says {error}{hint}", error.status, error.code, error.wait, fatal=fatal, kind="locked")
+
+
+def letters_in(body: dict) -> int:
+    return sum(len(message["content"]) for message in body["messages"])
 
 
 def _api_key(name: str, cfg: EndpointConfig) -> str:
@@ -325,95 +376,3 @@ def _innermost(error: BaseException) -> str:
     while error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split()) or type(error).__name__
-
-
-# --- reading what a server sends ---
-
-
-def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, endpoint: str = "") -> Reply:
-    """Returns the Reply in the JSON of a chat completion; the thought is taken off wherever the server put it.
-
-    vLLM names the field `reasoning` (older ones and DeepSeek `reasoning_content`); without a reasoning parser the
-    thought stands in the text, often without its opening tag, because the chat template has already written that.
-    prefilled: the server is known to do so, and a text without the closing tag is then a thought that never ends.
-    Raises ValueError where the server itself says that it did not finish.
-    """
-    choice = completion["choices"][0]
-    message, finish = choice["message"], choice.get("finish_reason")
-    if finish in BROKE_OFF:
-        raise ValueError(f"the server broke off ({finish})")
-
-    # the answer is what follows the last thought; a thought that never ends leaves none
-    whole = _with_thought(message, prefilled, finish)
-    text = whole.rpartition("</think>")[2].strip()
-    if "<think>" in text:
-        text = ""
-
-    # how it ended decides before what was said
-    if finish == "length":
-        status, text = "truncated", ""
-    elif finish == "content_filter" or message.get("refusal"):
-        status, text = "filtered", ""
-    elif text:
-        status = "ok"
-    else:
-        status = "misrouted" if "<think>" in whole else "empty"
-
-    usage = completion.get("usage") or {}
-    asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
-    model = str(completion.get("model") or "")
-    return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
-
-
-def _with_thought(message: dict, prefilled: bool, finish: str | None) -> str:
-    """The thought, wherever the server put it, as `<think>…</think>` before the answer; not closed if it was cut."""
-    content = _valid(message.get("content") or "")
-    thought = _valid(message.get("reasoning") or message.get("reasoning_content") or "")
-    if thought:
-        return f"<think>{thought}" + (f"</think>{content}" if content.strip() or finish != "length" else "")
-    unopened = "<think>" not in content and (prefilled or "</think>" in content)
-    return f"<think>{content}" if content and unopened else content
-
-
-def _valid(text: str) -> str:
-    """Without halves of surrogate pairs, which JSON may hold ("\\ud83d") and UTF-8 may not."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-async def join_chunks(chunks: AsyncIterator[dict]) -> dict:
-    """Returns the completion that the chunks of a stream add up to. Raises ValueError if it breaks off."""
-    message, finish, usage, model = {}, None, None, ""
-    async for chunk in chunks:
-        usage, model = chunk.get("usage") or usage, chunk.get("model") or model
-        for choice in chunk.get("choices") or []:
-            if choice.get("index", 0) == 0:
-                for name in ("content", "reasoning", "reasoning_content", "refusal"):
-                    if choice["delta"].get(name):
-                        message[name] = message.get(name, "") + choice["delta"][name]
-                finish = choice.get("finish_reason") or finish
-    if finish is None:
-        raise ValueError("the stream breaks off")
-    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
-
-
-def room_left(words: str) -> int | None:
-    """Returns the tokens that still fit behind the prompt, from the words of a server that found a request too long.
-
-    None if it does not say, and then nothing can be done but to give the question up.
-    """
-    cap = COMPLETION_CAP.search(words)
-    if cap:
-        return int(cap.group(1))
-    window, prompt = WINDOW.search(words), PROMPT.search(words)
-    if not window or not prompt:
-        return None
-    return int(window.group(1)) - int(next(group for group in prompt.groups() if group)) - SPARE
-
-
-def complaint(body: object) -> str:
-    """Returns the message of an error body in one line, without the question: servers built on pydantic hand that back
-    as the `input` that they complain about."""
-    message = (body.get("message") or body.get("detail") or body) if isinstance(body, dict) else body or ""
-    if isinstance(message, list) and all(isinstance(item, dict) for item in message):
-        message = "; ".join(f"{'.'.join(map(str, item.get('loc') or ()))}: {item.get('msg')}" for item in message)
-    return ECHO.sub("…", _valid(" ".join(str(message).split())))

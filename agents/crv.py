@@ -9,11 +9,11 @@
 Each problem walks alone and at its own pace; `run_problems` keeps a bounded number of them alive.
 """
 
-import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from agents.guards import answer_check, faults
+from agents.pool import run_together
 from agents.roles import Agents
 
 
@@ -196,7 +196,7 @@ async def run_problems(
     """Walk all problems, `window` of them alive at a time; finished(index, trace) is called in completion order.
 
     problems: (index, problem), read as places become free, so memory does not grow with their number. The first error
-    ends the others and is raised.
+    is raised, once the calls in flight are in the journal.
     """
     shared = iter(problems)
 
@@ -204,9 +204,4 @@ async def run_problems(
         for index, problem in shared:
             finished(index, await life_of(problem, agents, rules))
 
-    try:
-        async with asyncio.TaskGroup() as group:
-            for _ in range(window):
-                group.create_task(worker())
-    except BaseExceptionGroup as group:
-        raise group.exceptions[0] from None
+    await run_together([worker() for _ in range(window)], agents.pools.values())

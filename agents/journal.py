@@ -12,7 +12,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agents.client import ANSWERED
+from agents.replies import ANSWERED
 from errors import UserError
 
 

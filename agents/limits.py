@@ -4,6 +4,8 @@ and how much money."""
 import asyncio
 import contextlib
 import math
+import random
+import re
 import time
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
@@ -14,6 +16,8 @@ from values import Bounds, Count, Filled, NotNegative, Positive, Whole
 
 CUT = 0.7  # factor on the limit after one episode of congestion
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
+LONGEST_WAIT = 600.0  # seconds that a Retry-After is obeyed; then it is asked anyway, and a run that gets nothing ends
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; doubles from one to the other, with jitter
 
 
 @dataclass
@@ -43,11 +47,13 @@ class EndpointConfig:
     price_completion: NotNegative = 0.0
     """Price of a million tokens of answers and thoughts."""
     extra_body: dict = field(default_factory=dict)
-    """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}."""
+    """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}; null leaves a field
+    out that is otherwise sent (seed, temperature, top_p, max_tokens), for hosts that refuse it."""
 
     def __post_init__(self):
-        if isinstance(self.base_url, str):
-            self.base_url = [self.base_url]
+        urls = [self.base_url] if isinstance(self.base_url, str) else self.base_url
+        # the address as other tools want it: openai adds the path itself
+        self.base_url = [re.sub(r"(/chat/completions|/completions)?/*$", "", url.strip()) for url in urls]
 
 
 def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
@@ -176,7 +182,12 @@ def retry_after(headers: dict) -> float | None:
     """Returns the seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
     value = headers.get("retry-after") or ""
     for read in (float, lambda text: parsedate_to_datetime(text).timestamp() - time.time()):
-        with contextlib.suppress(ValueError):
+        with contextlib.suppress(ValueError, OverflowError):
             seconds = read(value)
-            return max(0.0, seconds) if math.isfinite(seconds) else None
+            return min(max(0.0, seconds), LONGEST_WAIT) if not math.isnan(seconds) else None
     return None
+
+
+def pause(failures: int) -> float:
+    """Returns the seconds before the next try, where nobody says how many."""
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(failures - 1, 0)) * random.uniform(0.5, 1.0)

@@ -5,19 +5,21 @@ well again. The run stops with a UserError that names the addresses only when no
 """
 
 import asyncio
-import random
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
 
-from agents.client import CallError, Endpoint, Reply
+from agents import limits
+from agents.client import Endpoint
+from agents.complaints import CallError
 from agents.limits import Budget, EndpointConfig, any_place
+from agents.replies import Reply
 from errors import UserError
 from progress import say
 
 NEEDS_SECOND_OPINION = ("refused", "too_long")  # it may be the server that is wrong: another one must agree
 SET_ASIDE_AFTER = 5  # failures in a row and no answer: the server is in trouble, not the questions
 MAX_GIVEN_UP = 8  # questions given up in a row: the servers are broken, not the questions
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; doubles from one to the other, with jitter
 
 
 def open_endpoints(
@@ -63,6 +65,7 @@ class Pool:
         self.endpoints, self.budget = endpoints, budget or Budget()
         self.cfg = endpoints[0].cfg
         self.given_up = 0  # questions in a row
+        self.stopped = asyncio.Event()
 
     async def chat(self, body: dict) -> Reply:
         """Returns the Reply to one question, however often it must be asked. Raises UserError when there is nobody to
@@ -88,7 +91,14 @@ class Pool:
     def check_served(self) -> None:
         """Raises UserError if every question was refused, however few there were."""
         if any(endpoint.refusals for endpoint in self.endpoints) and not self.has_answered:
-            raise UserError(f"{self.where} refused every request; look at `detail` in the journal")
+            said = next(endpoint.last_refusal for endpoint in self.endpoints if endpoint.refusals)
+            raise UserError(f"{self.where} refused every request; the last time it said {said}")
+
+    def stop(self) -> None:
+        """Begin no call any more; those in flight go on."""
+        self.stopped.set()
+        for endpoint in self.endpoints:
+            endpoint.limit.wake(everyone=True)
 
     async def close(self) -> None:
         for endpoint in self.endpoints:
@@ -127,7 +137,8 @@ class Pool:
                 if not failure.congested:
                     return None, Reply("transport", detail=str(failure))
                 failures, since = 0, time.monotonic()
-            await asyncio.sleep(self._pause(failure, failures, endpoint))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.stopped.wait(), self._pause(failure, failures, endpoint))
 
     async def _place(self, avoid: Endpoint | None = None) -> Endpoint:
         """Returns the least busy endpoint that has a free place, with the place taken. avoid: one to ask only if there
@@ -136,7 +147,8 @@ class Pool:
             alive = self._alive()
             alive = [endpoint for endpoint in alive if endpoint is not avoid] or alive
             healthy = [endpoint for endpoint in alive if self._may_ask(endpoint)] or alive
-            free = [endpoint for endpoint in healthy if endpoint.limit.free]
+            # one question alone waits for what is found out about a server before its first answer
+            free = [e for e in healthy if e.limit.free and (e.ready or not e.limit.in_flight)]
             if free:
                 best = min(free, key=lambda endpoint: endpoint.limit.in_flight / endpoint.limit.limit)
                 best.limit.enter()
@@ -147,6 +159,8 @@ class Pool:
 
     def _alive(self) -> list[Endpoint]:
         """Returns the endpoints that are not broken for good. Raises UserError if there are none."""
+        if self.stopped.is_set():
+            raise UserError("stopped; every answer so far is kept")
         alive = [endpoint for endpoint in self.endpoints if not endpoint.broken]
         if not alive:
             reasons = "; ".join(f"{endpoint.where} {endpoint.broken}" for endpoint in self.endpoints)
@@ -169,8 +183,8 @@ class Pool:
         if endpoint.failures_in_row >= SET_ASIDE_AFTER and not endpoint.broken and len(self.endpoints) > 1:
             if not endpoint.away_until:
                 say(f"{endpoint.where} is set aside, and tried again later: {failure}")
-            doubled = FIRST_PAUSE * 2 ** min(endpoint.failures_in_row, 16)
-            endpoint.away_until = time.monotonic() + min(LONGEST_PAUSE, doubled)
+            doubled = limits.FIRST_PAUSE * 2 ** min(endpoint.failures_in_row, 16)
+            endpoint.away_until = time.monotonic() + min(limits.LONGEST_PAUSE, doubled)
 
     def _note_recovery(self, endpoint: Endpoint) -> None:
         # an answer to a question from before it was set aside says nothing: the trial question comes after `away_until`
@@ -188,7 +202,7 @@ class Pool:
         others = (e for e in self.endpoints if e is not endpoint and not e.broken and e.failures_in_row == 0)
         if not failure.congested and any(others):
             return 0.0
-        return min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** max(failures - 1, 0)) * random.uniform(0.5, 1.0)
+        return limits.pause(failures)
 
     async def _give_up(self, failure: CallError, tries: int, since: float) -> None:
         """Returns if the failure is this question's own; raises UserError if it is the endpoints'."""
@@ -197,10 +211,34 @@ class Pool:
             return
         self.given_up += 1
         has_answered = any(endpoint.has_answered for endpoint in alive)
-        if has_answered and self.given_up < MAX_GIVEN_UP and any([await endpoint.is_there() for endpoint in alive]):
+        own = failure.kind != "locked" and has_answered and self.given_up < MAX_GIVEN_UP
+        if own and any([await endpoint.is_there() for endpoint in alive]):
             return
         where = "; ".join(endpoint.where for endpoint in alive)
+        said = str(failure) if failure.kind == "locked" else f"does not answer: {failure}"
         raise UserError(
-            f"{where} does not answer: {failure} ({tries} tries in {time.monotonic() - since:.0f} s); every answer "
+            f"{where} {said} ({tries} tries in {time.monotonic() - since:.0f} s); every answer "
             f"so far is kept, run the same command to resume"
         )
+
+
+async def run_together(workers: Iterable[Coroutine], pools: Iterable[Pool]) -> None:
+    """Run coroutines that ask these pools. After the first error the others begin no further call, finish (and keep)
+    those in flight, and the error is raised."""
+    errors = []
+
+    async def run(worker: Coroutine) -> None:
+        try:
+            await worker
+        except Exception as error:
+            in_flight = sum(e.limit.in_flight for e in {e for pool in pools for e in pool.endpoints})
+            if not errors and in_flight:
+                say(f"an error ends the run; {in_flight} questions in flight are waited for (Ctrl-C drops them)")
+            errors.append(error)
+            for pool in pools:
+                pool.stop()
+
+    pools = set(pools)
+    await asyncio.gather(*map(run, workers))
+    if errors:
+        raise errors[0]

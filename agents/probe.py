@@ -1,9 +1,10 @@
 """The start-up probe: a few test questions that tell how a server wants to be asked and what it really honours.
 
 Servers answer 200 to options that they ignore, so each one is tried with a question whose answer shows its effect:
-top_k = 1 at a temperature at which nothing else repeats itself, a prompt whose length is known. What is found is saved
-and used (`RequestQuirks`); a question that the server refuses leaves its line at "refused", and only an option that the
-run itself needs stops it.
+top_k = 1 at a temperature at which nothing else repeats itself, a prompt whose length is known. They are asked one
+after the other, within the endpoint's limits, and again after a passing failure. What is found is saved and used
+(`RequestQuirks`); a question that the server refuses leaves its line at "refused", and only an option that the run
+itself needs stops it.
 """
 
 import asyncio
@@ -11,7 +12,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.client import TOKEN_KEYS, CallError, Endpoint, RequestQuirks, room_left
+from agents.client import TOKEN_KEYS, Endpoint, RequestQuirks
+from agents.complaints import CallError, room_left
+from agents.limits import pause
+from agents.replies import THOUGHTS, split_thought
 from data.records import write_text
 from errors import UserError
 from progress import say
@@ -21,6 +25,7 @@ LIST = "Write a list of twelve random words."
 LONG = 6000  # words, each of them one token to any tokenizer in use; Ollama cuts at 4,096 and says nothing
 SHORT_ANSWER, THOUGHTFUL_ANSWER = 24, 2048  # max_tokens
 SECONDS = 120  # for one of these answers, on top of what the endpoint allows for its queue
+TRIES = 4  # of one test question in a row; then the run's own question has failed once, and is tried again
 
 
 class Prober:
@@ -33,13 +38,14 @@ class Prober:
     def __init__(self, path: Path, long: bool = False):
         self.path, self.long = Path(path), long
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.begun = {}  # place -> what a probe that failed has found so far
 
     async def __call__(self, endpoint: Endpoint, body: dict) -> RequestQuirks:
         cfg = endpoint.cfg
         place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
         found = self.known.get(place)
         if found is None or (self.long and "long_prompt" not in found):
-            found = await probe(endpoint, body, self.long)
+            found = await probe(endpoint, body, self.long, self.begun.setdefault(place, {}))
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(
                     f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
@@ -48,24 +54,48 @@ class Prober:
                 )
             self.known[place] = found
             write_text(self.path, json.dumps(self.known, indent=2) + "\n")
-        say(f"{endpoint.where}: {summary(found)}")
+        window = f"; window {endpoint.window:,} tokens" if endpoint.window else ""
+        say(f"{endpoint.where}: {summary(found)}{window}")
         if found["top_k"] == "refused" and body.get("top_k") is not None:
-            raise UserError(f"{endpoint.where} refuses top_k; set sampling.top_k=null ({found['top_k_words']})")
-        return RequestQuirks(found["token_key"], found["stream"], found["thought"] == "prefilled")
+            key = f"endpoints.{endpoint.name}.extra_body.top_k=null"
+            raise UserError(f"{endpoint.where} refuses top_k; set {key} to leave it out ({found['top_k_words']})")
+        prefilled, left_out = found["thought"] == "prefilled", found.get("left_out", [])
+        return RequestQuirks(found["token_key"], found["stream"], prefilled, list(left_out))
 
 
-async def probe(endpoint: Endpoint, body: dict, long: bool = False) -> dict:
-    """Returns what the server is like, JSON-able. Raises what `Endpoint.post` does when it does not answer."""
-    quirks = RequestQuirks()
+async def probe(endpoint: Endpoint, body: dict, long: bool = False, found: dict | None = None) -> dict:
+    """Returns what the server is like, JSON-able: `found`, completed. Raises CallError when it does not answer."""
+    found = {} if found is None else found
+    quirks = RequestQuirks(found.get("token_key", ""), found.get("stream", False), left_out=found.get("left_out", []))
 
-    async def ask(question: dict, read: Callable) -> object:
-        return await endpoint.post(endpoint.adapted(question, quirks), endpoint.cfg.timeout + SECONDS, read)
+    async def ask(question: dict, read: Callable) -> tuple:
+        """(what `read` makes of the answer, ""), or (None, the words of the refusal)."""
+        for failures in range(1, TRIES + 1):
+            asked = endpoint.adapted(question, quirks)
+            while True:
+                try:
+                    return await endpoint.send(asked, endpoint.cfg.timeout + SECONDS, read), ""
+                except TimeoutError:
+                    failure = CallError(f"no answer to a test question within {endpoint.cfg.timeout + SECONDS:g} s")
+                except CallError as error:
+                    failure = error
+                if not endpoint.adapt(failure, asked, quirks):
+                    break
+                asked = endpoint.adapted(question, quirks)
+            if failure.kind in ("refused", "too_long", "filtered"):
+                return None, str(failure)
+            if failures == TRIES or failure.kind == "locked" or not failure.status:
+                raise failure
+            await asyncio.sleep(pause(failures) if failure.wait is None else failure.wait)
 
-    thought = await _first_answer(ask, body, quirks)
-    found = {"thought": thought, "token_key": quirks.token_key, "stream": quirks.stream}
-    tests = [_top_k(ask, body)] + ([_long_prompt(ask, body)] if long else [])
-    for part in await asyncio.gather(*tests):
-        found |= part
+    if "thought" not in found:
+        thought, words = await ask(_question(body, WORD, THOUGHTFUL_ANSWER), lambda c, _: where_thought_is(_message(c)))
+        found |= {"thought": "unknown" if words else thought, "token_key": quirks.token_key}
+        found |= {"stream": quirks.stream, "left_out": quirks.left_out}
+    if "top_k" not in found:
+        found |= await _top_k(ask, body)
+    if long and "long_prompt" not in found:
+        found |= await _long_prompt(ask, body)
     return found
 
 
@@ -75,6 +105,7 @@ def summary(found: dict) -> str:
     parts = [thought.get(found["thought"], f"thoughts: {found['thought']}"), f"top_k {found['top_k']}"]
     parts += ["streaming only"] if found["stream"] else []
     parts += [found["token_key"]] if found["token_key"] == TOKEN_KEYS[1] else []
+    parts += [f"without {', '.join(found['left_out'])}"] if found.get("left_out") else []
     parts += [f"long prompt {found['long_prompt']}"] if "long_prompt" in found else []
     return "; ".join(parts)
 
@@ -85,45 +116,19 @@ def _question(body, text, max_tokens, **options):
     return kept | {"messages": [{"role": "user", "content": text}], TOKEN_KEYS[0]: max_tokens} | options
 
 
-async def _first_answer(ask, body, quirks):
-    """Where thoughts come back. Changes `quirks` as the server's complaints say."""
-    question = _question(body, WORD, THOUGHTFUL_ANSWER)
-    for _ in range(3):
-        thought, words = await _try(ask, question, lambda completion: where_thought_is(_message(completion)))
-        if not words:
-            return thought
-        if "stream" in words.lower() and not quirks.stream:
-            quirks.stream = True
-        elif TOKEN_KEYS[1] in words and not quirks.token_key:
-            quirks.token_key = TOKEN_KEYS[1]
-        else:
-            break
-    return "unknown"
-
-
 def _message(completion):
     return completion["choices"][0]["message"]
 
 
 def where_thought_is(message: dict) -> str:
-    """Returns "reasoning" or "reasoning_content" (a field), "inline" or "prefilled" (in the text), or "none"."""
-    for name in ("reasoning", "reasoning_content"):
-        if message.get(name):
-            return name
-    thought, closed, _ = (message.get("content") or "").rpartition("</think>")
+    """Returns "reasoning" or another field, "parts" (of the content), "inline" or "prefilled" (in its text), "none"."""
+    aside, content = split_thought(message)
+    if aside:
+        return next((name for name in THOUGHTS if message.get(name)), "parts")
+    thought, closed, _ = content.rpartition("</think>")
     if closed:
         return "inline" if "<think>" in thought else "prefilled"
     return "none"
-
-
-async def _try(ask, question, read):
-    """(read(completion), ""), or (None, the words of the refusal)."""
-    try:
-        return await ask(question, read), ""
-    except CallError as error:
-        if not 400 <= error.status < 500 or error.status in (401, 408, 429):
-            raise
-        return None, str(error)
 
 
 async def _top_k(ask, body):
@@ -132,8 +137,8 @@ async def _top_k(ask, body):
     seeds = [{"seed": seed} if "seed" in body else {} for seed in (1, 2)]
     asked = [_question(body, LIST, SHORT_ANSWER, **hot | seed, top_k=1) for seed in seeds]
     asked += [_question(body, LIST, SHORT_ANSWER, **hot | seed) for seed in seeds]
-    read = [_try(ask, question, lambda completion: str(_message(completion))) for question in asked]
-    (one, words), (two, _), (free_one, free_words), (free_two, _) = await asyncio.gather(*read)
+    read = [await ask(question, lambda completion, _: str(_message(completion))) for question in asked]
+    (one, words), (two, _), (free_one, free_words), (free_two, _) = read
     if words and not free_words:
         return {"top_k": "refused", "top_k_words": words}
     if None in (one, two, free_one, free_two):
@@ -146,8 +151,8 @@ async def _top_k(ask, body):
 async def _long_prompt(ask, body):
     """Whether the server counts all the tokens of a prompt of known length, as `found` wants it."""
     question = _question(body, "one" + " word" * LONG, SHORT_ANSWER)
-    seen, words = await _try(
-        ask, question, lambda completion: int((completion.get("usage") or {}).get("prompt_tokens") or 0)
+    seen, words = await ask(
+        question, lambda completion, _: int((completion.get("usage") or {}).get("prompt_tokens") or 0)
     )
     if words:
         room = room_left(words)

@@ -7,14 +7,15 @@ abstains. Nothing is ever guessed.
 
 import re
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from agents.client import ANSWERED, TOKEN_KEYS, Reply
+from agents.client import TOKEN_KEYS
 from agents.guards import clean, is_code, solves
 from agents.journal import Journal, call_key, call_seed
 from agents.measured import StudentCritic
 from agents.pool import Pool
 from agents.prompts import question
+from agents.replies import ANSWERED, Reply
 from values import Count, NotNegative, PositiveShare, Whole
 
 LEVELS = ("easy", "medium", "hard")
@@ -29,8 +30,8 @@ EXTRA_VOTES = 2  # a tie of three is drawn to five
 class Sampling:
     """§A.2: the same for all three agents."""
 
-    temperature: NotNegative = 0.7
-    """Sampling temperature (A.2)."""
+    temperature: NotNegative | None = 0.7
+    """Sampling temperature (A.2); null leaves it out of the request."""
     top_p: PositiveShare | None = 0.9
     """Nucleus sampling (A.2); null leaves it out of the request."""
     top_k: Whole | None = 50
@@ -130,8 +131,6 @@ class Agents:
             key, reply = await self._call(task, vote, attempt, max_tokens)
             value = await read_value(reply.text, task) if reply.status == "ok" else None
             status = "invalid" if reply.status == "ok" and value is None else reply.status
-            if status == "too_long" and max_tokens > limit:
-                status = "truncated"  # it fitted the first time: there is no twice the room
             calls.append({"key": key, "status": status, "prompt_tokens": reply.prompt_tokens,
                           "completion_tokens": reply.completion_tokens})  # fmt: skip
             if reply.detail:
@@ -170,6 +169,9 @@ class Agents:
         if self.sampling.send_seed:
             body["seed"] = call_seed(key)
         reply = await pool.chat(body)
+        # a second try with twice the room that does not fit stays what the first one was: there is no more room
+        doubled = max_tokens > self.sampling.max_tokens
+        status = "truncated" if reply.status == "too_long" and doubled else reply.status
         await self.journal.append(
             {
                 "key": key,
@@ -185,16 +187,17 @@ class Agents:
                 "sampling": options,
                 "seed": call_seed(key),
                 "max_tokens": max_tokens,
-                "status": reply.status,
+                "status": status,
                 "text": reply.text,
                 "detail": reply.detail,
                 "prompt_tokens": reply.prompt_tokens,
                 "completion_tokens": reply.completion_tokens,
                 "seconds": reply.seconds,
+                **({"left_out": reply.left_out} if reply.left_out else {}),
             }
         )
         assert reply.status in ANSWERED or reply.status in HOPELESS, reply.status
-        return key, reply
+        return key, replace(reply, status=status)
 
 
 async def read_value(text: str, task: Task) -> str | None:

@@ -14,10 +14,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agents.client import ANSWERED, TOKEN_KEYS, CallError, Endpoint, Reply
+from agents.client import TOKEN_KEYS, Endpoint
+from agents.complaints import CallError
 from agents.journal import call_seed
 from agents.limits import EndpointConfig
-from agents.pool import Pool, open_endpoints
+from agents.pool import Pool, open_endpoints, run_together
+from agents.replies import ANSWERED, Reply
 from errors import UserError
 from evals.questions import Question
 from progress import Progress
@@ -85,20 +87,20 @@ class _Queue:
         self.lost, self.unconfirmed = [], []
 
     async def run(self, queues: list["_Queue"]) -> None:
-        """Raises the first error of its workers, after telling the other queues to begin nothing more."""
+        """Raises the first error of its workers, once their answers in flight are kept; the other queues begin nothing
+        more."""
         try:
             for endpoint in self.pool.endpoints:
                 await check_listed(endpoint)
-            async with asyncio.TaskGroup() as group:
-                for _ in range(min(len(self.waiting), sum(e.cfg.concurrency for e in self.pool.endpoints))):
-                    group.create_task(self._work())
+            workers = min(len(self.waiting), sum(e.cfg.concurrency for e in self.pool.endpoints))
+            await run_together([self._work() for _ in range(workers)], [self.pool])
             if self.unconfirmed:
                 said = self.unconfirmed[-1][1]["detail"]
                 raise UserError(f"{self.pool.where} refused every request; the last time it said {said}")
-        except BaseException as error:
+        except BaseException:
             for queue in queues:
                 queue.waiting.clear()
-            raise (error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error) from None
+            raise
 
     async def _work(self) -> None:
         """Ask one question after the other, and keep each answer before the next."""
@@ -125,6 +127,7 @@ class _Queue:
                 "seconds": reply.seconds,
                 "endpoint": question.place.endpoint,
                 "served": model,
+                **({"left_out": reply.left_out} if reply.left_out else {}),
             }
             self.unconfirmed.append((question, made))
             if self.pool.has_answered:
@@ -137,11 +140,9 @@ async def check_listed(endpoint: Endpoint) -> None:
     """Raises UserError if GET /models lists models, and not the one that is asked for. Servers that do not tell pass:
     their answers are looked at (check_answered_as)."""
     try:
-        found = await endpoint.models()
-    except (CallError, TimeoutError):
+        listed = [str(model["id"]) for model in await endpoint.look_up()]
+    except CallError:  # not there yet: the first question waits for it
         return
-    data = found.get("data") if isinstance(found, dict) else None
-    listed = [str(model["id"]) for model in data or [] if isinstance(model, dict) and "id" in model]
     if listed and not any(same_model(name, endpoint.cfg.model) for name in listed):
         shown = ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")
         raise UserError(

@@ -7,7 +7,7 @@ running responses only. Rows start at column 0 and each has its own length: noth
 The slots live behind an attention function registered with transformers (as model/attention.py does for training), so
 the models stay the library's own.
 
-One process uses one GPU. For several, start a server on them (`vllm serve … --tensor-parallel-size 8`, or one server a
+One process uses one GPU. For several, start a server on them (`vllm serve … --generation-config vllm`, or one server a
 GPU with CUDA_VISIBLE_DEVICES) and evaluate `endpoint:NAME`, whose base_url may be a list.
 
     B = rows of this pass  T = tokens of this pass  S = columns in use  N query heads  K key/value heads  H head size

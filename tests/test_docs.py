@@ -117,6 +117,26 @@ def test_commands_are_taken_by_their_scripts():
     assert pages.count("README.md") >= 12 and len(pages) > 30
 
 
+def test_a_documented_server_adds_no_settings_of_its_own_and_is_not_waited_for_when_it_died():
+    """Without the flag vLLM takes the model's max_new_tokens, and what a client does not send, from its files."""
+    folders = ("docs", "configs", "runs", "model", "agents", "evals")
+    files = [
+        path
+        for folder in folders
+        for path in (ROOT / folder).rglob("*")
+        if path.suffix in (".md", ".yaml", ".sh", ".py")
+    ]
+    files += [*ROOT.glob("*.md"), *ROOT.glob("*.py")]
+    served = 0
+    for path in files:
+        for line in re.sub(r"\\\n[# ]*", "", path.read_text(encoding="utf-8")).splitlines():
+            served += "vllm serve" in line
+            assert "vllm serve" not in line or "--generation-config vllm" in line, (path, line)
+            assert "launch_server" not in line or "--sampling-defaults openai" in line, (path, line)
+            assert "until curl" not in line, (path, line)
+    assert served >= 9
+
+
 def examples():
     for page in PAGES:
         blocks = FENCED.findall(page.read_text(encoding="utf-8"))

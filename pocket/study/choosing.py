@@ -21,12 +21,10 @@ from config import claim_output, run_cli
 from data.records import write_jsonl
 from data.render import problem_messages
 from data.rows import iter_rows
-from evals.stats import holm
-from evals.tables import markdown_rows
-from pocket.study.design import Replicate, StudyConfig, count_records, evaluation_folder
-from pocket.study.findings import compare, read_answers
-from pocket.study.jobs import Job, run_jobs
-from pocket.study.study import ADDRESS, FREE, data_jobs, evaluation, student_jobs, teacher
+from pocket.study.design import Replicate, StudyConfig, replicates_of
+from pocket.study.findings import accuracies, compare, question_lines, read_methods
+from pocket.study.jobs import Job
+from pocket.study.study import FREE, data_jobs, evaluation, student_jobs, teacher
 from progress import say
 from values import FilePath
 
@@ -46,13 +44,8 @@ def main(cfg: ChoiceConfig) -> None:
     """Run all of it, or what is left."""
     assert len(cfg.students) == 2, "own and other"
     claim_output(cfg, cfg.out, FREE)
-    replicates = [Replicate(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
-    with teacher() as address:
-
-        def run(title, jobs):
-            substitute = lambda argument: argument.replace(ADDRESS, address)  # noqa: E731
-            run_jobs(list(jobs), f"{cfg.out}/jobs", cfg.workers, cfg.threads, title, substitute)
-
+    replicates = replicates_of(cfg)
+    with teacher(cfg) as run:
         # the students, the problems with their ratings, and every chain measured on both students
         run("students", student_jobs(cfg))
         run("problems and CRV", [job for replicate in replicates for job in data_jobs(cfg, replicate)])
@@ -122,41 +115,21 @@ def training_job(cfg: ChoiceConfig, replicate: Replicate, student: str, way: str
 
 
 def answers(cfg: ChoiceConfig) -> list[str]:
-    """Make the lines of choice.md: accuracies, then every question for each student, Holm-corrected over all."""
-    graded = {mixture: read_answers(evaluation_folder(cfg, mixture, "choice")) for mixture in cfg.mixtures}
-    places = [Replicate(cfg, mixture, seed) for mixture in cfg.mixtures for seed in cfg.seeds]
-    found = {
-        (student, way): {(r.mixture, r.seed): graded[r.mixture][r.model(f"{student}-{way}")] for r in places}
+    """Make the lines of choice.md: accuracies, every question for each student, Holm-corrected over all, and how much
+    the two students' choices have in common."""
+    found = read_methods(cfg, "choice", [f"{student}-{way}" for student in cfg.students for way in WAYS])
+    asked = [
+        (f"{student}: {ours} beats {theirs}", f"{student}-{ours}", f"{student}-{theirs}")
         for student in cfg.students
-        for way in WAYS
-    }
+        for ours, theirs in QUESTIONS
+    ]
+    results = [compare(found[ours], found[theirs]) for _, ours, theirs in asked]
 
-    # accuracies: the mean over the seeds
-    rows = [["student", "chosen by", *cfg.mixtures]]
-    for (student, way), runs in found.items():
-        of_mixture = [[r for (m, _), r in runs.items() if m == mixture] for mixture in cfg.mixtures]
-        means = [100 * sum(sum(r.values()) / len(r) for r in group) / len(group) for group in of_mixture]
-        rows.append([student, way, *(f"{mean:.1f}" for mean in means)])
-
-    # questions
-    asked = [(student, *question) for student in cfg.students for question in QUESTIONS]
-    results = [compare(found[student, ours], found[student, theirs]) for student, ours, theirs in asked]
-    corrected = holm([result["p_runs"] for result in results])
-    lines = [["student", "question", *cfg.mixtures, "runs better:equal:worse", "p over runs", "after Holm"]]
-    for (student, ours, theirs), result, p in zip(asked, results, corrected, strict=True):
-        points = [f"{result['points'][m]:+.1f} (p {result['p'][m]:.3f})" for m in cfg.mixtures]
-        signs = [sum(gain > 0 for gain in result["runs"]), result["runs"].count(0), sum(g < 0 for g in result["runs"])]
-        runs = ":".join(map(str, signs))
-        lines.append([student, f"{ours} beats {theirs}", *points, runs, f"{result['p_runs']:.3f}", f"{p:.3f}"])
-
-    # how much the two students' choices have in common
-    shared = []
-    for r in places:
-        sets = [{row["id"] for _, row in iter_rows(f"{r.folder}/{s}-own.jsonl")} for s in cfg.students]
-        shared.append(len(sets[0] & sets[1]) / len(sets[0]))
-    size = [count_records(f"{r.folder}/{next(iter(cfg.students))}-own.jsonl") for r in places]
+    files = [[f"{r.folder}/{s}-own.jsonl" for s in cfg.students] for r in replicates_of(cfg)]
+    sets = [[{row["id"] for _, row in iter_rows(file)} for file in pair] for pair in files]
+    size, shared = [len(a) for a, _ in sets], [len(a & b) / len(a) for a, b in sets]
     note = f"{min(size)} to {max(size)} chains a set; {sum(shared) / len(shared):.0%} of them chosen by both students."
-    return [*markdown_rows(rows), "", *markdown_rows(lines), "", note]
+    return [*accuracies(found, cfg.mixtures), "", *question_lines(asked, results, cfg.mixtures), "", note]
 
 
 if __name__ == "__main__":

@@ -97,6 +97,11 @@ class Replicate:
         return f"{self.mixture}/seed{self.seed}/{self.inside(name)}"
 
 
+def replicates_of(cfg: StudyConfig) -> list[Replicate]:
+    """List the replicates of the study, seed by seed."""
+    return [Replicate(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
+
+
 def evaluation_folder(cfg: StudyConfig, mixture: str, name: str) -> str:
     """Return evaluate.py's output folder: name is tuning-sft, tuning-prefer or study."""
     return f"{cfg.out}/{mixture}/{name}"

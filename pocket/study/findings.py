@@ -7,6 +7,7 @@ difference of each (mixture, seed), which asks whether another training would di
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from data.rows import iter_rows
@@ -75,6 +76,15 @@ def read_answers(folder: str | Path) -> dict[str, dict[str, bool]]:
     return answers | {model: by_content[hash] for model, hash in content.items() if hash in by_content}
 
 
+def read_methods(cfg: StudyConfig, name: str, methods: Iterable[str], **fixed: str) -> dict[str, Answers]:
+    """Read what every method answered in an evaluation, in all mixtures and seeds. name: evaluation_folder's. fixed:
+    {method: its model folder} of those that are not trained here."""
+    graded = {mixture: read_answers(evaluation_folder(cfg, mixture, name)) for mixture in cfg.mixtures}
+    places = [(mixture, seed) for mixture in cfg.mixtures for seed in cfg.seeds]
+    trained = {method: {p: graded[p[0]][Replicate(cfg, *p).model(method)] for p in places} for method in methods}
+    return {method: {(m, 0): graded[m][path] for m in graded} for method, path in fixed.items()} | trained
+
+
 def compare(ours: Answers, theirs: Answers) -> dict:
     """Compare two methods.
 
@@ -106,31 +116,22 @@ settings. The teacher is a script and the student tiny: docs/pocket-study.md say
 
 def write_report(cfg: StudyConfig) -> None:
     """Write answers.md and answers.png into the study's folder."""
-    # what every method answered, in every mixture and seed
-    graded = {mixture: read_answers(evaluation_folder(cfg, mixture, "study")) for mixture in cfg.mixtures}
-    answers = {"base": {(mixture, 0): graded[mixture][cfg.student] for mixture in cfg.mixtures}}
-    for name in METHODS:
-        answers[name] = {
-            (mixture, seed): graded[mixture][Replicate(cfg, mixture, seed).model(name)]
-            for mixture in cfg.mixtures
-            for seed in cfg.seeds
-        }
+    answers = read_methods(cfg, "study", METHODS, base=cfg.student)
 
     # the questions, and those about the orders of β
     orders = [(f"s/m/l beats {'/'.join(order)}", "cogpo", f"cogpo_{order}") for order in ORDERS]
     questions = [*QUESTIONS, *orders]
     found = [compare(answers[ours], answers[theirs]) for _, ours, theirs in questions]
-    corrected = holm([answer["p_runs"] for answer in found])
     text = [
         "## Accuracy",
         "",
-        *_accuracies(answers, cfg.mixtures),
+        *accuracies(answers, cfg.mixtures),
         "",
         "Percent of the test problems, greedy: the mean over the seeds, then each seed.",
         "",
         "## Questions",
         "",
-        *_questions(questions, found, corrected, cfg.mixtures),
+        *question_lines(questions, found, cfg.mixtures),
         "",
         LEGEND.format(number=len(questions)),
         "## Training sets: examples, fewest to most of a seed",
@@ -145,7 +146,7 @@ def write_report(cfg: StudyConfig) -> None:
     _plot(questions, found, list(cfg.mixtures), len(cfg.seeds), Path(cfg.out) / "answers.png")
 
 
-def _accuracies(answers, mixtures):
+def accuracies(answers: dict[str, Answers], mixtures: Iterable[str]) -> list[str]:
     """Make a line a method: the mean accuracy over the seeds, then each of them."""
     rows = [["", *mixtures]]
     for name, places in answers.items():
@@ -158,8 +159,10 @@ def _accuracies(answers, mixtures):
     return markdown_rows(rows)
 
 
-def _questions(questions, found, corrected, mixtures):
-    """Make a line a question: points and p over problems for each mixture, in how many runs it holds, p over runs."""
+def question_lines(questions: list[tuple], found: list[dict], mixtures: Iterable[str]) -> list[str]:
+    """Make a line a question: points and p over problems for each mixture, in how many runs it holds, p over runs, and
+    that after Holm's correction. found: what `compare` returned for each."""
+    corrected = holm([answer["p_runs"] for answer in found])
     rows = [["question", *mixtures, "runs: better, equal, worse", "p over runs", "Holm"]]
     for (question, _, _), answer, p_holm in zip(questions, found, corrected, strict=True):
         cells = [f"{round(answer['points'][m], 1) + 0.0:+.1f} (p {_p(answer['p'][m])})" for m in mixtures]  # no -0.0
@@ -206,9 +209,7 @@ def _p(p):
 def _plot(questions, found, mixtures, seeds, file):
     """Draw the differences in points: a dot for every seed of a mixture, a line for their mean. The SFT stage and the
     preference stage have a scale each."""
-    import matplotlib.pyplot as plt  # here: known.py and --help need no plots
-
-    from evals.charts import COLOURS
+    import matplotlib.pyplot as plt  # here: --help needs no plots
 
     # one panel a stage, as high as it has questions
     first = next(n for n, (_, ours, _) in enumerate(questions) if not (ours == "crv_sft" or ours.startswith("sft")))
@@ -222,10 +223,9 @@ def _plot(questions, found, mixtures, seeds, file):
         for y, question in enumerate(part):
             for place, mixture in enumerate(mixtures):
                 gains = found[question]["runs"][place * seeds : (place + 1) * seeds]
-                at, colour = y + 0.26 * (place - (len(mixtures) - 1) / 2), COLOURS[(-2 - place) % len(COLOURS)]
-                label = mixture if y == 0 else None
-                axes.plot(gains, [at] * seeds, "o", color=colour, markersize=4, alpha=0.55, label=label)
-                axes.plot(sum(gains) / seeds, at, "|", color=colour, markersize=11, markeredgewidth=2.5)
+                at, label = y + 0.26 * (place - (len(mixtures) - 1) / 2), mixture if y == 0 else None
+                axes.plot(gains, [at] * seeds, "o", color=f"C{place}", markersize=4, alpha=0.55, label=label)
+                axes.plot(sum(gains) / seeds, at, "|", color=f"C{place}", markersize=11, markeredgewidth=2.5)
 
         # zero is no difference; the questions are the labels
         axes.axvline(0, color="#1d2329", linewidth=0.8)

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from pocket.study.design import (
     chosen_file,
     count_records,
     evaluation_folder,
+    replicates_of,
 )
 from pocket.study.findings import read_answers, write_report
 from pocket.study.jobs import Job, run_jobs
@@ -61,18 +62,11 @@ def main(cfg: StudyConfig) -> None:
     cfg = replace(cfg, out=str(Path(cfg.out)), student=str(Path(cfg.student)))  # as evaluate.py spells them
     claim_output(cfg, cfg.out, FREE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the jobs at work are waited for
-    with teacher() as address:
-
-        def run(title, jobs):
-            def with_address(argument):
-                return argument.replace(ADDRESS, address)
-
-            run_jobs(list(jobs), f"{cfg.out}/jobs", cfg.workers, cfg.threads, title, with_address)
-
+    with teacher(cfg) as run:
         # the student, and the data of every replicate, those of the tuning too
         run("student", student_jobs(cfg))
         tuning = [Replicate(cfg, mixture, seed, tuning=True) for mixture in cfg.mixtures for seed in cfg.tuning_seeds]
-        study = [Replicate(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
+        study = replicates_of(cfg)
         run("problems and CRV", [job for replicate in study + tuning for job in data_jobs(cfg, replicate)])
 
         # tuning: the SFT stage first, because the preference stage starts from its best checkpoint
@@ -91,8 +85,8 @@ def main(cfg: StudyConfig) -> None:
 
 
 @contextlib.contextmanager
-def teacher() -> Iterator[str]:
-    """Start the scripted teacher as a process of its own. Yields its address; the process ends with the block."""
+def teacher(cfg: StudyConfig) -> Iterator[Callable[[str, list[Job]], None]]:
+    """Start the scripted teacher as a process of its own, which ends with the block. Yields run(title, jobs)."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     command = [sys.executable, "-m", "pocket.teacher", "--port", str(port)]
@@ -102,7 +96,11 @@ def teacher() -> Iterator[str]:
             if process.poll() is not None:
                 raise UserError("the scripted teacher did not start; see above")
             time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}/v1"
+
+        def with_address(argument):
+            return argument.replace(ADDRESS, f"http://127.0.0.1:{port}/v1")
+
+        yield lambda title, jobs: run_jobs(jobs, f"{cfg.out}/jobs", cfg.workers, cfg.threads, title, with_address)
     finally:
         process.terminate()
         process.wait()

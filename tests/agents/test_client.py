@@ -1,15 +1,14 @@
 """The client against a real server: outcomes, retries, limits."""
 
 import asyncio
-import json
 import time
 import traceback
 
 import pytest
 from aiohttp import web
 
-from agents.client import MAX_REFUSALS, CallError, Endpoint, RequestQuirks, read_reply, room_left
-from agents.limits import EndpointConfig
+from agents.client import MAX_REFUSALS, Endpoint
+from agents.limits import EndpointConfig, retry_after
 from agents.pool import Pool
 from agents.prompts import load_prompts, question
 from errors import UserError
@@ -18,13 +17,6 @@ from tests.support.scripted_endpoint import Server, error, reply
 
 def body(n=0):
     return {"model": "m", "messages": question(load_prompts()["critic"], f"problem {n}", "1", "chain"), "max_tokens": 9}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    """Pauses of hundredths of a second, and deadlines that are hardly longer than `timeout`."""
-    monkeypatch.setattr("agents.pool.FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("agents.client.TOKENS_PER_SECOND", 1000)
 
 
 def chat(server, bodies, has_answered=True, **settings):
@@ -42,49 +34,6 @@ def chat(server, bodies, has_answered=True, **settings):
         return replies, endpoint
 
     return asyncio.run(run())
-
-
-def completion(content, finish="stop", **message):
-    return reply(content, finish, **message)
-
-
-@pytest.mark.parametrize(
-    ("given", "status", "text"),
-    [
-        (completion("medium"), "ok", "medium"),
-        (completion("<think>easy? hard?</think>\n\nmedium"), "ok", "medium"),
-        (completion("the template wrote the opening tag </think> hard"), "ok", "hard"),
-        (completion("a </think> b </think> c"), "ok", "c"),
-        (completion("easy", reasoning="hmm"), "ok", "easy"),
-        (completion("easy", reasoning_content="hmm"), "ok", "easy"),
-        (completion(None, reasoning="it is medium"), "misrouted", ""),
-        (completion("", reasoning_content="it is medium"), "misrouted", ""),
-        (completion("<think>it is medium"), "misrouted", ""),
-        (completion("it is medium</think>  "), "misrouted", ""),
-        (completion(None), "empty", ""),
-        (completion("  "), "empty", ""),
-        (completion("half \ud83d"), "ok", "half \ufffd"),
-        (completion("\ud83d\ude00"), "ok", "😀"),
-        (completion("medium", "length"), "truncated", ""),
-        (completion("<think>so", "length"), "truncated", ""),
-        (completion(None, "length", reasoning="so"), "truncated", ""),
-        (completion("med", "content_filter"), "filtered", ""),
-        (completion(None, refusal="I cannot"), "filtered", ""),
-    ],
-)
-def test_reply_is_split_and_typed(given, status, text):
-    got = read_reply(given)
-    assert (got.status, got.text) == (status, text)
-
-
-def test_tokens_may_be_strings():
-    got = read_reply(reply("easy", prompt_tokens="3", completion_tokens="4"))
-    assert (got.prompt_tokens, got.completion_tokens) == (3, 4)
-
-
-def test_tokens_are_counted_and_may_be_missing():
-    assert (read_reply(reply("x")).prompt_tokens, read_reply(reply("x")).completion_tokens) == (11, 7)
-    assert read_reply(reply("x") | {"usage": None}).completion_tokens == 0
 
 
 def test_retry_after_is_obeyed():
@@ -162,6 +111,9 @@ def test_the_deadline_grows_when_it_was_too_short():
 def test_a_reset_connection_is_tried_again():
     async def reset(reader, writer):
         tries.append(await reader.read(100))
+        if tries[-1].startswith(b"GET"):
+            writer.write(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+            await writer.drain()
         writer.transport.abort()
 
     tries = []
@@ -169,7 +121,7 @@ def test_a_reset_connection_is_tried_again():
     async def run():
         server = await asyncio.start_server(reset, "127.0.0.1", 0)
         url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
-        endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2), has_answered=True)
+        endpoint = Endpoint("teacher", EndpointConfig(url, "m", retries=2))
         with pytest.raises(UserError, match="does not answer"):
             await Pool([endpoint]).chat(body())
         await endpoint.close()
@@ -221,7 +173,7 @@ def test_congestion_is_not_the_questions_fault():
     assert [r.status for r in replies] == ["ok"] * 40
 
 
-def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch):
+def test_a_wrong_key_ends_the_run_and_is_never_shown(monkeypatch):
     monkeypatch.setenv("MY_KEY", "sk-very-secret")
     seen = []
 
@@ -231,7 +183,7 @@ def test_a_wrong_key_stops_at_once_and_is_never_shown(monkeypatch):
 
     with Server(answer) as server:
         replies, _ = chat(server, [body()], api_key_env="MY_KEY")
-    assert seen == ["Bearer sk-very-secret"]
+    assert seen == ["Bearer sk-very-secret"] * 3
     assert "HTTP 401" in str(replies[0]) and "$MY_KEY" in str(replies[0]) and "secret" not in str(replies[0])
 
 
@@ -324,46 +276,6 @@ def test_extra_body_reaches_the_server():
     assert server.asked[0].body["chat_template_kwargs"] == {"enable_thinking": True}
 
 
-# --- context length ---
-
-SAID = {
-    "This model's maximum context length is 4096 tokens. However, you requested 5000 tokens (2000 in the messages, "
-    "3000 in the completion). Please reduce the length of the messages or completion.": 4096 - 2000 - 64,
-    "'max_tokens' or 'max_completion_tokens' is too large: 3000. This model's maximum context length is 4096 tokens "
-    "and your request has 2000 input tokens (3000 > 4096 - 2000).": 4096 - 2000 - 64,
-    "You passed 2000 input tokens and requested 3000 output tokens. However, the model's context length is only 4096 "
-    "tokens": 4096 - 2000 - 64,
-    "Requested token count exceeds the model's maximum context length of 4096 tokens. You requested a total of 5000 "
-    "tokens: 2000 tokens from the input messages and 3000 tokens for the completion.": 4096 - 2000 - 64,
-    "max_tokens is too large: 3000. This model supports at most 2000 completion tokens": 2000,
-    "This model's maximum context length is 4096 tokens. However, your messages resulted in 9000 tokens.": None,
-    "the request exceeds the available context size (4096 tokens), try increasing it": None,
-}
-
-
-@pytest.mark.parametrize(("words", "room"), SAID.items())
-def test_the_servers_numbers_are_read(words, room):
-    assert room_left(words) == room
-
-
-@pytest.mark.parametrize(("words", "room"), SAID.items())
-def test_an_answer_is_shortened_where_the_prompt_fits_and_never_asked_for_blindly(words, room):
-    def answer(asked):
-        return error(400, words) if asked.body["max_tokens"] == 3000 else "easy"
-
-    with Server(answer) as server:
-        replies, endpoint = chat(server, [body() | {"max_tokens": 3000}])
-    assert replies[0].status == ("ok" if room else "too_long") and endpoint.retried == 0
-    assert [asked.body["max_tokens"] for asked in server.asked] == ([3000, room] if room else [3000])
-
-
-def test_a_prompt_that_leaves_no_room_is_too_long():
-    words = "maximum context length is 4096 tokens. However, you requested 7000 tokens (4000 in the messages, …)"
-    with Server(lambda asked: error(400, words)) as server:
-        replies, _ = chat(server, [body() | {"max_tokens": 3000}])
-    assert replies[0].status == "too_long" and len(server.asked) == 1
-
-
 def test_a_prompt_that_the_server_cuts_in_silence_is_too_long():
     """Ollama answers 200 after 4,096 tokens; its count gives it away. Normal text has about 4 letters a token."""
     long = body()
@@ -374,76 +286,6 @@ def test_a_prompt_that_the_server_cuts_in_silence_is_too_long():
         whole, _ = chat(server, [long])
     assert cut[0].status == "too_long" and "2048 tokens" in cut[0].detail and cut[0].completion_tokens == 7
     assert whole[0].status == "ok"
-
-
-# --- how an endpoint wants to be asked ---
-
-
-def stream_of(*deltas, finish="stop", done=True):
-    chunks = [{"choices": [{"index": 0, "delta": delta, "finish_reason": None}]} for delta in deltas]
-    chunks += [{"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}]
-    chunks += [{"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 4}}]
-    lines = [f"data: {json.dumps(chunk)}" for chunk in chunks] + [": keep-alive", "data: [DONE]"] * done
-    return "\n\n".join(lines) + "\n\n"
-
-
-def streamed(text):
-    """The Reply in a server's stream of events."""
-
-    async def run(url):
-        endpoint = Endpoint("teacher", EndpointConfig(url, "m"))
-        try:
-            return await endpoint.post({"model": "m", "messages": [], "stream": True}, 10, read_reply)
-        finally:
-            await endpoint.close()
-
-    with Server(None, probe=lambda asked: web.Response(text=text, content_type="text/event-stream")) as server:
-        return asyncio.run(run(server.url))
-
-
-def test_a_streamed_answer_is_put_together():
-    text = stream_of({"role": "assistant", "content": ""}, {"reasoning": "h"}, {"reasoning": "m"}, {"content": "ea"},
-                     {"content": "sy"})  # fmt: skip
-    got = streamed(text)
-    assert (got.status, got.text, got.prompt_tokens, got.completion_tokens) == ("ok", "easy", 3, 4)
-    assert got.whole == "<think>hm</think>easy"
-    assert streamed(stream_of({"content": "ea"}, finish="length")).status == "truncated"
-    with pytest.raises(CallError, match="breaks off"):
-        streamed("\n".join(text.splitlines()[:6]))
-    with pytest.raises(CallError, match="breaks off"):
-        streamed(stream_of({"content": "ea"}, finish=None))
-    with pytest.raises(CallError, match=r"broke off: .*engine died"):
-        streamed('data: {"error": {"message": "engine died"}}\n\n' + text)
-    assert streamed(text.replace("sy", "\u2028sy")).text == "ea\u2028sy"
-
-
-def with_quirks(server, quirks, bodies):
-    async def run():
-        async def prober(endpoint, body):
-            return quirks
-
-        pool = Pool([Endpoint("teacher", EndpointConfig(server.url, "m"), prober=prober)])
-        try:
-            return await asyncio.gather(*map(pool.chat, bodies))
-        finally:
-            await pool.close()
-
-    return asyncio.run(run())
-
-
-def test_what_the_probe_found_is_used():
-    def answer(asked):
-        if not asked.body.get("stream") or "max_tokens" in asked.body:
-            return error(400, "no")
-        text = stream_of({"content": "think, no tag"} if asked.tries else {"content": "so</think>easy"})
-        return web.Response(text=text, content_type="text/event-stream")
-
-    quirks = RequestQuirks(token_key="max_completion_tokens", stream=True, prefilled=True)
-    with Server(answer) as server:
-        replies = with_quirks(server, quirks, [body()])
-        replies += with_quirks(server, quirks, [body()])
-    assert [(r.status, r.text) for r in replies] == [("ok", "easy"), ("misrouted", "")]
-    assert server.asked[0].body["max_completion_tokens"] == 9
 
 
 def test_the_deadline_follows_from_the_tokens(monkeypatch):
@@ -468,7 +310,7 @@ def test_no_traceback_holds_the_key(monkeypatch):
         web.Response(status=502, text="<html>sk-very-secret</html>"),
         web.Response(status=200, text="sk-very-secret"),
         web.json_response({"error": "sk-very-secret"}),
-        web.json_response(completion("easy") | {"usage": {"prompt_tokens": "sk-very-secret"}}),
+        web.json_response(reply("easy") | {"usage": {"prompt_tokens": "sk-very-secret"}}),
         web.json_response(["sk-very-secret"], status=403),
     ]
 
@@ -486,3 +328,41 @@ def test_no_traceback_holds_the_key(monkeypatch):
             text = asyncio.run(run(server.url))
         assert "HTTP" in text or "no chat completion" in text
         assert "very-secret" not in text and "sk-v" not in text
+
+
+# --- what passes, and what stays ---
+
+
+@pytest.mark.parametrize("status", [401, 402, 403, 404, 408, 409, 425, 499])
+def test_a_gateways_blip_is_tried_again(status):
+    """After good answers and before the first one; a bare status, without a body."""
+    with Server(lambda asked: web.Response(status=status) if asked.tries == 0 else "easy") as server:
+        for has_answered in (True, False):
+            server.seen.clear()
+            replies, _ = chat(server, [body(n) for n in range(4)], has_answered=has_answered)
+            assert [r.text for r in replies] == ["easy"] * 4
+
+
+def test_a_blip_that_stays_for_one_question_costs_that_question_alone():
+    with Server(lambda asked: web.Response(status=404) if asked.problem == "problem 2" else "easy") as server:
+        replies, _ = chat(server, [body(n) for n in range(8)], concurrency=2)
+    assert [r.status for r in replies] == ["ok"] * 2 + ["transport"] + ["ok"] * 5
+
+
+def test_an_unknown_model_ends_a_run_that_has_no_answer_yet(monkeypatch):
+    monkeypatch.setattr("agents.client.LOCKED_OUT", 0.05)
+    words = "The model `m` does not exist."
+    with Server(lambda asked: error(404, words, type="NotFoundError", code=404)) as server:
+        (stopped,), _ = chat(server, [body()], has_answered=False, retries=50)
+    assert isinstance(stopped, UserError) and f"{server.url} says HTTP 404: {words}" in str(stopped)
+    assert 2 <= len(server.asked) < 20
+
+
+@pytest.mark.parametrize(
+    ("asks", "seconds"),
+    [("inf", 600), ("1e400", 600), ("-5", 0), ("nan", None), ("soon", None), ("Thu, 01 Jan 1970 00:00:00 GMT", 0),
+     ("Fri, 31 Dec 9999 23:59:59 GMT", 600), ("Mon, 99 Foo 2026 99:99:99 GMT", None), ("86400", 600), ("2.5", 2.5),
+     ("", None)],
+)  # fmt: skip
+def test_retry_after_of_every_kind(asks, seconds):
+    assert retry_after({"retry-after": asks}) == seconds

@@ -151,6 +151,23 @@ def test_a_raised_max_tokens_asks_again_only_for_what_was_cut(tmp_path):
     assert roles == ["easy", "verifier", "critic", "incorrect"] and second["outcome"] == "kept"
 
 
+def test_twice_the_room_that_is_not_there_is_not_asked_for_again(tmp_path):
+    """The second try of a truncated rewrite meets a window without room for it: no later run asks once more."""
+
+    def answer(asked):
+        if asked.role != "easy":
+            return "easy"
+        if asked.body["max_tokens"] > 100:
+            return error(400, "This model's maximum context length is 120 tokens. However, your request has 30 input "
+                              "tokens and you requested 200 output tokens")  # fmt: skip
+        return reply("half of it", "length")
+
+    first, roles, _ = live(answer, tmp_path)
+    assert first["reason"] == "rethinker_truncated" and roles[:2] == ["critic", "easy"]
+    again, none, _ = live(lambda asked: pytest.fail("asked again"), tmp_path)
+    assert again == first and none == []
+
+
 def test_a_replayed_reply_keeps_the_servers_words(tmp_path):
     first, _, _ = live(lambda asked: error(400, "we do not speak of dogs", code="content_filter"), tmp_path)
     again, none, _ = live(lambda asked: pytest.fail("asked again"), tmp_path)

@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from agents.client import Endpoint
+from agents.client import Endpoint, RequestQuirks
 from agents.limits import AdaptiveLimit, Budget, EndpointConfig, RateLimit
-from agents.pool import Pool, open_endpoints
+from agents.pool import Pool, open_endpoints, run_together
 from agents.prompts import load_prompts, question
 from errors import UserError
 from tests.support.scripted_endpoint import RESET, Server, error, reply
@@ -19,8 +19,8 @@ def body(n=0):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    monkeypatch.setattr("agents.pool.FIRST_PAUSE", 0.02)
-    monkeypatch.setattr("agents.pool.LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr("agents.limits.FIRST_PAUSE", 0.02)
+    monkeypatch.setattr("agents.limits.LONGEST_PAUSE", 0.2)
 
 
 def ask(servers, count, use=None, has_answered=False, **settings):
@@ -101,7 +101,8 @@ def test_only_when_none_is_left_does_the_run_stop():
         assert all(isinstance(r, UserError) and one.url in str(r) and two.url in str(r) for r in replies)
 
 
-def test_an_endpoint_with_a_wrong_key_is_left_out(capsys):
+def test_an_endpoint_with_a_wrong_key_is_left_out(capsys, monkeypatch):
+    monkeypatch.setattr("agents.client.LOCKED_OUT", 0)  # seconds; else it is set aside first, and left out later
     with Server(lambda asked: error(401, "who are you?")) as locked, Server(soon) as open_one:
         replies, _ = ask([locked, open_one], 30, concurrency=4)
         assert {r.status for r in replies} == {"ok"} and len(locked.asked) <= 4
@@ -123,8 +124,8 @@ def test_what_one_server_refuses_another_must_refuse_too(capsys, monkeypatch, wo
             for reply in await asyncio.gather(*map(pool.chat, map(body, range(n, n + 8))))
         ]
 
-    monkeypatch.setattr("agents.pool.FIRST_PAUSE", 1)
-    monkeypatch.setattr("agents.pool.LONGEST_PAUSE", 60)
+    monkeypatch.setattr("agents.limits.FIRST_PAUSE", 1)
+    monkeypatch.setattr("agents.limits.LONGEST_PAUSE", 60)
     for has_answered in (False, True):
         with Server(soon) as good, Server(lambda asked: error(400, words)) as wrong:
             replies, endpoints = ask([good, wrong], 0, use, has_answered, concurrency=4)
@@ -173,6 +174,50 @@ def test_agents_share_endpoints_by_name(monkeypatch):
             await endpoint.close()
 
     asyncio.run(run())
+
+
+def test_one_question_waits_for_a_server_that_is_not_known_yet():
+    """The others go where there is an answer."""
+
+    async def never(asked):
+        await asyncio.sleep(30)
+
+    async def use(pool):
+        async def prober(endpoint, body):
+            return await endpoint.post(body, 2, lambda completion: RequestQuirks())
+
+        pool.endpoints[1].prober, pool.endpoints[1].quirks = prober, None
+        first = asyncio.create_task(pool.chat(body(0)))
+        return [*await asyncio.gather(*map(pool.chat, map(body, range(1, 40)))), await first]
+
+    with Server(soon) as well, Server(never) as ill:
+        replies, _ = ask([well, ill], 0, use, concurrency=8)
+    assert {(r.status, r.endpoint) for r in replies} == {("ok", "e0")} and len(ill.asked) <= 3
+
+
+def test_an_error_loses_no_answer_in_flight(capsys):
+    """The first error begins nothing new, and waits for what the others have begun."""
+
+    async def answer(asked):
+        await asyncio.sleep(0.1 if asked.problem == "problem 0" else 0.5)
+        return "easy"
+
+    kept = []
+
+    async def use(pool):
+        async def worker(n):
+            for again in range(3):
+                kept.append((await pool.chat(body(n + 100 * again))).text)
+                if n == 0:
+                    raise UserError("the disk is full")
+
+        with pytest.raises(UserError, match="the disk is full"):
+            await run_together([worker(n) for n in range(6)], [pool])
+
+    with Server(answer) as server:
+        ask([server], 0, use, concurrency=8)
+    assert kept == ["easy"] * 6 == ["easy"] * len(server.asked)
+    assert "5 questions in flight are waited for" in capsys.readouterr().err
 
 
 # --- how many at a time ---

@@ -3,19 +3,21 @@
 import asyncio
 import json
 import random
+import time
 
 import pytest
 from aiohttp import web
 
 import build_crv
-from agents.client import CallError, Endpoint
+from agents.client import Endpoint
+from agents.complaints import CallError
 from agents.limits import EndpointConfig
 from agents.probe import LONG, Prober, summary
 from config import load
 from errors import UserError
 from tests.scripts.test_build_crv import fixed
 from tests.support.crv_cli import check_refused, command, run, write_problems
-from tests.support.scripted_endpoint import Server, error, reply
+from tests.support.scripted_endpoint import RESET, Server, error, reply
 
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
 
@@ -100,7 +102,7 @@ def test_an_option_that_the_run_needs_and_the_host_refuses_stops_it(tmp_path):
     def refuses(asked):
         return error(400, "Unrecognized argument: top_k") if "top_k" in asked.body else ignorant(asked)
 
-    with pytest.raises(UserError, match=r"refuses top_k; set sampling.top_k=null \(HTTP 400: Unrecognized argument"):
+    with pytest.raises(UserError, match=r"refuses top_k; set endpoints.teacher.extra_body.top_k=null to leave it out "):
         probe(tmp_path, refuses)
     without = {key: value for key, value in BODY.items() if key != "top_k"}
     found, _, _ = probe(tmp_path, refuses, without)
@@ -162,6 +164,39 @@ def test_a_refused_test_question_is_not_fatal_but_a_wrong_key_is(tmp_path):
     assert found["thought"] == "unknown" and not quirks.stream and "test question refused" in summary(found)
     with pytest.raises(CallError, match="HTTP 401"):
         probe(tmp_path, lambda asked: error(401, "who are you?"))
+
+
+@pytest.mark.parametrize(
+    "fault", [lambda: error(503), lambda: error(429, "slow", {"Retry-After": "0"}), lambda: error(500), lambda: RESET]
+)
+def test_a_third_of_faults_and_a_limit_of_requests(tmp_path, fault):
+    """Test questions are tried again as any other, one at a time, within the limit, and none is asked anew."""
+    arrived, dice = [], random.Random(4)
+
+    def answer(asked):
+        arrived.append(time.monotonic())
+        return fault() if dice.random() < 1 / 3 else honest(asked)
+
+    problems = write_problems(tmp_path / "problems.jsonl", 3)
+    with Server(fixed, probe=answer) as server:
+        words = ["probe=true", "endpoints.teacher.requests_per_minute=600", "endpoints.teacher.retries=8"]
+        done = run(problems, tmp_path / "out", server.url, *words)
+    assert done.returncode == 0, done.stderr
+    assert 6 <= len(arrived) <= 20 and arrived[-1] - arrived[0] > 0.05 * (len(arrived) - 1)
+    assert "top_k honoured; long prompt whole" in done.stderr
+
+
+@pytest.mark.parametrize("temperature", [0.0, None])
+def test_a_greedy_run_or_one_without_a_temperature_is_probed_too(tmp_path, temperature):
+    body = {key: value for key, value in (BODY | {"temperature": temperature}).items() if value is not None}
+
+    def picky(asked):  # vLLM refuses two answers at temperature 0, Claude temperatures above 1
+        if asked.body.get("n", 1) > 1 or asked.body.get("temperature", 0) > 1:
+            return error(400, "temperature must be at most 1")
+        return "alpha"
+
+    found, _, _ = probe(tmp_path, picky, body)
+    assert (found["thought"], found["top_k"]) == ("none", "unknown")
 
 
 def test_a_run_probes_once_remembers_and_shows_it(tmp_path):

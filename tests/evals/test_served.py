@@ -2,7 +2,7 @@
 
 import pytest
 
-from agents.client import read_reply
+from agents.replies import read_reply
 from evals.served import same_model
 from tests.support.scripted_endpoint import reply
 

@@ -17,7 +17,7 @@ from errors import UserError
 from evals.models import write_facts
 from evals.stats import sign_flip
 from pocket.problems import PocketConfig
-from pocket.study import design, findings, study
+from pocket.study import choosing, design, findings, study
 
 SCHEMAS = {
     "train_sft.py": train_sft.Config,
@@ -165,3 +165,21 @@ def test_compare():
     found = findings.compare(ours, theirs)
     assert found["points"] == {"m": 50.0} and found["runs"] == [100.0, 0.0]
     assert found["p"]["m"] == sign_flip([2, 0]) and found["p_runs"] == sign_flip([2, 0])
+
+
+def test_the_choice_of_chains_is_answered_for_each_student(tmp_path):
+    base = load(choosing.ChoiceConfig, ["--config", "configs/pocket/study/choice.yaml"])
+    cfg = replace(base, out=str(tmp_path), seeds=[1, 2], mixtures={"a": ""})
+    right = {}
+    for seed in cfg.seeds:
+        for number, student in enumerate(cfg.students):
+            write_jsonl(tmp_path / f"a/seed{seed}/{student}-own.jsonl", [{"id": str(number + x)} for x in range(4)])
+            for way in choosing.WAYS:
+                folder = f"{tmp_path}/a/seed{seed}/{student}-{way}/model"
+                right[folder] = {str(x): x < 5 + 10 * (way == "own") for x in range(20)}
+    ledgers(tmp_path / "a/choice", right)
+    text = "\n".join(choosing.answers(cfg))
+    first = next(iter(cfg.students))
+    assert f"| {first}-own | 75.0 % (75.0 75.0) |" in text and f"| {first}-random | 25.0 % (25.0 25.0) |" in text
+    assert f"| {first}: own beats random | +50.0 (p = 0.002) | 2 : 0 : 0 | = 0.500 | = 1.000 |" in text
+    assert text.endswith("4 to 4 chains a set; 75% of them chosen by both students.")

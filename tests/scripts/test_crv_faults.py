@@ -95,7 +95,7 @@ def test_passing_faults_leave_no_mark_at_all(whole, tmp_path):
 def test_a_server_that_is_gone_for_a_while(whole, tmp_path):
     """Ten pauses long, as 30 s are with the defaults; then everything is as if it had never happened."""
     out, problems, asked = whole
-    words = ("constant.pool.FIRST_PAUSE=0.1", "constant.pool.LONGEST_PAUSE=0.5", "endpoints.teacher.retries=12")
+    words = ("constant.limits.FIRST_PAUSE=0.1", "constant.limits.LONGEST_PAUSE=0.5", "endpoints.teacher.retries=12")
     with Server(slowly) as server:
         process = subprocess.Popen(
             command(problems, tmp_path / "out", server.url, *words), cwd=ROOT, stderr=subprocess.PIPE, text=True

@@ -183,10 +183,12 @@ def test_a_server_that_refuses_everything_or_breaks_leaves_what_was_kept(tmp_pat
     out = tmp_path / "eval"
     with server(lambda asked: error(422, "no such field: top_p")) as it:
         line = error_line(run(*words(out, it.url, problems)))
-        assert "refused every request" in line and "no such field: top_p" in line
+        assert "refuses top_p; set endpoints.mine.extra_body.top_p=null to leave it out" in line
+        assert "no such field: top_p" in line
         assert not (out / "generations.jsonl").exists(), "the request may be wrong: no answer is made of it"
 
-        it.probe = lambda asked: think(asked) if len(it.probes) < 12 else error(401, "who are you?")
+        refused = len(it.probes)
+        it.probe = lambda asked: think(asked) if len(it.probes) < refused + 4 else error(401, "who are you?")
         assert "who are you?" in error_line(run(*words(out, it.url, problems, "endpoints.mine.concurrency=1")))
         kept = (out / "generations.jsonl").read_text()
         assert kept.count("\n") == 3
@@ -196,6 +198,30 @@ def test_a_server_that_refuses_everything_or_breaks_leaves_what_was_kept(tmp_pat
     assert done.returncode == 0, done.stderr
     assert (out / "generations.jsonl").read_text().startswith(kept)
     assert len(lines(out / "generations.jsonl")) == 8
+
+
+def test_a_server_that_refuses_what_is_sent_and_one_with_a_small_window(tmp_path, problems):
+    """Mistral knows no seed, Claude no top_p beside a temperature; protocol=paper asks for 32,768 tokens."""
+
+    def answer(asked):
+        for key in ("seed", "top_p"):
+            if key in asked.body:
+                return error(422, f"body.{key}: Extra inputs are not permitted")
+        if asked.body["max_tokens"] > 2048:
+            said = f"max_tokens={asked.body['max_tokens']} cannot be greater than max_model_len=2048."
+            return error(400, f"{said} Please request fewer output tokens.")
+        return f"\\boxed{{{2 * number(asked)}}}"
+
+    out = tmp_path / "eval"
+    with server(answer) as it:
+        done = run(*words(out, it.url, problems, "protocol=paper", "max_new_tokens=32768",
+                          "endpoints.mine.extra_body.top_p=null"))  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        asked = len(it.probes)
+    assert "refuses seed, which is left out" in done.stderr and "answers are shortened to what fits" in done.stderr
+    made = lines(out / "generations.jsonl")
+    assert {(row["finish_reason"], *row["left_out"]) for row in made} == {("stop", "seed")} and len(made) == 8
+    assert asked <= 8 + 2 * 2, "what was found out is not tried with every question"
 
 
 def test_a_question_that_fails_alone_is_asked_again_next_time(tmp_path, problems):

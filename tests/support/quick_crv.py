@@ -1,4 +1,4 @@
-"""build_crv.py with pauses of hundredths of a second where it has seconds; `constant.pool.FIRST_PAUSE=0.1` among its
+"""build_crv.py with pauses of hundredths of a second where it has seconds; `constant.limits.FIRST_PAUSE=0.1` among its
 words sets a constant of a module in agents/."""
 
 import importlib
@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 import build_crv
 from config import run_cli
 
-words = ["constant.pool.FIRST_PAUSE=0.01", *sys.argv[1:]]
+words = ["constant.limits.FIRST_PAUSE=0.01", *sys.argv[1:]]
 for word in words:
     if word.startswith("constant."):
         _, module, assignment = word.split(".", 2)

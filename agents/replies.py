@@ -1,0 +1,155 @@
+"""What a server answers: a `Reply`, read from the JSON or the stream of a chat completion.
+
+Its status is one of
+
+ok           an answer
+truncated    finish_reason "length": never an answer, however good its beginning looks
+filtered     the host's content filter cut it
+misrouted    reasoning, but no answer after it
+empty        neither
+too_long     the server says that the prompt does not fit its context
+refused      any other question that it will not take
+transport    this question failed `retries` times while the endpoint answered others
+"""
+
+import json
+from dataclasses import dataclass
+
+from agents.complaints import parse, valid
+
+ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
+
+# finish_reason, as OpenAI, Mistral, Anthropic, Gemini, Zhipu, vLLM, OpenRouter and DeepSeek say it; else it is "stop"
+CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
+FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "sensitive", "refusal")
+BROKE_OFF = ("abort", "error", "insufficient_system_resource", "network_error")
+
+THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details", "thinking_blocks")
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What one question led to.
+
+    text: the answer without its thought. Tokens as the server counts them, thought included. seconds: of the try that
+    succeeded. detail: the server's own words, when there is no answer. endpoint: the name of who answered. whole: all
+    that was generated, whatever the status, the thought in <think> tags. model: as the server names it. left_out:
+    fields of the request that the server refuses, so that it went without them.
+    """
+
+    status: str
+    text: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    seconds: float = 0.0
+    detail: str = ""
+    endpoint: str = ""
+    whole: str = ""
+    model: str = ""
+    left_out: tuple[str, ...] = ()
+
+
+def read_completion(content: bytes) -> dict:
+    """Returns the chat completion in a response, sent whole or as a stream, whichever was asked for.
+
+    Raises ValueError, KeyError and the like where there is none."""
+    body = parse(content)
+    if isinstance(body, str) and any(line.startswith("data:") for line in body.split("\n")):
+        body = join_chunks(body)
+    if body.get("error") or not body["choices"] or not body["choices"][0].get("message"):
+        raise ValueError("no choices")
+    return body
+
+
+def join_chunks(text: str) -> dict:
+    """Returns the completion that the events of a stream add up to. Raises ValueError if it breaks off, or holds an
+    error."""
+    thought, said, refusal, finish, usage, model = "", "", "", None, None, ""
+    for line in text.split("\n"):
+        kind, _, data = line.partition(":")
+        data = data.strip()
+        if kind == "error" or (kind == "data" and data.startswith("{") and json.loads(data).get("error")):
+            raise StreamError(data)
+        if kind != "data" or not data.startswith("{"):  # comments that keep the line open, [DONE]
+            continue
+        chunk = json.loads(data)
+        usage, model = chunk.get("usage") or usage, chunk.get("model") or model
+        for choice in chunk.get("choices") or []:
+            if choice.get("index", 0) == 0:
+                delta = choice.get("delta") or {}
+                more_thought, more = split_thought(delta)
+                thought, said = thought + more_thought, said + more
+                refusal, finish = refusal + (delta.get("refusal") or ""), choice.get("finish_reason") or finish
+    if finish is None:
+        raise StreamError("the stream broke off")
+    message = {"content": said, "reasoning": thought, "refusal": refusal}
+    return {"choices": [{"message": message, "finish_reason": finish}], "usage": usage, "model": model}
+
+
+class StreamError(ValueError):
+    """What a server says in the middle of a stream."""
+
+
+def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, endpoint: str = "") -> Reply:
+    """Returns the Reply in the JSON of a chat completion; the thought is taken off wherever the server put it.
+
+    vLLM names the field `reasoning` (older ones and DeepSeek `reasoning_content`); Mistral sends a list of parts;
+    without a reasoning parser the thought stands in the text, often without its opening tag, because the chat template
+    has already written that. prefilled: the server is known to do so, and a text without the closing tag is then a
+    thought that never ends. Raises ValueError where the server itself says that it did not finish.
+    """
+    choice = completion["choices"][0]
+    message, finish = choice["message"], str(choice.get("finish_reason")).lower()
+    if finish in BROKE_OFF:
+        raise StreamError(choice.get("error") or f"the server broke off ({finish})")
+
+    # the answer is what follows the last thought; a thought that never ends leaves none
+    whole = _with_thought(message, prefilled, finish)
+    text = whole.rpartition("</think>")[2].strip()
+    if "<think>" in text:
+        text = ""
+
+    # how it ended decides before what was said
+    if finish in CUT:
+        status, text = "truncated", ""
+    elif finish in FILTERED or message.get("refusal"):
+        status, text = "filtered", ""
+    elif text:
+        status = "ok"
+    else:
+        status = "misrouted" if "<think>" in whole else "empty"
+
+    usage = completion.get("usage") or {}
+    asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    model = str(completion.get("model") or "")
+    return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
+
+
+def _with_thought(message: dict, prefilled: bool, finish: str) -> str:
+    """The thought, wherever the server put it, as `<think>…</think>` before the answer; not closed if it was cut."""
+    thought, content = map(valid, split_thought(message))
+    if thought:
+        return f"<think>{thought}" + (f"</think>{content}" if content.strip() or finish not in CUT else "")
+    unopened = "<think>" not in content and (prefilled or "</think>" in content)
+    return f"<think>{content}" if content and unopened else content
+
+
+def split_thought(message: dict) -> tuple[str, str]:
+    """Returns (thought, text) of a message, or of a part of a stream: fields beside the content, or parts of it."""
+    thought = next((text for key in THOUGHTS if (text := _text(message.get(key)))), "")
+    content = message.get("content")
+    if not isinstance(content, list):
+        return thought, _text(content)
+    kinds = [str(part.get("type")) if isinstance(part, dict) else "text" for part in content]
+    thinks = ["think" in kind or "reason" in kind for kind in kinds]
+    inner = [_text(part) for part, aside in zip(content, thinks, strict=True) if aside]
+    return thought or "".join(inner), "".join(_text(p) for p, aside in zip(content, thinks, strict=True) if not aside)
+
+
+def _text(part: object) -> str:
+    """All text in a part of a message, however deep."""
+    if isinstance(part, list):
+        return "".join(map(_text, part))
+    if isinstance(part, dict):
+        return next((text for key in ("text", "content", *THOUGHTS, "summary") if (text := _text(part.get(key)))), "")
+    return part if isinstance(part, str) else ""
