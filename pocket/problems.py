@@ -25,6 +25,7 @@ from typing import Annotated
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
+from pocket.scripted import product_steps
 from values import Bounds, Count, FilePath, Integer, NotNegative, Seed
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
@@ -183,30 +184,11 @@ def _plural(count, animal):
     return f"{count} {animal}{'s' if count > 1 else ''}"  # as reasoning-gym writes it
 
 
-def _running(values):
-    """Add up step by step: [52, 48, 6] -> ["52+48=100", "100+6=106"]."""
-    totals = [values[0]]
-    for value in values[1:]:
-        totals.append(totals[-1] + value)
-    return [f"{a}+{b}={c}" for a, b, c in zip(totals, values[1:], totals[1:], strict=False)]
-
-
-def _product(count, legs):
-    """Multiply, beyond the tables in tens and ones: 13, 4 -> "13*4=10*4+3*4=40+12=52"; 12, 14 in two turns."""
-    # what the tables hold, or a round factor, is one step
-    plain, result = f"{count}*{legs}", count * legs
-    if min(count, legs) < 2 or max(count, legs) < 11 or max(count, legs) % 10 == 0 or 10 in (count, legs):
-        return f"{plain}={result}"
-
-    # split the factor above ten; if both are, split twice
-    if count <= 10:
-        return f"{plain}={count}*10+{count}*{legs - 10}={count * 10}+{count * (legs - 10)}={result}"
-    ones = count % 10
-    tens, rest = (count - ones) * legs, ones * legs
-    split = f"{plain}={count - ones}*{legs}+{ones}*{legs}={tens}+"
-    if legs > 10 and ones > 1:
-        return f"{split}{10 * ones}+{rest - 10 * ones}={tens + 10 * ones}+{rest - 10 * ones}={result}"
-    return f"{split}{rest}={result}"
+def _steps(values: list[int], sign: str = "+") -> list[str]:
+    """Add up, or with "*" multiply, step by step: [52, 48, -6] -> ["52+48=100", "100-6=94"]."""
+    totals = list(itertools.accumulate(values, operator.mul if sign == "*" else operator.add))
+    texts = [f"*{value}" if sign == "*" else f"{value:+d}" for value in values[1:]]
+    return [f"{total}{text}={after}" for total, text, after in zip(totals, texts, totals[1:], strict=False)]
 
 
 def legs_terse(animals: list[Animal], rng: random.Random) -> str:
@@ -217,8 +199,8 @@ def legs_terse(animals: list[Animal], rng: random.Random) -> str:
 
 def legs_balanced(animals: list[Animal], rng: random.Random) -> str:
     """Write a line a kind of animal, then the running total."""
-    lines = [f"{_plural(count, animal)}: {_product(count, legs)}" for count, animal, legs in animals]
-    return "\n".join([*lines, "Total: " + ", ".join(_running([count * legs for count, _, legs in animals]))])
+    lines = [f"{_plural(count, animal)}: {product_steps('*', count, legs)}" for count, animal, legs in animals]
+    return "\n".join([*lines, "Total: " + ", ".join(_steps([count * legs for count, _, legs in animals]))])
 
 
 def legs_convoluted(animals: list[Animal], rng: random.Random) -> str:
@@ -228,7 +210,7 @@ def legs_convoluted(animals: list[Animal], rng: random.Random) -> str:
     # the direct way, and everything taken away again
     values = [count * legs for count, _, legs in animals]
     pieces = ", ".join(f"{count}*{legs}={count * legs}" for count, _, legs in animals)
-    check = f"Piece by piece: {pieces}. Then {', '.join(_running(values))}."
+    check = f"Piece by piece: {pieces}. Then {', '.join(_steps(values))}."
     undo, rest = [], _total(animals)
     for value in reversed(values):
         undo.append(f"{rest}-{value}={rest - value}")
@@ -286,32 +268,24 @@ def sum_terse(terms: list[int], rng: random.Random) -> str:
 
 def sum_balanced(terms: list[int], rng: random.Random) -> str:
     """Write the running total, a step a line."""
-    return "\n".join(_sum_steps(terms))
+    return "\n".join(_steps(terms))
 
 
 def sum_convoluted(terms: list[int], rng: random.Random) -> str:
     """Write needless algebra, what is added and taken away apart, the direct way as a check, and a step back."""
-    plus, minus = [term for term in terms if term > 0], [-term for term in terms if term < 0]
+    plus, minus = [term for term in terms if term > 0] or [0], [-term for term in terms if term < 0]
     gained, lost = "+".join(map(str, plus)), "+".join(map(str, minus))
     text = f"Let S be the result, so S={_chain(terms)} and S-{plus[0]}={_chain(terms[1:]).lstrip('+')}. "
     text += f"What is added: {gained}={sum(plus)}. " if len(plus) > 1 else f"Only {plus[0]} counts up. "
     text += f"What is taken away: {lost}={sum(minus)}. " if len(minus) > 1 else ""
     text += f"S={sum(plus)}-{sum(minus)}={sum(terms)}. " if minus else ""
-    text += f"Let me check it in the given order: {', '.join(_sum_steps(terms))}. "
+    text += f"Let me check it in the given order: {', '.join(_steps(terms))}. "
     undo = f"{sum(terms)}{-terms[-1]:+d}={sum(terms) - terms[-1]}"
     return f"{text}And back: {undo}, as before the last step. So S={sum(terms)}."
 
 
 def _chain(terms):
     return "".join(f"{term:+d}" for term in terms).lstrip("+")
-
-
-def _sum_steps(terms):
-    steps, total = [], terms[0]
-    for term in terms[1:]:
-        steps.append(f"{total}{term:+d}={total + term}")
-        total += term
-    return steps
 
 
 # --- products ---
@@ -333,7 +307,7 @@ def product_balanced(factors: list[int], rng: random.Random) -> str:
     """Multiply one factor at a time, what is beyond the tables in tens and ones."""
     lines, value = [], factors[0]
     for factor in factors[1:]:
-        lines.append(_product(value, factor))
+        lines.append(product_steps("*", value, factor))
         value *= factor
     return "\n".join(lines)
 
@@ -342,15 +316,12 @@ def product_convoluted(factors: list[int], rng: random.Random) -> str:
     """Introduce a letter for each factor, multiply from the back, and again from the front."""
     letters = "abcd"[: len(factors)]
     known = ", ".join(f"{letter}={factor}" for letter, factor in zip(letters, factors, strict=True))
-    back = factors[::-1]
-    values = list(itertools.accumulate(back, operator.mul))
-    steps = [f"{a}*{b}={c}" for a, b, c in zip(values, back[1:], values[1:], strict=False)]
-    text = f"Let P be the product and {', '.join(letters)} the factors, so P={'*'.join(letters)} with {known}. "
-    text += f"The order does not matter, so from the back: {', '.join(steps)}. "
     doubt = rng.choice(["Hmm, is that right? ", "Wait, let me check it another way. ", "Let me make sure. "])
-    forward = list(itertools.accumulate(factors, operator.mul))
-    again = [f"{a}*{b}={c}" for a, b, c in zip(forward, factors[1:], forward[1:], strict=False)]
-    return f"{text}{doubt}In the given order: {', '.join(again)}. So P={values[-1]}."
+    return (
+        f"Let P be the product and {', '.join(letters)} the factors, so P={'*'.join(letters)} with {known}. "
+        f"The order does not matter, so from the back: {', '.join(_steps(factors[::-1], '*'))}. "
+        f"{doubt}In the given order: {', '.join(_steps(factors, '*'))}. So P={math.prod(factors)}."
+    )
 
 
 FACTS = {"leg_counting": leg_facts, "chain_sum": sum_facts, "products": product_facts}

@@ -217,7 +217,7 @@ def lay_out(tree: Node, items: list[tuple[int, str]]) -> str:
         if node.op in "*/":
             work_out(node.left, False)
             work_out(node.right, False)
-            lines.append(_label(node, items) + _product_steps(node.op, node.left.value, node.right.value))
+            lines.append(_label(node, items) + product_steps(node.op, node.left.value, node.right.value))
             return
 
         # a sum: its terms first, in the order of the source, then the running total
@@ -248,7 +248,7 @@ def _label(product, items):
     return ""
 
 
-def _product_steps(op, a, b):
+def product_steps(op: str, a: Number, b: Number) -> str:
     """Split a product: 13, 4 -> "13*4=10*4+3*4=40+12=52"; 12, 14 -> "12*14=10*14+2*14=140+20+8=160+8=168"."""
     product = combine(op, Node(a), Node(b))
     sides = [product]
