@@ -33,6 +33,10 @@ def iter_rows(path: str | Path) -> Rows:
     for file in files:
         if not (file.is_file() or file.is_dir()):
             raise UserError(f"{file} is no file or folder")
+        if file.is_dir() and not _is_saved(file):
+            for inner in _files_of(file):
+                yield from iter_rows(inner)
+            continue
         columnar = file.is_dir() or file.suffix.lower() in (".parquet", ".arrow") or _starts(file, b"PAR1")
         yield from (_dataset_rows if columnar else _text_rows)(file)
 
@@ -48,7 +52,7 @@ def hub_rows(repo: str, subset: str | None, split: str, streaming: bool = False)
 
 
 def _dataset_rows(path):
-    """Yield the rows of a columnar file, of what `save_to_disk` wrote, or of a folder, as the hub would read it."""
+    """Yield the rows of a columnar file, or of what `save_to_disk` wrote."""
 
     def load():
         if path.is_file() and path.suffix.lower() != ".arrow":
@@ -58,16 +62,31 @@ def _dataset_rows(path):
         datasets = _datasets()
         if path.is_file():
             return datasets.Dataset.from_file(str(path))
-        saved = any((path / name).exists() for name in ("state.json", "dataset_dict.json"))
-        found = datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path), streaming=True)
-        if not isinstance(found, dict):
-            return found
-        if len(found) > 1:
-            splits = ", ".join(found)
-            raise UserError(f"it has the splits {splits}; name the files of one, such as {path}/{next(iter(found))}*")
-        return next(iter(found.values()))
+        found = datasets.load_from_disk(str(path))
+        return _only_split(found, path) if isinstance(found, dict) else found
 
     yield from _library_rows(f"cannot read {path}", path, load)
+
+
+def _is_saved(folder):
+    return any((folder / name).exists() for name in ("state.json", "dataset_dict.json"))
+
+
+def _files_of(folder):
+    """List the files of a folder that is laid out as a repository of the hub. They are found as the library finds them,
+    but not read by it: its readers of JSON and CSV guess types ("007" becomes 7.0, "2024-01-01" a time)."""
+    try:
+        found = _datasets().load_dataset_builder(str(folder)).config.data_files
+        return _only_split(found, folder)
+    except Exception as error:
+        raise _failure(f"cannot read {folder}", error) from None
+
+
+def _only_split(found, path):
+    if len(found) > 1:
+        splits = ", ".join(map(str, found))
+        raise UserError(f"it has the splits {splits}; name the files of one, such as {path}/{next(iter(found))}*")
+    return next(iter(found.values()))
 
 
 def _datasets():
@@ -84,8 +103,12 @@ def _library_rows(failure, name, load):
         for number, row in enumerate(load(), 1):
             yield f"{name}:{number}", _plain(row)
     except Exception as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise UserError(f"{failure} ({cause[:300].rstrip('. ') or type(error).__name__})") from None
+        raise _failure(failure, error) from None
+
+
+def _failure(what, error):
+    cause = " ".join(str(error.__cause__ or error).split())
+    return UserError(f"{what} ({cause[:300].rstrip('. ') or type(error).__name__})")
 
 
 def _plain(value, inner=False):
@@ -94,6 +117,8 @@ def _plain(value, inner=False):
         return {key: _plain(item, True) for key, item in value.items() if not (inner and item is None)}
     if isinstance(value, list | tuple):
         return [_plain(item, True) for item in value]
+    if isinstance(value, bytes):  # text, as some writers of Parquet store it
+        return value.decode(errors="backslashreplace")
     return value if isinstance(value, str | int | float | None) else str(value)
 
 
@@ -133,6 +158,9 @@ def _csv_rows(file, opened):
     csv.field_size_limit(1 << 30)  # its own limit is below what a long chain takes
     reader, line = csv.DictReader(io.TextIOWrapper(opened, "utf-8-sig", newline=""), strict=True), 2
     try:
+        names = reader.fieldnames or []
+        if twice := next((name for name in names if name and names.count(name) > 1), None):
+            raise UserError(f"{file}:1: two columns are called {twice!r}; rename one")
         for row in reader:
             if None in row:
                 raise UserError(f"{file}:{line}: more fields than the {len(reader.fieldnames)} of the first line")

@@ -11,6 +11,7 @@ import threading
 
 import datasets
 import pyarrow
+import pyarrow.parquet
 import pytest
 
 from data.records import read_records
@@ -108,7 +109,9 @@ def test_keys_that_a_columnar_file_filled_with_null_are_dropped(tmp_path):
         ("a.parquet", b"PAR1 and no more", r"cannot read .*a.parquet \(.*not a parquet file"),
         ("a.csv", b'a,b\n1,"2\n', "a.csv:2: not valid CSV"),
         ("a.csv", b"a,b\n1,2\n1,2,3\n", "a.csv:3: more fields than the 2 of the first line"),
+        ("a.csv", b"a,b,a\n1,2,3\n", "a.csv:1: two columns are called 'a'"),
         ("a.arrow", b"no arrow", "cannot read .*a.arrow"),
+        ("folder/a.jsonl", b'{"a": 1}\n7\n', "folder/a.jsonl:2: a record must be a JSON object"),
         ("folder/a.bin", b"", "cannot read .*folder"),
         ("folder/state.json", b"{}", "cannot read .*folder"),
     ],
@@ -137,6 +140,25 @@ def test_splits_are_not_mixed(tmp_path):
         list(iter_rows(tmp_path / "pipe"))
     with pytest.raises(UserError, match=r"no such file: .*none"):
         list(iter_rows(tmp_path / "none*.jsonl"))
+
+
+def test_texts_in_folders_of_shards_stay_as_they_are(tmp_path):
+    """The library's readers make numbers, times and null of them, and refuse shards with other keys."""
+    texts = ["2024-01-01", "007", "1.10", "1e5", "None", "NA", "true"]
+    for kind, write in (("json", lambda text: json.dumps({"answer": text})), ("csv", lambda text: f"answer\n{text}")):
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / "README.md").write_text("about")
+        (tmp_path / kind / "notes.txt").write_text("about")
+        for number, text in enumerate(texts):
+            (tmp_path / kind / f"train-{number}.{kind}").write_text(write(text) + "\n")
+        assert [row["answer"] for _, row in iter_rows(tmp_path / kind)] == texts
+    (tmp_path / "json" / "train-7.json").write_text('{"solution": {"of": 1}}\n')
+    assert [row for _, row in iter_rows(tmp_path / "json")][-1] == {"solution": {"of": 1}}
+
+
+def test_text_that_parquet_holds_as_bytes(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.table({"problem": ["1 × 2".encode()]}), tmp_path / "a.parquet")
+    assert [row for _, row in iter_rows(tmp_path / "a.parquet")] == [{"problem": "1 × 2"}]
 
 
 # --- the hub ---
