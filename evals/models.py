@@ -88,12 +88,12 @@ def identity(place: Place, endpoints: dict, cache: dict) -> str | dict | None:
 
 def model_content(folder: str, cache: dict, name: str = "") -> str | None:
     """Return a content hash of a model folder. cache: dict {name, or else the folder: [stamp, hash]}, updated in place,
-    so that an unchanged folder is not read again; an absent folder has the hash that it had when it was evaluated (None
-    if it never was)."""
+    so that an unchanged folder is not read again; a folder without its weights has the hash that it had when it was
+    evaluated (None if it never was)."""
     name = str(Path(name or folder))
-    if not folder or not (folder := Path(folder)).is_dir():
+    files = content_files(folder) if folder and Path(folder).is_dir() else []
+    if not files:
         return cache.get(name, [None, None])[1]
-    files = content_files(folder)
     stamp = [[file.name, file.stat().st_size, file.stat().st_mtime_ns] for file in files]
     known = cache.get(name)
     if known is None or known[0] != stamp:

@@ -65,10 +65,11 @@ def weight_files(folder: str | Path, path: str = "") -> list[Path]:
 
 
 def content_files(folder: str | Path) -> list[Path]:
-    """List every file that a model's answers depend on, by name; those that are there."""
-    folder = Path(folder)
-    names = {*BESIDE, *_weight_names(folder)} | ({INDEX} if not (folder / SINGLE).is_file() else set())
-    return [folder / name for name in sorted(names) if (folder / name).is_file()]
+    """List every file that a model's answers depend on, by name; none if its weights are not whole."""
+    folder, weights = Path(folder), _weight_names(Path(folder))
+    if not all((folder / name).is_file() for name in weights):
+        return []
+    return sorted(folder / name for name in {*BESIDE, *weights} if (folder / name).is_file())
 
 
 def _weight_names(folder):

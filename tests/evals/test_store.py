@@ -1,6 +1,7 @@
 """The ledgers, the lock, and the content of a model folder."""
 
 import os
+import shutil
 import stat
 
 import pytest
@@ -78,6 +79,15 @@ def test_keys_follow_content_not_order():
     assert key_of(a=1, b=[2]) != key_of(a=1, b=[3])
 
 
+def test_every_file_that_decides_is_part_of_a_models_content(tiny_qwen, tmp_path):
+    folder = shutil.copytree(tiny_qwen, tmp_path / "m")
+    found = {model_content(folder, {})}
+    for file in folder.iterdir():
+        file.write_bytes(file.read_bytes().rstrip() + b" ")  # JSON and a template mean the same; bytes are what counts
+        found.add(model_content(folder, {}))
+    assert len(found) == 1 + len(list(folder.iterdir()))
+
+
 def test_model_content(tmp_path):
     folder, cache = tmp_path / "model", {}
     assert model_content(folder, cache) is None
@@ -85,7 +95,14 @@ def test_model_content(tmp_path):
     (folder / "model.safetensors").write_bytes(b"weights")
     (folder / "config.json").write_text("{}")
     first = model_content(folder, cache)
-    (folder / "notes.md").write_text("not a part of the model")
+    for name in (
+        "notes.txt",
+        "trainer_state.json",
+        "consolidated.safetensors",
+        "pytorch_model.bin",
+        "model-v2.safetensors",
+    ):
+        (folder / name).write_text("not a part of the model")
     assert model_content(folder, cache) == model_content(folder, {}) == first
 
     other = tmp_path / "copy"
@@ -97,6 +114,8 @@ def test_model_content(tmp_path):
     (folder / "model.safetensors").write_bytes(b"weightz")
     assert model_content(folder, cache) != first
     before = model_content(folder, cache)
+    (folder / "model.safetensors").unlink()  # to save room
+    assert model_content(folder, cache) == before
     for file in folder.iterdir():
         file.unlink()
     folder.rmdir()
