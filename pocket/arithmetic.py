@@ -8,6 +8,7 @@ It knows +, -, *, /, their typographic forms and parentheses. A side with a lett
 no value, so it is not among `sides`. The scripted teacher has nothing but such text to go by.
 """
 
+import ast
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -22,6 +23,7 @@ TOKEN = re.compile(
     re.VERBOSE,
 )
 BULLET = re.compile(r"^[ \t]*(?:[-*+•]|\d+[.)])[ \t]+", re.MULTILINE)  # "- 5*4=20" isn't minus five
+SIGNS = {ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/"}
 OPERATORS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
 
 
@@ -173,50 +175,29 @@ def _balanced(side):
     return [token for i, token in enumerate(side) if i not in drop]
 
 
-# --- recursive descent: each takes the tokens and a place, and returns (node, place behind it) ---
-
-
-def _parse(tokens):
-    """Read a whole side as a Node; None if it is no expression."""
+def _parse(side):
+    """Read the tokens of a whole side as a Node; None if it is no expression, in Python's grammar."""
+    # every number as a name, so that Python's own parser finds the tree and `places` the token; one blank apart
+    text, places = "", {}
+    for token in side:
+        places[len(text)] = token
+        text += ("n" if token.lastgroup == "number" else OPERATORS.get(token.group(), token.group())) + " "
     try:
-        node, at = _sum(tokens, 0)
-    except (IndexError, ValueError, ZeroDivisionError):
+        return _node(ast.parse(text.strip(), mode="eval").body, places)
+    except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
-    return node if at == len(tokens) else None
 
 
-def _sum(tokens, at):
-    node, at = _product(tokens, at)
-    while at < len(tokens) and (op := _operator(tokens[at])) in ("+", "-"):
-        right, at = _product(tokens, at + 1)
-        node = combine(op, node, right)
-    return node, at
-
-
-def _product(tokens, at):
-    node, at = _atom(tokens, at)
-    while at < len(tokens) and (op := _operator(tokens[at])) in ("*", "/"):
-        right, at = _atom(tokens, at + 1)
-        node = combine(op, node, right)
-    return node, at
-
-
-def _atom(tokens, at):
-    token = tokens[at]
-    if token.lastgroup == "number":
-        return Node(parse_number(token.group()), start=token.start(), end=token.end()), at + 1
-    if token.group() == "(":
-        node, at = _sum(tokens, at + 1)
-        if tokens[at].group() != ")":
-            raise ValueError
-        return node, at + 1
-    if _operator(token) == "-":
-        node, end = _atom(tokens, at + 1)
+def _node(tree, places):
+    """Turn a tree of Python's into a Node. Raises ValueError for what is no +, -, * or /."""
+    place = places.get(tree.col_offset)
+    if isinstance(tree, ast.Name):
+        return Node(parse_number(place.group()), start=place.start(), end=place.end())
+    if isinstance(tree, ast.BinOp) and type(tree.op) in SIGNS:
+        return combine(SIGNS[type(tree.op)], _node(tree.left, places), _node(tree.right, places))
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.USub):
+        node = _node(tree.operand, places)
         if node.op is None:  # a negative number is one number, its sign included
-            return Node(-node.value, start=token.start(), end=node.end), end
-        return combine("-", Node(0), node), end
+            return Node(-node.value, start=place.start(), end=node.end)
+        return combine("-", Node(0), node)
     raise ValueError
-
-
-def _operator(token):
-    return OPERATORS.get(token.group(), token.group()) if token.lastgroup == "op" else None
