@@ -9,7 +9,7 @@ there (pocket/scripted.py, pocket/corruption.py). It errs at a configured rate, 
 runs: a wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a
 thought and stands in a sentence.
 
-Endpoints: POST /v1/chat/completions (n, seed, max_tokens; no streaming), GET /v1/models.
+Endpoints: POST /v1/chat/completions (seed, max_tokens; one choice, no streaming), GET /v1/models.
 The same request always gets the same reply, whatever the order of requests; another `seed` in it may get another.
 """
 
@@ -132,51 +132,41 @@ def _wordy(verdict, rng):
 
 def complete(body: object, seed: int, error_rate: float) -> dict:
     """Answer the body of a chat completion request as OpenAI would. Raises BadRequest."""
-    messages, n, max_tokens = _checked(body)
-    task = understand(messages)
-    choices, spent = [], 0
-    for index in range(n):
-        # what decides the reply: the request and nothing else
-        key = json.dumps([seed, body.get("seed"), index, messages])
-        digest = hashlib.sha256(key.encode()).digest()
-        text = reply(task, random.Random(int.from_bytes(digest[:8])), error_rate)
+    messages, max_tokens = _checked(body)
+    # what decides the reply: the request and nothing else
+    key = json.dumps([seed, body.get("seed"), 0, messages])
+    digest = hashlib.sha256(key.encode()).digest()
+    text = reply(understand(messages), random.Random(int.from_bytes(digest[:8])), error_rate)
 
-        # cut at max_tokens, as a server would
-        tokens, reason = list(TOKEN.finditer(text)), "stop"
-        if max_tokens is not None and len(tokens) > max_tokens:
-            text, tokens, reason = text[: tokens[max_tokens - 1].end()], tokens[:max_tokens], "length"
-        spent += len(tokens)
-        message = {"role": "assistant", "content": text}
-        choices.append({"index": index, "message": message, "finish_reason": reason, "logprobs": None})
+    # cut at max_tokens, as a server would
+    tokens, reason = list(TOKEN.finditer(text)), "stop"
+    if max_tokens is not None and len(tokens) > max_tokens:
+        text, tokens, reason = text[: tokens[max_tokens - 1].end()], tokens[:max_tokens], "length"
+    message = {"role": "assistant", "content": text}
     asked = sum(len(TOKEN.findall(message["content"])) for message in messages)
     return {
         "id": f"chatcmpl-{digest.hex()[:24]}",
         "object": "chat.completion",
         "created": int(time.time()),
         "model": MODEL,
-        "choices": choices,
-        "usage": {"prompt_tokens": asked, "completion_tokens": spent, "total_tokens": asked + spent},
+        "choices": [{"index": 0, "message": message, "finish_reason": reason, "logprobs": None}],
+        "usage": {"prompt_tokens": asked, "completion_tokens": len(tokens), "total_tokens": asked + len(tokens)},
     }
 
 
 def _checked(body):
-    """Read (messages, n, max_tokens) from a request. Raises BadRequest."""
+    """Read (messages, max_tokens) from a request. Raises BadRequest."""
     if not isinstance(body, dict):
         raise BadRequest("the body must be a JSON object")
-    messages, n = body.get("messages"), body.get("n") or 1
-    max_tokens = body.get("max_completion_tokens") or body.get("max_tokens")
+    messages, most = body.get("messages"), body.get("max_completion_tokens") or body.get("max_tokens")
     good = isinstance(messages, list) and messages
     if not good or not all(isinstance(m, dict) and isinstance(m.get("content"), str) for m in messages):
         raise BadRequest("messages must be a list that is not empty of {role, content} with text as content")
-    if (
-        not isinstance(n, int)
-        or n < 1
-        or (max_tokens is not None and (not isinstance(max_tokens, int) or max_tokens < 1))
-    ):
-        raise BadRequest("n and max_tokens must be whole numbers of at least 1")
-    if body.get("stream"):
-        raise BadRequest("streaming is not offered here")
-    return messages, n, max_tokens
+    if most is not None and (not isinstance(most, int) or most < 1):
+        raise BadRequest("max_tokens must be a whole number of at least 1")
+    if body.get("stream") or body.get("n") not in (None, 1):
+        raise BadRequest("streaming, and more than one choice (n), are not offered here")
+    return messages, most
 
 
 def make_app(seed: int, error_rate: float) -> web.Application:

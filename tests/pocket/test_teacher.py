@@ -250,7 +250,8 @@ def test_the_prompt_may_stand_in_either_turn(role):
         ({"messages": [{"role": "user", "content": None}]}, "messages"),
         ({"messages": [{"role": "user", "content": "Hello!"}]}, "one role of Table 13"),
         ({"messages": [{"role": "user", "content": "You are a highly capable evaluator."}]}, "sections"),
-        ({"messages": [{"role": "user", "content": "x"}], "n": -1}, "at least 1"),
+        ({"messages": [{"role": "user", "content": "x"}], "max_tokens": -1}, "at least 1"),
+        ({"messages": [{"role": "user", "content": "x"}], "n": 3}, "one choice"),
         ({"messages": [{"role": "user", "content": "x"}], "stream": True}, "streaming"),
     ],
 )
@@ -286,10 +287,9 @@ def test_over_the_wire(server):
     assert [model.id for model in client.models.list()] == ["scripted-teacher"]
     row = problems("convoluted", count=1)[0]
     messages = question(PROMPTS["rethinker_hard"], row["problem"], row["answer"], row["reasoning"])
-    full = client.chat.completions.create(model="any", messages=messages, n=3, seed=8, temperature=0.7)
-    assert (full.model, full.object, len(full.choices)) == ("scripted-teacher", "chat.completion", 3)
-    assert [choice.index for choice in full.choices] == [0, 1, 2]
-    assert {choice.finish_reason for choice in full.choices} == {"stop"}
+    full = client.chat.completions.create(model="any", messages=messages, seed=8, temperature=0.7)
+    assert (full.model, full.object, len(full.choices)) == ("scripted-teacher", "chat.completion", 1)
+    assert (full.choices[0].index, full.choices[0].finish_reason) == (0, "stop")
     assert full.usage.total_tokens == full.usage.prompt_tokens + full.usage.completion_tokens
     cut = client.chat.completions.create(model="any", messages=messages, max_tokens=5, seed=8)
     assert cut.choices[0].finish_reason == "length"
