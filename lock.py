@@ -53,13 +53,13 @@ def release(folder: str | Path, descriptor: int) -> None:
 
 
 @contextlib.contextmanager
-def locked(folder: str | Path) -> Iterator[None]:
-    """Hold the lock of a folder inside `with`: taken by rank 0 for all ranks."""
+def locked(folder: str | Path) -> Iterator[int | None]:
+    """Hold the lock of a folder inside `with`: taken by rank 0 for all ranks. Yields `take`'s descriptor."""
     if int(os.environ.get("RANK", "0")):
         yield
         return
     descriptor = take(folder)
     try:
-        yield
+        yield descriptor
     finally:
         release(folder, descriptor)

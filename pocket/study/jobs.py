@@ -12,11 +12,11 @@ from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 
-import lock
 from config import read_yaml
 from data.records import write_text
 from errors import UserError
 from evals.store import key_of
+from lock import locked
 from progress import Progress
 
 
@@ -43,14 +43,9 @@ def run_jobs(
     them; others under a known name are refused, because what they would write is there already. substitute: applied to
     the arguments just before a job starts. Raises UserError naming the log of the first job that fails.
     """
-    folder = Path(folder)
-    held = lock.take(
-        folder
-    )  # the jobs inherit it: after a kill of this process nothing starts beside what it leaves behind
-    try:
-        _run_all({job.name: job for job in jobs}, folder, workers, threads, title, substitute, held)
-    finally:
-        lock.release(folder, held)
+    folder, by_name = Path(folder), {job.name: job for job in jobs}
+    with locked(folder) as held:  # the jobs inherit it: after a kill nothing starts beside what is still at work
+        _run_all(by_name, folder, workers, threads, title, substitute, held)
 
 
 def _run_all(jobs, folder, workers, threads, title, substitute, held):
