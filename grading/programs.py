@@ -398,5 +398,6 @@ def _printable(text: str) -> str:
     return "".join(char if char.isprintable() or char == "\n" else " " for char in text)
 
 
-_SLOTS = threading.BoundedSemaphore(len(os.sched_getaffinity(0)))  # programs at a time: as many as cores
+_CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()  # macOS has no affinity
+_SLOTS = threading.BoundedSemaphore(_CORES)  # programs at a time: as many as cores
 _COUNTER = itertools.count(secrets.randbelow(10**8))  # process ids are neighbours, and containers have the same ones

@@ -15,7 +15,7 @@ from config import load
 from pocket.tiny import FAMILIES
 from tests.support.scripts import ROOT
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
 # a file of another project is named with its line: `dpo_trainer.py:801`
 ROOMS = (
     "agents",
