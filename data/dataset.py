@@ -8,9 +8,9 @@ from functools import cached_property
 
 import torch
 
-from data.messages import UNREAD
+from data.messages import KEYS, NEUTRAL, UNREAD
 from data.packing import Unit, plan_micro_batches
-from data.records import GAPS, numbered_records
+from data.records import GAPS, MESSAGES, numbered_records
 from data.render import Renderer, Sequence, joined
 from errors import UserError
 from progress import say
@@ -94,7 +94,7 @@ def load_sft(cfg: DataConfig, renderer: Renderer) -> Examples:
     for rows in _chunks(numbered_records(cfg.file, "sft"), cfg.limit):
         # all turns of all records as texts, then as tokens
         texts = [[_text(row, row["messages"][:end], where, renderer) for end in _trained(row)] for where, row in rows]
-        unread = unread.union(*(row.keys() for _, row in rows)) - COLUMNS
+        unread |= _unread(rows)
         turns = iter(renderer.encode([text for of_record in texts for text in of_record]))
         for (_, row), of_record in zip(rows, texts, strict=True):
             sequences = joined([next(turns) for _ in of_record])
@@ -125,7 +125,7 @@ def load_pairs(
                 key = _text_key(row, side)
                 if key not in texts:
                     texts[key] = _text(row, row["prompt"] + row[side], where, renderer)
-        unread = unread.union(*(row.keys() for _, row in rows)) - COLUMNS
+        unread |= _unread(rows)
         rendered = dict(zip(texts, renderer.encode(list(texts.values())), strict=True))
         for where, row in rows:
             # a pair is used whole or not at all
@@ -163,6 +163,13 @@ def _units(pairs, lengths, batch):
         for number, part in enumerate(parts):
             seqs = dict.fromkeys(s for pair in part for s in (pair.chosen, pair.rejected))
             yield Unit(tuple(seqs), len(part), tuple(part), continues=number > 0)
+
+
+def _unread(rows):
+    """Name the columns, and the keys of messages, that training does not read."""
+    messages = [m for _, row in rows for key in MESSAGES if isinstance(row.get(key), list) for m in row[key]]
+    found = {f"{key} (of messages)" for m in messages if isinstance(m, dict) for key in m if m[key] not in NEUTRAL}
+    return found.union(*(row.keys() for _, row in rows)) - COLUMNS - {f"{key} (of messages)" for key in KEYS}
 
 
 def _trained(row):

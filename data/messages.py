@@ -14,12 +14,15 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # servers' and datasets' names for what precedes the answer
 THINK_TAG = re.compile(r"</?(?:think|thought)>")
 
+KEYS = {"role", "content", "tool_calls", "tool_call_id", "name", "weight", *THOUGHTS}  # of a message, that are read
+
 # keys of a record or of a message that change what is to be trained, and that nothing here reads
 UNREAD = {
     "system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions", "function_call",
     "image", "images", "video", "videos", "audio", "audios", "weights", "loss_weight", "sample_weight", "train",
     "mask", "loss_mask", "completion_mask", "assistant_masks", "beta", "enable_thinking", "reasoning_effort",
-    "custom_instructions",
+    "custom_instructions", "reasoning_details", "thought", "thoughts", "rationale", "cot", "chain_of_thought", "loss",
+    "trainable",
 }  # fmt: skip
 NEUTRAL = (None, 1, "", [], {})  # what such a key may hold: nothing, or the weight that every record has
 

@@ -61,10 +61,12 @@ def test_the_loss_of_conversations_is_that_of_all_their_answers(tiny_qwen, tmp_p
 
 def test_turns_that_a_template_changes_later_stay_in_one_step(tmp_path, capfd):
     model = model_with(QWEN3, tmp_path / "m")
-    data = written(tmp_path / "d", "sft.jsonl", conversations(6, source="here"))
+    rows = conversations(6, source="here")
+    rows[3]["messages"][1] |= {"model": "some-72b", "annotations": [], "refusal": None}
+    data = written(tmp_path / "d", "sft.jsonl", rows)
     inside("train_sft.py", *sft_words(model, data, tmp_path / "o", epochs=1, batch__size=2))
     said = capfd.readouterr().err
-    assert "6 examples in 12 sequences" in said and "does not read the columns source" in said
+    assert "6 examples in 12 sequences" in said and "does not read the columns model (of messages), source\n" in said
     assert len(metrics(tmp_path / "o")) == 3
 
 
@@ -86,6 +88,7 @@ def test_a_turn_of_weight_0_is_context(tiny_qwen, tmp_path):
         ({"messages": [says("!")]}, "record 'x': the first message is the assistant's"),
         ({"messages": [USER, USER]}, "record 'x': the last message must be the assistant's"),
         ({"messages": [USER, says("!", weight=0)]}, "record 'x': every turn of the assistant has the weight 0"),
+        ({"messages": [USER, says("!", thought="I see")]}, "record 'x': messages: message 2 has the key thought"),
         ({"system": "Base 8."}, "record 'x': the column system would not be trained"),
         ({"weight": 0}, "record 'x': the column weight would not be trained"),
         ({"tools": [{"name": "legs"}]}, "record 'x': the chat template of .* leaves out of the tools 'legs'"),
