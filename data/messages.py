@@ -25,6 +25,12 @@ UNREAD = {
     "trainable",
 }  # fmt: skip
 NEUTRAL = (None, 1, "", [], {})  # what such a key may hold: nothing, or the weight that every record has
+# of those the ones whose texts may stand in the messages as well; the others are settings
+IN_MESSAGES = {"system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions",
+               "custom_instructions"}  # fmt: skip
+# other trainers' names for weight on a message, and those of them that mean its opposite; other names for a thought
+FLAGS, MASKS = ("weight", "train", "training", "trainable", "loss"), ("mask", "masked")
+UNREAD_THOUGHTS = ("thought", "thoughts", "reasoning_details", "thinking_blocks")
 
 
 def check_messages(messages: object, where: str) -> None:
@@ -62,8 +68,19 @@ def _problem(message):
         return f"has the weight {weight!r}; a turn is trained (1) or not (0)"
     if not content_of(message).strip() and (role == "user" or (role == "assistant" and not thoughts and not calls)):
         return f"is the {role}'s and empty"
-    unread = next((key for key in message if key in UNREAD and message[key] not in NEUTRAL), None)
+    if role == "assistant" and weight is None and weight_of(message) != 1:
+        flag = next(key for key in (*FLAGS, *MASKS) if message.get(key) is not None)
+        return f"has the key {flag}, which is not read; what leaves a turn untrained is weight: 0"
+    unread = UNREAD - {*FLAGS, *MASKS} | {*UNREAD_THOUGHTS}
+    unread = next((key for key in message if key in unread and message[key] not in NEUTRAL), None)
     return unread and f"has the key {unread}, which would not be trained; take it out"
+
+
+def weight_of(message: dict) -> object:
+    """Return the weight of an assistant's turn (1: trained, 0: not) by whatever name other trainers give it."""
+    given = [message[key] for key in FLAGS if message.get(key) is not None]
+    given += [not message[key] for key in MASKS if message.get(key) is not None]
+    return next((value for value in given if value != 1), 1)
 
 
 def content_of(message: dict) -> str:

@@ -14,7 +14,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from data.messages import NEUTRAL, UNREAD, check_messages, content_of, leaves, lost, readable, texts_of
+from data.messages import IN_MESSAGES, NEUTRAL, UNREAD, check_messages, content_of, leaves, lost, readable, texts_of
 from data.rows import iter_rows
 from errors import UserError
 
@@ -94,7 +94,7 @@ def _check_columns(row, kind, where):
     """Raise UserError for a column that would change what is trained, unless its texts stand in the messages."""
     messages = [message for key in MESSAGES if key in REQUIRED[kind] for message in row[key]]
     for key in sorted(key for key in (UNREAD | {"weight"}) & row.keys() if row[key] not in NEUTRAL):
-        texts = list(leaves(row[key]))
+        texts = list(leaves(row[key])) if key in IN_MESSAGES else []
         if not texts or any(lost([text], " ".join(map(content_of, messages))) for text in texts):
             raise UserError(f"{where}: the column {key} would not be trained; put it into the messages, or take it out")
 

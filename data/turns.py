@@ -6,6 +6,8 @@ Nothing is dropped on the way: what a message cannot hold, and a reply without a
 import itertools
 import re
 
+from data.messages import weight_of
+
 OPENING = re.compile(r"<think>|<\|begin_of_thought\|>")
 ODD = "with an unexpected type"
 
@@ -111,7 +113,8 @@ def _turns_of(value, role=None):
         if not isinstance(role, str) or not isinstance(content, str):
             raise LeftOut(ODD)
         messages.append({"role": ROLES[role.lower()], "content": _with_thought(turn, content)})
-        messages[-1] |= {} if turn.get("weight") is None else {"weight": turn["weight"]}
+        if messages[-1]["role"] == "assistant" and (weight := weight_of(turn)) != 1:
+            messages[-1]["weight"] = int(weight) if isinstance(weight, bool) else weight
     return messages
 
 

@@ -252,6 +252,14 @@ def test_conversations_are_carried_whole_as_sft_records(read, row):
     assert [record["messages"] for record in records] == [turns(*TWO, system=BASE8)], printed
 
 
+@pytest.mark.parametrize("flag", [{"weight": 0}, {"loss": False}, {"train": False}, {"masked": True}], ids=str)
+def test_a_turn_that_is_not_to_be_trained_stays_one(read, flag):
+    """Whatever its trainer calls that."""
+    first, reply, *rest = turns(*TWO)
+    (record,), printed = read([{"messages": [first | {"loss": None}, reply | flag, *rest]}], "records=sft", kind="sft")
+    assert record["messages"] == [first, reply | {"weight": 0}, *rest], printed
+
+
 def test_preferences_are_no_sft_records(read):
     assert "cannot tell messages from the columns prompt, chosen, rejected" in read([PAIR], "records=sft")[1]
     (record,), _ = read([PAIR | {"messages": WHOLE["chosen"]}], "records=sft", kind="sft")

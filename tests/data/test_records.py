@@ -1,12 +1,13 @@
 """Bad record files: file, line and reason in one line."""
 
+import contextlib
 import json
 
 import pytest
 
 from data.dataset import DataConfig, load_pairs, load_sft
 from data.pairs import make_pairs
-from data.records import read_records, write_jsonl
+from data.records import check_record, read_records, write_jsonl
 from data.render import Renderer
 from errors import UserError
 from pocket.tiny import make_tokenizer
@@ -44,6 +45,22 @@ def test_the_line_and_the_reason_are_named(tmp_path, second, message):
     with pytest.raises(UserError) as error:
         list(read_records(path, "problem"))
     assert f"{path}:2" in str(error.value) and message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("column", "refused"),
+    [
+        ({"system": "Count by lows."}, False),  # a text that stands in the messages
+        ({"system": "Base 8."}, True),
+        ({"reasoning_effort": "low"}, True),  # a setting, which "lows" does not hold
+        ({"loss": 0.5, "context": ""}, False),
+    ],
+)
+def test_columns_that_change_what_is_trained(column, refused):
+    roles = {"system": "Count by lows.", "user": "1?", "assistant": "2"}
+    row = {"id": "a", "messages": [{"role": role, "content": text} for role, text in roles.items()]} | column
+    with pytest.raises(UserError, match=f"the column {next(iter(column))} ") if refused else contextlib.nullcontext():
+        check_record(row, "sft", "here")
 
 
 def test_not_utf8(tmp_path):

@@ -180,11 +180,19 @@ def test_tools_and_their_calls():
         ("qwen2.5", [USER | {"reasoning_content": "R"}, says("C")], "are an assistant's"),
         ("qwen2.5", [USER, says("C", weight=0.5)], "has the weight 0.5"),
         ("qwen2.5", [USER | {"images": ["a.png"]}, says("C")], "has the key images"),
+        ("qwen2.5", [USER, says("C", loss=False), USER, says("D")], "has the key loss, .* is weight: 0"),
+        ("qwen2.5", [USER, says("C", masked=True), USER, says("D")], "has the key masked, .* is weight: 0"),
+        ("qwen2.5", [USER, says("C", thought="R")], "has the key thought, which would not be trained"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(name, turns, reason):
     with pytest.raises(UserError, match=reason):
         trained(name, turns)
+
+
+def test_keys_that_say_that_a_turn_is_trained_are_no_fault():
+    turns = [USER | {"loss": False, "train": False}, says("C", loss=True, train=True, mask=False, trainable=None)]
+    assert trained("qwen2.5", turns) == trained("qwen2.5", [USER, says("C")])
 
 
 def test_white_space_that_a_template_trims_is_no_loss():
