@@ -111,20 +111,20 @@ def faults(chain: str, source: str, mode: str) -> Iterator[str]:
     # degenerate texts
     if loops(chain):
         yield "loop"
-    if drifts(chain, source, DRIFT):
+    if drifts(chain, source):
         yield "language"
-    if mode != "incorrect" and is_copy(chain, source, NEAR_COPY):
+    if mode != "incorrect" and is_copy(chain, source):
         yield "near_copy"
 
 
-def is_copy(a: str, b: str, threshold: float) -> bool:
+def is_copy(a: str, b: str) -> bool:
     """Whether two texts have about as many words, and the Jaccard similarity of their sets of 4-word shingles reaches
-    the threshold. The first is quickly seen, and settles it for most rewrites."""
+    NEAR_COPY. The first is quickly seen, and settles it for most rewrites."""
     a, b = a.split(), b.split()
-    if min(len(a), len(b)) < threshold * max(len(a), len(b)):
+    if min(len(a), len(b)) < NEAR_COPY * max(len(a), len(b)):
         return False
     a, b = (set(zip(t, t[1:], t[2:], t[3:], strict=False)) or {tuple(t)} for t in (a, b))
-    return len(a & b) >= threshold * len(a | b)
+    return len(a & b) >= NEAR_COPY * len(a | b)
 
 
 TAIL, LOOP_CHARS, LOOP_TIMES = 2000, 300, 5
@@ -150,11 +150,11 @@ def loops(text: str) -> bool:
     return len(data) > SQUEEZE * len(zlib.compress(data, 1))
 
 
-def drifts(text: str, source: str, threshold: float) -> bool:
-    """Whether the share of letters from other scripts than Latin and Greek changed by more than `threshold`, and
+def drifts(text: str, source: str) -> bool:
+    """Whether the share of letters from other scripts than Latin and Greek changed by more than DRIFT, and
     twofold: formulas move the share of a Chinese chain, but do not halve it."""
     low, high = sorted(_other_scripts(t) for t in (text, source))
-    return high - low > threshold and high >= 2 * low
+    return high - low > DRIFT and high >= 2 * low
 
 
 def _other_scripts(text):

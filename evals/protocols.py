@@ -10,25 +10,12 @@ Neither sends a system message; for a model trained with one, set `system` to th
 message of its own when there is none (Qwen2.5's does) still does so, as in training.
 """
 
-from dataclasses import dataclass, field
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """temperature 0: greedy. top_p 1, top_k 0: no cut. max_new_tokens: longest response, the thought included.
-    samples: {kind of benchmark: responses a problem}, 1 where nothing is said. system: no message if empty."""
-
-    temperature: float
-    top_p: float
-    top_k: int = 0
-    max_new_tokens: int = 32768
-    samples: dict = field(default_factory=dict)
-    system: str = ""
-
-
-R1_SAMPLES = {"aime2024": 64, "math500": 4, "gpqa_diamond": 8, "livecodebench_v2": 16}
-
-PROTOCOLS = {
-    "paper": Protocol(temperature=0.0, top_p=1.0),
-    "r1": Protocol(temperature=0.6, top_p=0.95, samples=R1_SAMPLES),
+MAX_NEW_TOKENS = 32768  # longest response, the thought included
+PROTOCOLS = {  # temperature 0: greedy. samples: responses a problem by kind of benchmark, 1 where nothing is said
+    "paper": {"temperature": 0.0, "top_p": 1.0, "samples": {}},
+    "r1": {
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "samples": {"aime2024": 64, "math500": 4, "gpqa_diamond": 8, "livecodebench_v2": 16},
+    },
 }

@@ -8,7 +8,7 @@ from errors import UserError
 from evals.benchmarks import TITLES, family, kind_of
 from evals.models import Place, identity
 from evals.problem import Problem
-from evals.protocols import PROTOCOLS
+from evals.protocols import MAX_NEW_TOKENS, PROTOCOLS
 from evals.published import SIZES
 from evals.store import key_of
 
@@ -49,17 +49,17 @@ def settings_of(cfg) -> dict[str, Settings]:
     for name, benchmark in cfg.benchmarks.items():
         # a benchmark's own value before the config's, and that before the protocol's
         own = {key: value for key, value in vars(cfg.sampling).items() if value is not None}
-        sampling = {key: getattr(protocol, key, default) for key, default in GREEDY.items()} | own
+        sampling = {key: protocol.get(key, default) for key, default in GREEDY.items()} | own
         greedy = sampling["temperature"] == 0
-        samples = _first(benchmark.samples, cfg.samples, protocol.samples.get(kind_of(name, benchmark), 1))
+        samples = _first(benchmark.samples, cfg.samples, protocol["samples"].get(kind_of(name, benchmark), 1))
         if greedy and samples > 1:
             raise UserError(
                 f"{samples} samples of {name} at temperature 0 would be one answer {samples} times; set "
                 f"sampling.temperature, or samples=1"
             )
-        longest = _first(benchmark.max_new_tokens, cfg.max_new_tokens, protocol.max_new_tokens)
+        longest = _first(benchmark.max_new_tokens, cfg.max_new_tokens, MAX_NEW_TOKENS)
         found[name] = Settings(
-            _first(cfg.system, protocol.system),
+            cfg.system or "",
             _first(benchmark.instruction, cfg.instruction),
             dict(GREEDY) if greedy else sampling,
             longest,
