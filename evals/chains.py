@@ -7,14 +7,13 @@
 """
 
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from config import run_cli
 from data.records import ESCAPES, write_jsonl
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks.common import BenchmarkConfig
-from evals.store import Ledgers
+from evals.store import responses
 from grading.extraction import split_thought
 from progress import say
 from values import FilePath, Filled, MaybePath
@@ -46,16 +45,11 @@ def main(cfg: Config) -> None:
     problems = {p.id: p for p in benchmarks.load(cfg.benchmark, cfg.source, cfg.benchmarks_dir, cfg.allow_size)}
     if any(problem.private for problem in problems.values()):
         raise UserError(f"{cfg.benchmark} must not appear in plain text; no file of its problems is written")
-    # the first sample of every problem; two of one problem would be of two models
-    found, keys = {}, {}
-    for record in Ledgers(Path(cfg.eval), "generations"):
-        if (record["model"], record["benchmark"], record["sample"]) == (cfg.model, cfg.benchmark, 0):
-            if keys.setdefault(record["problem_id"], record["key"]) != record["key"]:
-                raise UserError(
-                    f"{cfg.eval} holds several responses of {cfg.model} to {cfg.benchmark}'s {record['problem_id']}, "
-                    f"of other weights or another prompt; evaluate the model into a folder of its own"
-                )
-            found[record["problem_id"]] = thought(record["text"]).translate(BLANKS)
+    # the first sample of every problem
+    first = (
+        record for record, _ in responses(cfg.eval, cfg.model, cfg.benchmark, graded=False) if not record["sample"]
+    )
+    found = {record["problem_id"]: thought(record["text"]).translate(BLANKS) for record in first}
     rows = [
         {"id": id, "problem": problem.question, "answer": problem.gold, "reasoning": found[id]}
         for id, problem in problems.items()

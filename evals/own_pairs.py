@@ -19,7 +19,7 @@ from data.records import GAPS, jsonl_writer, numbered_records
 from errors import UserError
 from evals.chains import BLANKS
 from evals.models import model_content, read_facts
-from evals.store import Ledgers
+from evals.store import responses
 from model.files import model_folder
 from progress import say
 from values import Count, FilePath, Filled, MaybePath
@@ -88,27 +88,12 @@ def weights_of(cfg: Config) -> str:
 
 
 def answers(cfg: Config) -> tuple[dict[str, list[dict]], Counter]:
-    """Return ({problem id: generations that ended and are wrong, by sample}, Counter of generations by problem id).
-
-    Raises UserError where a response has no grade, and where a sample is there twice, of other weights or settings.
-    """
-    grades = {record["generation"]: record["status"] for record in Ledgers(cfg.eval, "grades")}
-    wrong, sampled, seen = defaultdict(list), Counter(), set()
-    for record in Ledgers(cfg.eval, "generations"):
-        if (record["model"], record["benchmark"]) != (cfg.model, cfg.benchmark):
-            continue
-        place = record["problem_id"], record["sample"]
-        if place in seen:
-            raise UserError(
-                f"{cfg.eval} holds sample {place[1]} of {place[0]} twice, of other weights or settings; evaluate "
-                f"{cfg.model} into a folder of its own"
-            )
-        seen.add(place)
-        if record["key"] not in grades:
-            raise UserError(f"{cfg.eval}: the response to {place[0]} has no grade; run evaluate.py --grade-only there")
-        sampled[place[0]] += 1
-        if grades[record["key"]] == "wrong" and record["finish_reason"] == "stop":
-            wrong[place[0]].append(record)
+    """Return ({problem id: generations that ended and are wrong, by sample}, Counter of generations by problem id)."""
+    wrong, sampled = defaultdict(list), Counter()
+    for record, status in responses(cfg.eval, cfg.model, cfg.benchmark):
+        sampled[record["problem_id"]] += 1
+        if status == "wrong" and record["finish_reason"] == "stop":
+            wrong[record["problem_id"]].append(record)
     for records in wrong.values():
         records.sort(key=lambda record: record["sample"])
     return wrong, sampled

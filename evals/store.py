@@ -113,3 +113,28 @@ class Ledgers:
 
     def append(self, record: dict, private: bool) -> None:
         (self.private if private else self.open).append(record)
+
+
+def responses(
+    folder: str | Path, model: str = "", benchmark: str = "", graded: bool = True, single: bool = False
+) -> Iterator[tuple[dict, str | None]]:
+    """Yield (generation, status of its grade) of an evaluation, of one model and benchmark where they are named.
+
+    Raises UserError for a second generation of one sample (single: of one problem), as it is not clear which one
+    counts, and, if they must be graded, for one without a grade.
+    """
+    status, seen = {grade["generation"]: grade["status"] for grade in Ledgers(folder, "grades")}, set()
+    for record in Ledgers(folder, "generations"):
+        of, problem = (record["model"], record["benchmark"]), record["problem_id"]
+        if model and (model, benchmark) != of:
+            continue
+        if graded and record["key"] not in status:
+            raise UserError(f"{folder}: the response to {problem} has no grade; run evaluate.py --grade-only there")
+        place = (*of, problem, None if single else record["sample"])
+        if place in seen:
+            raise UserError(
+                f"{folder} holds several responses of {of[0]} to {problem} of {of[1]}, of other weights or settings; "
+                f"evaluate the model into a folder of its own"
+            )
+        seen.add(place)
+        yield record, status.get(record["key"])

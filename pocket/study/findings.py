@@ -10,10 +10,9 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.rows import iter_rows
-from errors import UserError
 from evals.models import read_facts
 from evals.stats import holm, sign_flip
+from evals.store import responses
 from evals.tables import markdown_rows
 from pocket.study.design import (
     AS_MANY,
@@ -50,25 +49,10 @@ QUESTIONS = [  # what is asked, a run, the run it is compared with
 
 def read_answers(folder: str | Path) -> dict[str, dict[str, bool]]:
     """Read {model folder: {problem id: is it right?}} from an evaluate.py output folder, which holds the responses of
-    equal models once.
-
-    Raises UserError where a model has several responses to a problem, so that it is not clear which one counts, and
-    where one has no grade.
-    """
-    status = {row["generation"]: row["status"] for _, row in iter_rows(Path(folder) / "grades.jsonl")}
+    equal models once."""
     answers = {}
-    for _, row in iter_rows(Path(folder) / "generations.jsonl"):
-        model, problem = row["model"], row["problem_id"]
-        if row["key"] not in status:
-            raise UserError(
-                f"{folder}: {model}'s response to {problem} has no grade; run evaluate.py --grade-only there"
-            )
-        if problem in answers.setdefault(model, {}):
-            raise UserError(
-                f"{folder} holds several responses of {model} to {problem}, of other weights or settings; delete the "
-                f"folder and evaluate again"
-            )
-        answers[model][problem] = status[row["key"]] == "correct"
+    for record, status in responses(folder, single=True):
+        answers.setdefault(record["model"], {})[record["problem_id"]] = status == "correct"
 
     # a model whose weights are those of another one has that one's responses
     content = {model: hash for model, (_, hash) in read_facts(folder)["folders"].items()}

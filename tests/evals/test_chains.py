@@ -42,7 +42,7 @@ def test_responses_of_other_weights_or_settings_are_not_mixed(made):
     _, add, cfg = made
     add("k", "<think>one and one</think>2")
     add("l", "<think>after more training</think>2")
-    with pytest.raises(UserError, match="holds several responses of own/tiny to sums's p1"):
+    with pytest.raises(UserError, match="holds several responses of own/tiny to p1 of sums"):
         chains.main(cfg)
 
 
@@ -53,7 +53,7 @@ def test_the_studys_answers_are_one_graded_response_each(made):
     add("k", "2")
     assert read_answers(out) == {"own/tiny": {"p1": True}}
     add("l", "3")
-    with pytest.raises(UserError, match=r"own/tiny's response to p1 has no grade; run evaluate.py --grade-only"):
+    with pytest.raises(UserError, match=r"the response to p1 has no grade; run evaluate.py --grade-only"):
         read_answers(out)
     with grades.open("a") as file:
         file.write('{"key": "h", "generation": "l", "status": "wrong"}\n')

@@ -83,7 +83,7 @@ def test_answers_of_other_weights_are_refused(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: [*rows, rows[0] | {"key": "again"}], "holds sample 0 of p0 twice"),
+        (lambda rows: [*rows, rows[0] | {"key": "again"}], "holds several responses of .* to p0"),
         (lambda rows: [*rows, rows[0] | {"key": "new", "sample": 9}], "has no grade"),
         (lambda rows: rows[5:6], "holds no wrong, finished answer"),
     ],

@@ -107,7 +107,7 @@ def ledgers(folder, right):
             continue
         for problem, is_right in problems.items():
             key = f"{model} {problem}"
-            generations.append({"key": key, "model": model, "problem_id": problem})
+            generations.append({"key": key, "model": model, "benchmark": "b", "problem_id": problem, "sample": 0})
             grades.append({"key": "g" + key, "generation": key, "status": "correct" if is_right else "wrong"})
     write_jsonl(folder / "generations.jsonl", generations)
     write_jsonl(folder / "grades.jsonl", grades[::-1])
