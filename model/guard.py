@@ -144,6 +144,8 @@ def check_packing(model: Callable, lm: nn.Module, device: torch.device, dtype: t
 
     packed, beside_other, alone = logps(before, last), logps(other, last), logps(last)
     library = logps(last, library=True)
+    if fault := differs(alone, library, lm, dtype, path):
+        return fault
     # the same shapes and kernels: what comes before another sequence must not change it at all
     eps = torch.finfo(dtype).eps
     if (leak := _distance(packed, beside_other)) > max(1e-4, 8 * eps):
@@ -156,11 +158,13 @@ def check_packing(model: Callable, lm: nn.Module, device: torch.device, dtype: t
         return (
             f"{path} ({type(lm).__name__}): packed and alone, a sequence's log-probs differ by {away:.2g} nats a token"
         )
-    return differs(alone, library, lm, dtype, path)
+    return ""
 
 
 def differs(ours: Tensor, library: Tensor, lm: nn.Module, dtype: torch.dtype, path: str) -> str:
     """Say that log-probs differ from those of transformers' own forward pass, and what may be the reason; "" if not."""
+    if not library.isfinite().all():
+        return f"{path} ({type(lm).__name__}) computes values that are not finite: its weights are damaged"
     if not (away := _distance(ours, library)) > tolerance(dtype, library):
         return ""
     values = {k: v for k, v in lm.config.to_dict().items() if LOGITS.search(k) and isinstance(v, int | float) and v}

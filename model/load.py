@@ -52,7 +52,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     """Load the tokenizer of a local folder or hub id. Raises UserError when there is none."""
     _check_folder(path)
     try:
-        return AutoTokenizer.from_pretrained(path)
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # whatever the library says to files that it cannot read
         raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from error
 
@@ -61,7 +61,7 @@ def load_config(path: str) -> PretrainedConfig:
     """Load the transformers config of a local folder or hub id. Raises UserError when there is none."""
     _check_folder(path)
     try:
-        return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
         raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from error
 

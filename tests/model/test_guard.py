@@ -61,6 +61,9 @@ SHORT = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
         ({"hidden_act": "no such thing"}, "cannot load a model from"),
         ({"num_attention_heads": 0}, "cannot load a model from"),
         ({"model_type": "of tomorrow"}, "cannot load a model from"),
+        ({"model_type": "own", "auto_map": {"AutoConfig": "own.Config"}}, "cannot load a model from"),
+        ({"is_causal": False}, "differ by"),
+        ({"attn_logit_softcapping": 50.0}, "caps its logits or scores .attn_logit_softcapping"),
     ],
 )
 def test_what_a_config_declares(folder, values, match):
@@ -110,6 +113,7 @@ def test_more_than_a_language_model(folder):
         (lambda w: {f"{ONE}_scale_inv": torch.ones(1)}, f"holds {ONE}_scale_inv, for which Qwen2ForCausalLM has no"),
         (lambda w: {ONE.replace("weight", "SCB"): torch.ones(32)}, "q_proj.SCB, for which"),
         (lambda w: {"model.layers.1.mlp.up_proj.bias": torch.ones(48)}, "up_proj.bias, for which"),
+        (lambda w: {ONE: w[ONE] * torch.nan}, "not finite"),
         (lambda w: {"lm_head.weight": None}, "holds no weight named lm_head.weight"),
         (lambda w: {ONE: w[ONE][:, :-1].contiguous()}, r"has shape \[32, 31\], config.json asks for \[32, 32\]"),
     ],
@@ -177,6 +181,19 @@ def test_dropout_is_not_done_and_said(folder, capsys):
     assert "attention_dropout in the config" in capsys.readouterr().err
     assert not any(module.training for module in model.modules())
     assert dropouts(model.lm.config) == {"attention_dropout": 0.5}
+
+
+def test_a_plan_is_refused_too(tmp_path):
+    build(tmp_path, "gpt2")
+    with pytest.raises(UserError, match="GPT2LMHeadModel"):
+        inside("train_sft.py", f"model.path={tmp_path}", "data.file=none", "out=none", "--plan", "examples=8")
+
+
+def test_the_file_that_the_config_names(folder):
+    stored = load_file(folder / "model.safetensors")
+    save_file({name: value + 1 for name, value in stored.items()}, folder / "named.safetensors")
+    edit(folder, transformers_weights="named.safetensors")
+    assert torch.equal(same_as_the_library(folder).lm_head.weight, stored["lm_head.weight"] + 1)
 
 
 def test_a_leak_shows(tiny_qwen, monkeypatch):
