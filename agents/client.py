@@ -280,7 +280,9 @@ class Endpoint:
                 room = room_left(str(error), asked[key], letters, shortened)
                 if room is None or not least <= room < asked[key]:
                     raise
-                self._note_shortened(asked[key], error)
+                if not self.shortens:
+                    say(f"{self.where} has no room for {asked[key]} tokens, answers are shortened to fit ({error})")
+                self.shortens, self.longest = True, answer_limit(str(error)) or self.longest  # true of every answer
                 asked, shortened = asked | {key: room}, shortened + 1
 
         # what this answer says about the server
@@ -318,12 +320,6 @@ class Endpoint:
         """Returns the fields of a request that a refusal speaks of."""
         ours = (key for key in asked if key not in ("model", "messages"))
         return [key for key in ours if re.search(rf"\b{re.escape(key)}\b", str(error))]
-
-    def _note_shortened(self, asked: int, error: CallError) -> None:
-        """Say once that answers are shorter than they may be. A limit of the server's on every answer is kept."""
-        if not self.shortens:
-            say(f"{self.where} has no room for {asked} tokens, so answers are shortened to what fits ({error})")
-        self.shortens, self.longest = True, answer_limit(str(error)) or self.longest
 
     def _decided(self, error: CallError, asked: dict) -> Reply:
         """The Reply for a question that the server will not take; raises CallError where it would take no other."""

@@ -74,31 +74,16 @@ KINDS = {
 }  # fmt: skip
 # a single request that is larger than a minute's tokens never gets through (Groq, OpenAI)
 SHARE = re.compile(r"limit:? (\d+)\b.{0,40}?requested:? (\d+)", re.IGNORECASE)
-WRONG_REQUEST = re.compile(
-    r"invalid.?(?:request|argument|parameter)|bad.?request|validation|unsupported", re.IGNORECASE
-)
+WRONG_REQUEST = re.compile(r"(?i)invalid.?(?:request|argument|parameter)|bad.?request|validation|unsupported")
 
 LOCKED, CONGESTED = (401, 402, 403, 404), (429, 503, 529)
 AGAIN = (408, 409, 425, 499)  # of the 4xx, those that another try may cure
 
 # keys under which servers put their words, and their codes; the innermost is read
-WORDS = (
-    "error",
-    "errors",
-    "message",
-    "msg",
-    "detail",
-    "error_msg",
-    "error_message",
-    "base_resp",
-    "status_msg",
-    "title",
-)
+WORDS = ("error", "errors", "message", "msg", "detail", "error_msg", "error_message", "base_resp", "status_msg")
 CODES = ("code", "type", "status", "error_code", "error_type", "status_code", "http_status_code")
 ECHO = re.compile(r"""['"]input['"]:.*""")  # such a complaint as text (vLLM): what follows is the request's
-PAGE = re.compile(
-    r"<title[^>]*>(.*?)</title>|<(?:script|style).*?</(?:script|style)>|<[^>]*>", re.DOTALL | re.IGNORECASE
-)
+PAGE = re.compile(r"(?is)<title[^>]*>(.*?)</title>|<(?:script|style).*?</(?:script|style)>|<[^>]*>")
 
 
 class CallError(Exception):

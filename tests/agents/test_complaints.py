@@ -138,7 +138,7 @@ def test_the_prompts_length_is_only_known_to_be_at_least_something(newer, densit
     assert first.status == second.status == "ok"
     assert first.completion_tokens > (4096 - first.prompt_tokens) / 2  # no room is given away
     assert len(server.asked) <= 2 * 5 and max(a.body["max_tokens"] for a in server.asked[-2:]) <= 4096
-    assert capsys.readouterr().err.count("answers are shortened to what fits") == 1
+    assert capsys.readouterr().err.count("answers are shortened to fit") == 1
 
 
 def test_a_prompt_that_fills_the_window_is_too_long():

@@ -218,7 +218,7 @@ def test_a_server_that_refuses_what_is_sent_and_one_with_a_small_window(tmp_path
                           "endpoints.mine.extra_body.top_p=null"))  # fmt: skip
         assert done.returncode == 0, done.stderr
         asked = len(it.probes)
-    assert "refuses seed, which is left out" in done.stderr and "answers are shortened to what fits" in done.stderr
+    assert "refuses seed, which is left out" in done.stderr and "answers are shortened to fit" in done.stderr
     made = lines(out / "generations.jsonl")
     assert {(row["finish_reason"], *row["left_out"]) for row in made} == {("stop", "seed")} and len(made) == 8
     assert asked <= 8 + 2 * 2, "what was found out is not tried with every question"
