@@ -23,6 +23,7 @@ def model_folder(path: str, offline: bool = False) -> str | None:
     A hub id is downloaded first; the files' locks make the ranks of a machine wait for the one that downloads. offline:
     nothing is downloaded. None where there is no such folder and no hub id. Raises UserError if the hub has none.
     """
+    refuse_adapter(path)
     if (Path(path) / "config.json").is_file():
         return path
     owner, _, name = path.partition("/")
@@ -43,17 +44,22 @@ def model_folder(path: str, offline: bool = False) -> str | None:
         raise UserError(f"no model folder {path}, and none from the hub ({reason}); give a local folder") from None
 
 
+def refuse_adapter(folder: str | Path) -> None:
+    """Raise UserError for a folder with an adapter beside or instead of whole weights: nothing here would apply it."""
+    if (Path(folder) / "adapter_config.json").is_file():
+        raise UserError(
+            f"{folder} holds an adapter (adapter_config.json) beside or instead of whole weights; merge it first with "
+            f"peft's merge_and_unload() and save_pretrained"
+        )
+
+
 def weight_files(folder: str | Path, path: str = "") -> list[Path]:
     """List the files that hold the weights of the model in `folder`, by name. path: as the user spells it.
 
-    Raises UserError if one is absent, and for an adapter beside them, which nothing here would apply.
+    Raises UserError if one is absent, and for an adapter beside them.
     """
     folder, path = Path(folder), path or str(folder)
-    if (folder / "adapter_config.json").is_file():
-        raise UserError(
-            f"{path} holds an adapter (adapter_config.json) beside or instead of whole weights; merge it first with "
-            f"peft's merge_and_unload() and save_pretrained"
-        )
+    refuse_adapter(folder)
     files = [folder / name for name in _weight_names(folder)]
     missing = [file.name for file in files if not file.is_file()]
     if missing:

@@ -27,7 +27,7 @@ from transformers.utils import logging as transformers_logging
 from data.render import Renderer
 from errors import UserError
 from model.attention import NAME, choose_backend
-from model.files import model_folder, weight_files
+from model.files import model_folder, refuse_adapter, weight_files
 from model.guard import check_packing, dropouts, shown, skeleton
 from model.logprobs import LogProbModel
 from model.lora import add_adapters, initial_value, is_adapter, plain_name
@@ -163,6 +163,7 @@ def _generation_config(path):
 
 
 def _check_folder(path):
+    refuse_adapter(path)
     looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or os.path.exists(path)
     if looks_local and not (Path(path) / "config.json").is_file():
         what = "has no config.json" if os.path.isdir(path) else "does not exist"

@@ -128,6 +128,9 @@ def test_what_the_files_hold(folder, change, match):
 def test_an_adapter_beside_the_weights(folder):
     (folder / "adapter_config.json").write_text("{}")
     refused(folder, "holds an adapter .*merge")
+    (folder / "config.json").unlink()
+    with pytest.raises(UserError, match="holds an adapter"):
+        load_tokenizer(str(folder))
 
 
 def test_weights_are_chosen_as_transformers_does(folder):

@@ -227,6 +227,20 @@ def test_a_model_that_no_table_shows_is_named_and_not_evaluated(tmp_path, models
     assert again.returncode == 0 and "to generate" not in again.stderr
 
 
+def test_models_that_would_answer_with_something_else(tmp_path, models, problems):
+    """Refused before anything is generated or written, by the guard that training has."""
+    adapter, pickled, chunked = (shutil.copytree(models[0], tmp_path / name) for name in ("adapter", "bin", "chunked"))
+    (adapter / "adapter_config.json").write_text("{}")
+    (adapter / "config.json").unlink()
+    (pickled / "model.safetensors").rename(pickled / "pytorch_model.bin")
+    config = json.loads((chunked / "config.json").read_text())
+    config["layer_types"] = ["full_attention", "chunked_attention"]
+    (chunked / "config.json").write_text(json.dumps(config))
+    for folder, said in ((adapter, "holds an adapter"), (pickled, "save the model once more"), (chunked, "chunked")):
+        assert said in error_line(run(*words(tmp_path / "out", [folder], problems)))
+        assert not list(tmp_path.glob("out/generations*"))
+
+
 def test_bad_input(tmp_path, models, problems):
     out = tmp_path / "eval"
     absent = error_line(run(*words(out, ["/no/such/model"], problems)))
