@@ -135,17 +135,22 @@ def _text_rows(file):
             for number, text in enumerate([opened.read()] if array else opened, 1):
                 if not text.strip():
                     continue
-                found = _parsed(text, file if array else f"{file}:{number}")
+                found = parsed(text, file if array else f"{file}:{number}")
                 for place, row in enumerate(found if array else [found], number):
-                    if not isinstance(row, dict):
-                        kind = type(row).__name__
-                        raise UserError(f"{file}:{place}: a record must be a JSON object, not {kind}")
-                    yield f"{file}:{place}", row
+                    yield f"{file}:{place}", an_object(row, f"{file}:{place}")
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{file}:{number + 1}: cannot be read: {error}") from None
 
 
-def _parsed(text, where):
+def an_object(row: object, where: str) -> dict:
+    """Return what `parsed` found. Raises UserError unless it is a JSON object."""
+    if not isinstance(row, dict):
+        raise UserError(f"{where}: a record must be a JSON object, not {type(row).__name__}")
+    return row
+
+
+def parsed(text: bytes, where: str) -> object:
+    """Parse JSON. Raises UserError, one line with the place."""
     try:
         return json.loads(text.decode("utf-8-sig"))
     except UnicodeDecodeError as error:

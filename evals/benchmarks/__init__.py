@@ -28,10 +28,9 @@ from importlib import import_module
 from types import ModuleType
 
 from errors import UserError
-from evals.benchmarks import common
 from evals.benchmarks.common import BenchmarkConfig
 from evals.problem import Problem
-from evals.published import ALIASES
+from evals.published import ALIASES, SIZES
 
 FAMILIES = {  # kind: module
     "aime2024": "mathematics",
@@ -98,7 +97,15 @@ def load(name: str, cfg: BenchmarkConfig, folder: str = "", allow_size: bool = F
     copy = cfg.file or (os.path.join(folder, f"{kind}.jsonl") if folder else "")
     cfg = replace(cfg, file=copy)
     problems = [replace(problem, kind=kind) for problem in family(kind).load(kind, name, cfg)]
-    return common.checked(problems, TITLES.get(kind), name, cfg, allow_size)
+    place, title = cfg.file or f"the hub's {name}", TITLES.get(kind)
+    if not problems:
+        raise UserError(f"{place} holds no problems")
+    if title and len(problems) != SIZES[title] and not allow_size:
+        raise UserError(
+            f"{place} holds {len(problems)} problems, {title} has {SIZES[title]} in the paper's Table 7; "
+            f"set allow_size=true to continue (the tables will say so)"
+        )
+    return problems[: cfg.limit] if cfg.limit else problems
 
 
 def notes(name: str, cfg: BenchmarkConfig, problems: list[Problem], isolations: Iterable[str] = ()) -> list[str]:
@@ -106,4 +113,8 @@ def notes(name: str, cfg: BenchmarkConfig, problems: list[Problem], isolations: 
     say. isolations: what its programs ran in, as their grades say."""
     kind = kind_of(name, cfg)
     own = family(kind).notes(isolations) if runs_programs(kind) else []
-    return common.notes(problems, TITLES.get(kind), name, cfg) + own
+    title, limited = TITLES.get(kind), len(problems) == cfg.limit
+    if title and len(problems) != SIZES[title]:
+        why = f"limit: {cfg.limit}" if limited else "allow_size"
+        return [f"{name}: {len(problems)} problems ({why}); the paper's Table 7 has {SIZES[title]}.", *own]
+    return [f"{name}: the first {cfg.limit} problems of {cfg.file}.", *own] if limited and not title else own

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from huggingface_hub import hf_hub_download
 
+from data.rows import an_object, parsed
 from errors import UserError
 from evals.benchmarks import common
 from evals.benchmarks.common import BenchmarkConfig
@@ -70,7 +71,7 @@ class Tests:
         """Return {"fn_name", "inputs", "outputs"} as grading/programs.py takes them, public ones first."""
         with open(self.file, "rb") as file:
             file.seek(self.offset)
-            row = _parse(file.readline(), self.where)
+            row = parsed(file.readline(), self.where)
         cases = _cases(row, "public_test_cases", self.where) + _hidden(row, self.where)
         return as_tests(cases, _function(row, self.where), self.where)
 
@@ -172,18 +173,9 @@ def _rows(path):
         offset = 0
         for number, line in enumerate(file, 1):
             if line.strip():
-                yield f"{path}:{number}", offset, _parse(line, f"{path}:{number}")
+                where = f"{path}:{number}"
+                yield where, offset, an_object(parsed(line, where), where)
             offset += len(line)
-
-
-def _parse(line, where):
-    try:
-        row = json.loads(line)
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise UserError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(row, dict):
-        raise UserError(f"{where}: a record must be a JSON object, not {type(row).__name__}")
-    return row
 
 
 def _problem(name, cfg, row, where, tests):

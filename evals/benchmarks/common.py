@@ -1,4 +1,4 @@
-"""What the benchmark families share: a benchmark's config, its rows from the hub or a file, the checks, the limit."""
+"""What the benchmark families share: a benchmark's config, its rows from the hub or a file, the checks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
 from evals.problem import Problem
-from evals.published import SIZES
 from values import Count, MaybePath, Whole
 
 
@@ -63,35 +62,6 @@ def read(source: Source, name: str, cfg: BenchmarkConfig, parse: Callable[..., P
         places[problem.id] = where
         problems.append(replace(problem, group=text(row, (cfg.split,), where) if cfg.split else ""))
     return problems
-
-
-def checked(
-    problems: list[Problem], title: str | None, name: str, cfg: BenchmarkConfig, allow_size: bool
-) -> list[Problem]:
-    """Return the first cfg.limit of all problems of a benchmark. title: in Table 7, or None. Raises UserError where
-    their number is not the one there, unless allow_size is set."""
-    place = cfg.file or f"the hub's {name}"
-    if not problems:
-        raise UserError(f"{place} holds no problems")
-    expected = SIZES[title] if title else len(problems)
-    if len(problems) != expected and not allow_size:
-        raise UserError(
-            f"{place} holds {len(problems)} problems, {title} has {expected} in the paper's Table 7; "
-            f"set allow_size=true to continue (the tables will say so)"
-        )
-    return problems[: cfg.limit] if cfg.limit else problems
-
-
-def notes(problems: list[Problem], title: str | None, name: str, cfg: BenchmarkConfig) -> list[str]:
-    """Return lines for under the tables, where the problems of `checked` are not all of Table 7's, or not all of the
-    file."""
-    limited = len(problems) == cfg.limit
-    if not title:
-        return [f"{name}: the first {cfg.limit} problems of {cfg.file}."] if limited else []
-    if len(problems) == SIZES[title]:
-        return []
-    why = f"limit: {cfg.limit}" if limited else "allow_size"
-    return [f"{name}: {len(problems)} problems ({why}); the paper's Table 7 has {SIZES[title]}."]
 
 
 # --- rows ---
