@@ -99,15 +99,14 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 def forward_flops(shape: Shape, lengths: Iterable[int], supervised: int) -> float:
     """Count the FLOPs of a forward pass. lengths: tokens of each sequence. supervised: tokens with a label."""
-    linear, head, attention = _forward_parts(shape, lengths, supervised)
-    return linear + head + attention
+    return sum(_forward_parts(shape, lengths, supervised))
 
 
 def train_flops(shape: Shape, lengths: Iterable[int], supervised: int, lora_rank: int = 0) -> float:
     """Count the FLOPs of forward and backward. With LoRA no frozen weight gets a gradient, only the adapters do."""
-    linear, head, attention = _forward_parts(shape, lengths, supervised)
     if not lora_rank:
-        return 3 * (linear + head + attention)
+        return 3 * forward_flops(shape, lengths, supervised)
+    linear, head, attention = _forward_parts(shape, lengths, supervised)
     adapters = 2.0 * shape.layers * shape.layer_sides * lora_rank * float(np.sum(lengths))
     return 2 * (linear + head) + 3 * (attention + adapters)
 
@@ -262,11 +261,12 @@ def predict_hours(
     s, speed = settings, settings.gpus * peak * utilization * (1 - work.idle)
     useful = train_flops(shape, work.lengths, work.supervised, s.lora_rank)
     # what the backward pass computes again: the head always, layers as the checkpointing says
-    forward = forward_flops(shape, work.lengths, work.supervised)
-    head = forward_flops(shape, [0], work.supervised)
-    linear = 2.0 * shape.layers * shape.layer_linear * float(work.lengths.sum())
-    again = {"none": 0.0, "selective": linear / 2, "full": forward - head}[s.checkpointing] + head
-    seconds, reference = work.epochs * (useful + again) / speed, forward / speed if work.reference else 0.0
+    linear, head, attention = _forward_parts(shape, work.lengths, work.supervised)
+    again = {"none": 0.0, "selective": linear / 2, "full": linear + attention}[s.checkpointing] + head
+    seconds, reference = (
+        work.epochs * (useful + again) / speed,
+        (linear + head + attention) / speed if work.reference else 0.0,
+    )
     if s.offload:
         crossing = 12 * shape.params / (s.gpus / s.replicate) / HOST_LINK  # two gathers, one gradient, float32
         seconds = max(seconds, work.micro_batches * crossing) + work.steps * 28 * shape.params / HOST_MEMORY
