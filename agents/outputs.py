@@ -19,6 +19,7 @@ from agents.journal import call_key, call_seed
 from agents.measured import StudentCritic
 from agents.report import Tally, cost, render_report, sample
 from agents.roles import LEVELS, VERDICTS
+from config import run_cli
 from data.pairs import make_pairs
 from data.records import GAPS, jsonl_writer, write_text
 from data.render import boxed_solution, problem_messages, response_text
@@ -330,6 +331,4 @@ dataset's own. The licence and the terms of the source dataset and of the models
 
 
 if __name__ == "__main__":
-    from config import run_cli
-
     run_cli(main, Config, "A finished run as Parquet files with a dataset card: python -m agents.outputs run=out/crv")

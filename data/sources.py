@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from config import run_cli
 from data.decontaminate import Benchmarks, write_overlaps
 from data.formats import CONTEXT, Note, format_of, preferences, read_row
 from data.records import check_record, jsonl_writer
@@ -189,6 +190,4 @@ def _question(record):
 
 
 if __name__ == "__main__":
-    from config import run_cli
-
     run_cli(main, Config, __doc__)

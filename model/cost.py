@@ -263,10 +263,8 @@ def predict_hours(
     # what the backward pass computes again: the head always, layers as the checkpointing says
     linear, head, attention = _forward_parts(shape, work.lengths, work.supervised)
     again = {"none": 0.0, "selective": linear / 2, "full": linear + attention}[s.checkpointing] + head
-    seconds, reference = (
-        work.epochs * (useful + again) / speed,
-        (linear + head + attention) / speed if work.reference else 0.0,
-    )
+    seconds = work.epochs * (useful + again) / speed
+    reference = (linear + head + attention) / speed if work.reference else 0.0
     if s.offload:
         crossing = 12 * shape.params / (s.gpus / s.replicate) / HOST_LINK  # two gathers, one gradient, float32
         seconds = max(seconds, work.micro_batches * crossing) + work.steps * 28 * shape.params / HOST_MEMORY

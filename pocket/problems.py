@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated
 
+from config import run_cli
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
@@ -333,6 +334,4 @@ WRITERS: dict[str, dict[str, Callable[..., str]]] = {
 
 
 if __name__ == "__main__":
-    from config import run_cli
-
     run_cli(main, PocketConfig, __doc__)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
+from config import run_cli
 from data.rows import iter_rows
 from errors import UserError
 from pocket.tiny import train_tokenizer
@@ -78,6 +79,4 @@ def texts_of(row: dict) -> list[str]:
 
 
 if __name__ == "__main__":
-    from config import run_cli
-
     run_cli(main, MicroConfig, __doc__)

@@ -19,7 +19,9 @@ third want their results repeated at the end, a third count up or down. Records 
 
 import random
 from dataclasses import dataclass
+from functools import partial
 
+from config import run_cli
 from data.records import write_jsonl
 from data.render import boxed_solution, prompt_messages, response_text
 from values import Count, FilePath, Seed
@@ -45,7 +47,7 @@ def main(cfg: PrimerConfig) -> None:
 
 def sheet(id: str, rng: random.Random, length: int) -> dict:
     """Make an sft record of `length` lines; the last line's result is the final answer."""
-    asked, lines, result = rng.choice([exercises, recalling, counting])(rng, length)
+    asked, lines, result = rng.choice([exercises, partial(exercises, recall=True), counting])(rng, length)
     response = response_text("\n".join(lines), boxed_solution(result), "plain")
     return {"id": id, "messages": [*prompt_messages(asked), {"role": "assistant", "content": response}]}
 
@@ -63,16 +65,12 @@ def counting(rng: random.Random, length: int) -> tuple[str, list[str], int]:
     return asked, lines, value
 
 
-def exercises(rng: random.Random, length: int) -> tuple[str, list[str], int]:
-    """Take single steps that have nothing to do with one another."""
+def exercises(rng: random.Random, length: int, recall: bool = False) -> tuple[str, list[str], int]:
+    """Take single steps that have nothing to do with one another. recall: and repeat their results at the end."""
     asked, lines, results = zip(*(exercise(rng) for _ in range(length)), strict=True)
+    if recall:
+        asked, lines = (*asked, "results"), (*lines, f"Results: {', '.join(map(str, results))}")
     return "Do: " + "; ".join(asked), lines, results[-1]
-
-
-def recalling(rng: random.Random, length: int) -> tuple[str, list[str], int]:
-    """Take single steps, and repeat their results at the end."""
-    asked, lines, results = zip(*(exercise(rng) for _ in range(length)), strict=True)
-    return f"Do: {'; '.join(asked)}; results", [*lines, f"Results: {', '.join(map(str, results))}"], results[-1]
 
 
 def exercise(rng: random.Random) -> tuple[str, str, int]:
@@ -113,6 +111,4 @@ def _factors(rng):
 
 
 if __name__ == "__main__":
-    from config import run_cli
-
     run_cli(main, PrimerConfig, __doc__)
