@@ -165,8 +165,8 @@ async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
 async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
     """Returns r~ from r (§3.3.2), or None: then the problem is kept, with fewer pairs.
 
-    It must pass the guards and really be wrong, so its final answer exists and differs from y: the paper's own
-    Table 12 shows an "incorrect" chain that ends in the right number.
+    It must pass the guards and really be wrong, so its final answer exists and is shown to differ from y: the paper's
+    own Table 12 shows an "incorrect" chain that ends in the right number.
     """
     original = walk.problem["reasoning"]
     for attempt in range(1, walk.rules.incorrect_tries + 1):

@@ -174,8 +174,8 @@ def is_code(problem: dict) -> bool:
 
 
 async def answer_check(chain: str, problem: dict) -> str:
-    """Tell how the final answer of a chain compares with y: "agrees", "differs", "none" (it states none), "timeout" or
-    "error" (that could not be told), or "unchecked".
+    """Tell how the final answer of a chain compares with y: "agrees", "differs", "none" (it states none), "unshown"
+    (neither found equal nor shown to differ), "timeout" or "error" (that could not be told), or "unchecked".
 
     Code is compared by its tests: the chain's last code block passes ("agrees") or fails them. It is unchecked where
     the problem has no tests, or where neither the chain nor the original holds a code block.
@@ -187,8 +187,9 @@ async def answer_check(chain: str, problem: dict) -> str:
     answer = final_answer(chain)
     if answer is None:
         return "none"
-    verdict = await asyncio.to_thread(compare, answer, problem["answer"])  # may run for seconds, in its own process
-    if verdict == "different" and _named_in_closing_prose(chain, problem["answer"]):
+    # may run for seconds, in its own process
+    verdict = await asyncio.to_thread(compare, answer, problem["answer"], shown=True)
+    if verdict in ("different", "unshown") and _named_in_closing_prose(chain, problem["answer"]):
         return "agrees"
     return {"equal": "agrees", "different": "differs"}.get(verdict, verdict)
 

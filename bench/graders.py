@@ -90,6 +90,10 @@ CORPORA = {  # name: (file, the Items of one of its rows), or where the golds ar
     "NeMo pairs": ("grader_pairs/nemo_skills_test_math_equal.jsonl", by_answer),
     "inspect_ai cases": ("grader_pairs/inspect_ai_math_cases.jsonl", by_text),
     "math-verify's own tests": ("grader_pairs/math_verify_own_tests.jsonl", by_text),
+    "reported faults": (
+        "field_cases/math.jsonl",
+        lambda row: [] if row["accept"] is None else [item(row["response"], row["gold"], row["accept"])],
+    ),
     "nasty cases": ("grader_pairs/handmade_nasty.jsonl", by_text),
     HANG: ("grader_pairs/handmade_hang.jsonl", by_text),
 }

@@ -8,7 +8,7 @@ from itertools import combinations
 from evals.published import Count, Printed, Published
 from evals.stats import bootstrap, holm, pass_at_k, sign_flip, wilson
 from grading import STATUSES
-from grading.answers import normalise
+from grading.notation import normalise
 
 
 @dataclass(frozen=True)

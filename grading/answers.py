@@ -7,11 +7,14 @@ are settled in this process; the others go to math-verify in a worker process (g
 because math-verify's own limit needs the main thread and cannot interrupt a long C call. Safe to call from any thread.
 """
 
+import itertools
 import re
 from fractions import Fraction
 
 from grading import Grade
 from grading.extraction import EQUALS, LONGEST, extract_boxed, extract_list, final_answer, split_top, strip_thought
+from grading.notation import is_prose, normalise, plain_number
+from grading.quantities import split
 from grading.workers import WORKERS, Undecided
 
 WHOLE = re.compile(r"####|\banswer is\b")  # a gold answer that is a whole solution, as GSM8K's
@@ -31,7 +34,8 @@ def grade(text: str, gold: str, finished: bool = True, tolerance: float | list[f
     if WHOLE.search(gold):
         gold = final_answer(gold, equation=True) or gold
     boxed = extract_boxed(said)
-    if boxed is None and finished and len(said) <= LONGEST and normalise(said) == normalise(gold):
+    short = len(said) <= min(LONGEST, 4 * len(gold) + 40)
+    if boxed is None and finished and short and normalise(said) == normalise(gold):
         return Grade("correct", said.strip(), "all of the response is the gold answer")
     answer = final_answer(said, equation="=" in gold) if finished else boxed
     if answer is None and finished:
@@ -47,13 +51,14 @@ def grade(text: str, gold: str, finished: bool = True, tolerance: float | list[f
 # --- comparing two answers ---
 
 
-def compare(pred: str, gold: str, tolerance: float | list[float] | None = None) -> str:
+def compare(pred: str, gold: str, tolerance: float | list[float] | None = None, shown: bool = False) -> str:
     """Return "equal", "different", or one of UNDECIDED. tolerance: absolute, for benchmarks that state one (a list: one
-    per value).
+    per value). shown: "different" only where numbers, words or units differ; else "unshown" instead.
 
     Integers first (leading zeros, thousands separators), then equal text, then math-verify: strict, both sides boxed.
     """
-    return _verdict(pred, gold, tolerance)[0]
+    verdict, why = _verdict(pred, gold, tolerance)
+    return "unshown" if shown and why == UNSHOWN else verdict
 
 
 def _joined(text, gold):
@@ -84,37 +89,52 @@ def _decided(pred, gold, tolerance):
     if max(len(pred), len(gold)) > LONGEST:
         same = pred.strip() == gold.strip()
         return ("equal" if same else "different"), f"longer than {LONGEST} characters: compared as text"
-    pred, gold = normalise(_joined(pred, gold) or extract_boxed(pred) or pred), normalise(_unboxed(gold))
-    if pred == gold:
+    raw = pred, gold = _joined(pred, gold) or extract_boxed(pred) or pred, _unboxed(gold)
+    pred, gold = normalise(pred), normalise(gold)
+    if SPACES.sub("", pred) == SPACES.sub("", gold):
         return "equal", "the same text"
-    # numbers, with and without a percent sign
-    if gold.endswith("%") and not pred.endswith("%"):
-        gold = gold.removesuffix("%").rstrip()  # 6.17 for 6.17%: the unit was left out, the number is the same
-    elif gold.endswith("%"):
-        pred, gold = pred.removesuffix("%").rstrip(), gold.removesuffix("%").rstrip()
-    a, b = _plain_number(pred), _plain_number(gold)
-    if pred.endswith("%") and b is not None and abs(b) >= 1 and _plain_number(pred[:-1].rstrip()) == b:
-        return "equal", "the same number, the percent sign left out"  # below 1 it is a share: 0.5 is 50%, not 0.5%
-    if a is not None and b is not None:
-        if a == b:
+    # an option with its letter: the letter decides where both have one, else what both have
+    options = [LABELLED.fullmatch(side) for side in (pred, gold)]
+    if any(options):
+        letters = [m[1] or m[2] if m else _word(s)[0] for m, s in zip(options, (pred, gold), strict=True)]
+        if all(letter and re.fullmatch("[A-Z]", letter) for letter in letters):
+            return ("equal" if letters[0] == letters[1] else "different"), "the letter of an option"
+        pred, gold = (m[3] if m else side for m, side in zip(options, (pred, gold), strict=True))
+    # a value with its unit; the pairs of values of which one must be equal
+    (pred, said), (gold, meant) = split(pred), split(gold)
+    if said and meant and not said.matches(meant):
+        return "different", "another unit" if said.powers and meant.powers else UNSHOWN  # ways may be arrangements
+    pairs = [(_scaled(pred, said, meant), gold)] if not _percents(said, meant) else list(_shares(pred, gold, said))
+    pred, gold = pairs[0]
+    for one, other in pairs:
+        a, b = plain_number(one), plain_number(other)
+        if a is not None and a == b:
             return "equal", "the same number"
-        if tolerance is None and not ("," in pred and "," in gold):  # 120,180 may also be two answers
-            return "different", "another number"
+    if None not in map(plain_number, pairs[0]) and tolerance is None and not ("," in pred and "," in gold):
+        return "different", "another number"
     if re.fullmatch(r"-?\d+,\d+", pred) and not THOUSANDS.fullmatch(pred) and pred.replace(",", ".") == gold:
         return "equal", "the same number, with a decimal comma"
+    if all(LIST.fullmatch(side) for side in (pred, gold)) and tolerance is None:  # 120,180 may be two answers
+        same = sorted(map(int, pred.split(","))) == sorted(map(int, gold.split(",")))
+        return ("equal", "the same numbers") if same else ("different", "other numbers")
     # words, and notation that math-verify does not look at
+    words = _word(pred)[0], _word(gold)[0]
     if _same_word(pred, gold):
         return "equal", "the same word"
     if clash := _clash(pred, gold):
         return "different", clash
+    bare = pred, gold
     pred, gold, why = _without_names(pred, gold)
     if why:
         return "different", why
-    # math-verify, at most twice: an exception at the first look does not keep the second from saying "equal"
-    undecided = None
-    for pair in ((gold, pred), *_other_readings(pred, gold)):
+    # math-verify on one pair after the other: an exception does not keep the next one from being equal
+    pairs = [*_readings(pred, gold), *pairs[1:]]
+    if not (said or meant or any(options)) and bare == (pred, gold):  # as they came: what it does, it does
+        pairs.append(raw)
+    undecided, shown = None, True
+    for one, other in dict.fromkeys(pairs):
         try:
-            equal, failed = WORKERS.compare(*pair, tolerance)
+            equal, differs, failed = WORKERS.compare(other, one, tolerance)
         except Undecided as no:
             if no.status == "timeout":
                 raise  # a second look would take as long
@@ -122,37 +142,83 @@ def _decided(pred, gold, tolerance):
         else:
             if equal:
                 return "equal", "mathematically equal" + f" ({failed})" * bool(failed)
+            shown = shown and differs
     if undecided:
         raise undecided
-    return "different", "not mathematically equal"
+    if any(word and len(word) > 2 for word in words):  # a word read as a product of letters proves nothing
+        starts = [{part[:3].lower() for part in word.split()} if word else None for word in words]
+        shown = None not in starts and starts[0].isdisjoint(starts[1])  # Mon. may be Monday
+    return "different", "another value" if shown and not (is_prose(pred) and None in words) else UNSHOWN
 
 
+UNSHOWN = "not found to be equal"
+SPACES = re.compile(r"(?<=\W) | (?=\W)")  # that separate no two letters or digits
 THOUSANDS = re.compile(r"-?\d{1,3}(?:,\d{3})+")
+LIST = re.compile(r"-?\d+(?:,\s*-?\d+)+")
+LABELLED = re.compile(
+    r"(?:\((?:\\text\{)?([A-Z])\}?\)|([A-Z])[.:)](?=\s|\\)) *(?!\\(?:cup|cap|times|cdot|in|to|subset)\b)([\w\\$(.-].*)"
+)
+TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+BOUND = re.compile(r"\b(?:or (?:more|less|fewer)|at (?:least|most)|than|not|except)\b|\d")
 BASE = re.compile(r"[\dA-Z]+_\{?(\d+)\}?")
-UNIT = re.compile(r"\\(?:text\w*|mbox|mathrm)\s*\{([^{}]*)\}[^\w]*\d?\}?$")
 PRIMED = re.compile(r"([A-Za-z])(?:_(?:\w|\{[^{}]*\}))?\s*('+)")
+LINE = re.compile(r"\\(angle|overline|overrightarrow|vec)\s*\{?\s*([A-Z]{2,})(?![a-z])")
+
+
+def _scaled(pred, said, meant):
+    """The value of pred in the unit of gold; a number word counts even where the other side has none."""
+    ratio = Fraction(said.count if said else 1, meant.count if meant else 1)
+    return _times(pred, ratio * (said.size / meant.size if said and meant else 1))
+
+
+def _times(value, ratio):
+    number = plain_number(value)
+    if ratio == 1 or number is not None:
+        return value if ratio == 1 else f"{number * ratio}"
+    return f"\\frac{{{ratio.numerator}({value})}}{{{ratio.denominator}}}"
+
+
+def _percents(said, meant):
+    """Whether one side is in percent and the other has no unit."""
+    one, other = (unit and unit.powers for unit in (said, meant))
+    return (one or other) == PERCENT and not (one and other)
+
+
+PERCENT = (("percent", 1),)
+
+
+def _shares(pred, gold, said):
+    """The pairs of values where one side is in percent: its share, or the same number, the sign left out.
+
+    Below 1 a number without a sign is a share: 0.5 is 50%, not 0.5%.
+    """
+    value = plain_number(gold)
+    if said and said.powers:
+        yield _times(pred, Fraction(1, 100)), gold
+        if value is not None and abs(value) >= 1:
+            yield pred, gold
+    else:
+        yield pred, gold
+        yield pred, _times(gold, Fraction(1, 100))
 
 
 def _clash(pred, gold):
-    """What of a notation that math-verify drops differs between two answers, or None: a base, a unit, a derivative."""
+    """What of a notation that math-verify drops differs between two answers, or None: a base, a derivative, the order
+    of the points of an angle, a bound or an alternative set as text."""
+    bounds = ["".join(BOUND.findall(" ".join(TEXT.findall(side)))) for side in (pred, gold)]
+    if bounds[0] != bounds[1]:
+        return "another bound"
     bases = BASE.fullmatch(pred), BASE.fullmatch(gold)
     if all(bases) and bases[0][1] != bases[1][1]:
         return "another base"
-    units = UNIT.search(pred), UNIT.search(gold)
-    if all(units) and not _same_unit(*(re.sub(r"[^a-z]", "", unit[1].lower()).removesuffix("s") for unit in units)):
-        return "another unit"
+    lines = LINE.findall(pred), LINE.findall(gold)
+    if len(lines[0]) == len(lines[1]) and lines[0] != lines[1]:
+        return "other points"
     sides = pred, gold
     if ("=" in pred) != ("=" in gold):  # y' = 2x for 2x
         sides = pred.rpartition("=")[2], gold.rpartition("=")[2]
     a, b = (sorted((m[1], m[2]) for m in PRIMED.finditer(side)) for side in sides)
     return "another derivative" if a != b else None
-
-
-def _same_unit(a, b):
-    """Whether one word is the other, its beginning, or its abbreviation: cm, centimeter."""
-    short, long = sorted((a, b), key=len)
-    letters = iter(long)
-    return a == b or (long[:1] == short[:1] and len(long) > 3 and all(letter in letters for letter in short))
 
 
 # the name of one quantity: x, x_1, f(x), f'(x), AB, \angle ABC, \theta, \text{area}, (x, y)
@@ -200,100 +266,52 @@ def _value(part):
     return sides[-1] if numeric and WORKERS.compare(sides[0], sides[-1], None)[0] else None
 
 
-def _other_readings(pred, gold):
-    """At most one (gold, pred) for a second look, where the two sides follow different conventions.
-
-    A quantity named in the gold answer only; a \\log without a base, 10 for math-verify, where the other says \\ln.
-    """
-    if "=" in gold and "=" not in pred:
-        name, *values = split_top(gold, EQUALS)
-        other = (values[0] if len(values) == 1 and QUANTITY.fullmatch(name) else gold), pred
-    elif bool(NATURAL.search(pred)) != bool(NATURAL.search(gold)):
-        other = COMMON.sub(r"\\ln", gold), COMMON.sub(r"\\ln", pred)
-    else:
-        return ()
-    return (other,) if other != (gold, pred) else ()
-
-
-SYMBOLS = {
-    "−": "-", "–": "-", "×": "\\times ", "·": "\\cdot ", "÷": "/", "π": "\\pi ", "∞": "\\infty ", "°": "^\\circ ",
-    "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne ", "∅": "\\emptyset ", "∪": "\\cup ", "∩": "\\cap ", "±": "\\pm ",
-    "∈": "\\in ", "²": "^2", "³": "^3", "½": "\\frac{1}{2}", "¼": "\\frac{1}{4}", "¾": "\\frac{3}{4}", "θ": "\\theta ",
-    "\u00a0": " ", "\u2009": " ", "\u202f": " ", "，": ",", "％": "%",
-}  # fmt: skip
-SYMBOL = re.compile("|".join(map(re.escape, SYMBOLS)))
-
-LONE = r"(?<!\\)\\"  # a backslash that is not the second one of a row break
-REWRITES = [  # what math-verify 0.9.0 misses, each with the form that it knows
-    (re.compile(r"\\(?:displaystyle|left|right|bigl|bigr|limits)(?![a-zA-Z])"), ""),
-    (re.compile(r"\\[dtc]frac(?![a-zA-Z])"), r"\\frac"),
-    (
-        re.compile(r"\\varnothing(?![a-zA-Z])|^\W*(?:\\text\s*\{)?\s*no (?:real )?solutions?\s*\}?\W*$", re.I),
-        r"\\emptyset",
-    ),
-    (re.compile(LONE + r"(?:\$|!\s*)"), ""),
-    (re.compile(r"\{,\}"), ","),
-    (re.compile(rf"(?<=\d)(?:{LONE}[,;: ]|~|\s)(?=\d{{3}}(?!\d))"), ""),  # 10\,000
-    (re.compile(LONE + r"[,;: ]|~"), " "),
-    (re.compile(r"\\%"), "%"),
-    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?|\\degree(?![a-zA-Z])|\\textdegree(?![a-zA-Z])"), r"^\\circ"),
-    (  # an angle in degrees has a value only inside a function
-        re.compile(r"(\\(?:sin|cos|tan|cot|sec|csc)(?:\^\{?\d\}?)?)\s*(\(\s*)?(\d[\d.]*)\s*\^\\circ(?(2)\s*\))"),
-        r"\1(\\frac{\3\\pi}{180})",
-    ),
-    (re.compile(r"^\W*(?:\\text\s*\{)?\s*all real(?:s| numbers)\s*\}?\W*$", re.I), r"\\mathbb{R}"),
-    (re.compile(r"\*\*(?=[\w(])"), "^"),  # 2**(1/4)
-    (re.compile(r"\\?(?<![a-zA-Z])sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
-    (re.compile(r"(?<![\\a-zA-Z])(sqrt|pi|sin|cos|tan|log|ln)(?![a-zA-Z])"), r"\\\1"),
-    (re.compile(r"^(-?[\d.]+)\s*=\s*([a-zA-Z])$"), r"\2=\1"),
-    (re.compile(r"\^\s*\{?\s*((?:\\prime\s*)+)\}?"), lambda m: "'" * m[1].count("prime")),
-    (re.compile(r"\s+"), " "),
-]
-REPEATING = re.compile(r"(-?)(\d*)\.(\d*)\\(?:overline|bar|dot)\s*\{?(\d+)\}?")
-
-
-def normalise(answer: str) -> str:
-    """Give one spelling to what is only typography."""
-    answer = SYMBOL.sub(lambda m: SYMBOLS[m.group()], answer.strip())
-    answer = re.sub(r"^\$+|(?<!\\)\$+$", "", answer).strip()
-    answer = re.sub(r"^\\[(\[]|\\[)\]]$", "", answer)
-    for pattern, form in REWRITES:
-        answer = pattern.sub(form, answer)
-    answer = REPEATING.sub(_fraction, answer)
-    return answer.strip().rstrip(".,;").strip()
-
-
-def _fraction(match):
-    """0.1\\overline{6} -> \\frac{15}{90}"""
-    sign, whole, head, tail = match.groups()
-    numerator = int(whole + head + tail or 0) - int(whole + head or 0)
-    return f"{sign}\\frac{{{numerator}}}{{{(10 ** len(tail) - 1) * 10 ** len(head)}}}"
-
-
-FRACTION = re.compile(
-    r"(?P<sign>[+-]?)\s*(?P<whole>\d{0,30})\s*\\frac\s*(?:\{(?P<a>-?\d{1,30})\}|(?P<x>\d))\s*(?:\{(?P<b>\d{1,30})\}|(?P<y>\d))"
-    r"|(?P<n>-?\d{1,30})\s*/\s*(?P<d>\d{1,30})"
+MATRIX = re.compile(
+    r"(?:\\left)?\(?\\begin\{(?:[pbv]?matrix|array)\}(?:\{\w+\})?([^&]*?)\\end\{(?:[pbv]?matrix|array)\}\)?"
 )
 
 
-def _plain_number(text):
-    """The exact value of a plain numeral (12, 012, 1,234, -0.5, +3) or fraction (3/4, 1\\frac{1}{2}), or None.
+def _readings(pred, gold):
+    """Yield (pred, gold), and what they are where the two sides follow different conventions, which math-verify does
+    not see."""
+    yield pred, gold
+    # a quantity that is named in the gold answer only
+    if "=" in gold and "=" not in pred:
+        sides = split_top(gold, EQUALS)
+        if len(sides) == 2 and QUANTITY.fullmatch(sides[0]):
+            yield pred, sides[1]
+    # \log without a base is 10 for math-verify, where the other says \ln
+    if bool(NATURAL.search(pred)) != bool(NATURAL.search(gold)) and "\\log" in pred + gold:
+        yield COMMON.sub(r"\\ln", pred), COMMON.sub(r"\\ln", gold)
+    # (1, 2) for a column
+    if column := MATRIX.fullmatch(gold):
+        yield pred, f"({column[1]})".replace("\\\\", ",")
+    # P(2, 3) for (2, 3)
+    if pred.startswith("(") != gold.startswith("("):
+        yield tuple(re.sub(r"^[A-Z](?=\()", "", side) for side in (pred, gold))
+    # \pm 3 for 3, -3
+    if ("\\pm" in pred) != ("\\pm" in gold):
+        yield _signs(pred), _signs(gold)
+    # [1,3], [5,7] for a union
+    if "\\cup" in gold and "\\cup" not in pred:
+        yield "\\cup ".join(split_top(pred)), gold
+    # ABD for A, B, D
+    if re.fullmatch(r"[A-J](?:,\s*[A-J])+", gold) and re.fullmatch(r"[A-J]{2,}", pred):
+        yield ",".join(pred), gold
 
-    Length-limited: int() is quadratic.
-    """
-    text = text.lstrip("$").strip()
-    if fraction := FRACTION.fullmatch(text):
-        n = fraction["n"] or fraction["a"] or fraction["x"]
-        d = fraction["d"] or fraction["b"] or fraction["y"]
-        if int(d) == 0 or (fraction["whole"] and int(n) < 0):
-            return None
-        value = int(fraction["whole"] or 0) + Fraction(int(n), int(d))
-        return -value if fraction["sign"] == "-" else value
-    if len(text) > 400 or not re.fullmatch(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)?(?:\.\d+|(?<=\d)\.)?", text):
-        return None
-    return Fraction(text.replace(",", "").rstrip(".")) if re.search(r"\d", text) else None
+
+def _signs(text):
+    """Every choice of the signs of a text as a list: (\\pm 3, \\pm 2) -> (+3, +2), (+3, -2), …"""
+    pieces = re.split(r"\\pm(?![a-zA-Z])", text)
+    if not 1 < len(pieces) < 5:
+        return text
+    return ", ".join(
+        pieces[0] + "".join(s + piece for s, piece in zip(signs, pieces[1:], strict=True))
+        for signs in itertools.product("+-", repeat=len(pieces) - 1)
+    )
 
 
+FUNCTION_WORDS = {"a", "an", "the", "on", "in", "at", "it", "is", "they", "are"}
 WRAPPED = re.compile(r"^\\(?:text\w*|math\w+|mbox|operatorname)\s*\{([^{}]*)\}$")
 
 
@@ -321,4 +339,8 @@ def _word(text):
         text = re.sub(r"^\(([^()]*)\)$|^\*\*([^*]*)\*\*$", lambda m: m[1] or m[2] or "", text)
         marked = marked or text != previous
     text = text.strip().rstrip(".")
-    return (text, marked) if re.fullmatch(r"[^\W\d_]+(?:[ '-][^\W\d_]+)*", text) else (None, False)
+    if not re.fullmatch(r"[^\W\d_]+(?:,?[ '-][^\W\d_]+)*", text):
+        dated = is_prose(text) and re.fullmatch(r"[^\W_]+(?:,? [^\W_]+)+", text)  # June 5
+        return (text, marked) if dated else (None, False)
+    said = [word for word in re.split(r"[, ]+", text) if word.lower() not in FUNCTION_WORDS]  # yes, it is; on Monday
+    return " ".join(said) if said and " " in text else text, marked

@@ -10,8 +10,9 @@ Only what follows the thought is read, and only a letter that is marked as an an
 import re
 
 from grading import UNDECIDED
-from grading.answers import compare, normalise
-from grading.extraction import extract_boxed, is_prose, strip_thought
+from grading.answers import compare
+from grading.extraction import ANSWER, extract_boxed, extract_list, strip_thought
+from grading.notation import is_prose, normalise
 from grading.workers import Undecided
 
 LAST = 2000  # characters at the end of a response in which an unboxed answer is looked for
@@ -19,18 +20,22 @@ SPAN = 400  # characters after "answer is" that may hold it
 
 WRAPPER = re.compile(r"\\(?:text\w*|math\w+|mbox|operatorname|boxed|fbox)\s*\{([^{}]*)\}")
 NOUN = r"(?:option|choice|answer|statement|alternative)"
-MARKS = r"[\s*_`$\"'“”:(\[]*"  # what may stand before a letter
+MARKS = r"[\s*_`$\"'“”:：(\[<]*"  # what may stand before a letter
 # "A" before a word in lower case is the article, unless the word goes on about the option; "C-" and "C =" name none
 GOES_ON = r"because|since|as|is|for|due|which|and|or|but|with|by|on|from|given"
 LETTER = rf"(?-i:{MARKS}(?<![A-Za-z])(?P<letter>[ABCD])(?![\w'’^]|\s*=|-\w)(?!(?<=A)\s+(?!(?:{GOES_ON})\b)[a-z]))"
-BE = r"(?:is|are|would be|should be|must be|=|:)[*_:]*"
+SURELY = (
+    r"(?:\s+(?:for sure|(?:most )?likely|(?:clear|obvious|definite|certain|sure|probab)ly|indeed|actually|then))?,?"
+)
+BE = rf"(?:(?:is|are|would be|should be|must be|est|es|é|è|ist)(?![A-Za-z])|[=:：是为為选選])[*_:：]*{SURELY}"
 END = r"(?=[\s*_`$)\]]*(?:[.,;:!\n]|\Z))"
 STATEMENTS = [  # how an option is announced; of all of these the last one counts
-    rf"\banswers?\b[*_]*(?:\s+(?:choice|option))?\s*{BE}(?:\s+{NOUN})?{LETTER}",
+    rf"(?:{ANSWER}|\banswers\b)[*_]*(?:\s+(?:choice|option))?\s*{BE}(?:\s+{NOUN})?{LETTER}",
     rf"\b(?:correct|right|best)\s+{NOUN}\s*{BE}(?:\s+{NOUN})?{LETTER}",
     rf"\b(?:I|we)(?:\s+\w+)?\s+(?:choose|select|pick|go with)\b(?:\s+{NOUN})?{LETTER}",
     rf"(?:^|[.,;:]|\b(?:so|thus|hence|therefore|actually|{NOUN})){LETTER}[\s*)\].$]*is\s+(?:the\s+)?(?:correct|right)\b",
     rf"\b(?:so|thus|hence|therefore)[,:]?\s+(?:it(?:'s|\s+is)\s+)?{NOUN}{LETTER}{END}",
+    rf"\b(?:so|thus|hence|therefore|I think|I believe)[,:]?(?:\s+I think)?\s+it(?:['’]s|\s+is){LETTER}{END}",
     rf"\bnot\s+(?:{NOUN}\s*)?[*(\[$]*[ABCD]\b[^.\n]{{0,9}}\b(?:is|but|it's|rather)\b(?:\s+{NOUN})?{LETTER}{END}",
 ]
 # only named, and not in a sentence about it: counts where nothing is announced
@@ -52,12 +57,15 @@ def choice(text: str, letters: str = "ABCD", options: list[str] | None = None, f
     # the box first; one that could not be compared is no verdict: a letter that is announced beside it still counts
     boxed, undecided, found = extract_boxed(said), None, None
     if boxed is not None:
+        several = {_letter(content, letters, options) for content in extract_list(said)} - {None}
+        if len(several) > 1:  # \boxed{A} or \boxed{B}
+            return None
         try:
-            found = _letter(boxed, letters) or _own_text(boxed, letters, options)
+            found = _letter(boxed, letters, options) or _own_text(boxed, letters, options)
         except Undecided as failed:
             undecided = failed
     if found is None and finished:
-        said = _unwrap(re.sub(r"<\|\w+\|>", "", said[-LAST:]))
+        said = _unwrap(re.sub(r"<\|\w+\|>|</?answer>", "\n", said[-LAST:]))
         found = _announced(said, letters) or _line(said, letters) or _announced_text(said, letters, options, boxed)
     if found is None and undecided:
         raise undecided
@@ -71,11 +79,14 @@ def _unwrap(text):
     return re.sub(r"\\(?:[()\[\],;: ]|quad|displaystyle)|[{}]", " ", text)
 
 
-def _letter(content, letters):
-    """The letter that a box holds: C, (c), \\text{C}, "C) 12 cm", "Option C"."""
+def _letter(content, letters, options):
+    """The letter that a box holds: C, (c), \\text{C}, "C) 12 cm", "Option C", or "C - 48" where 48 is C's text."""
     content = _unwrap(content).strip().strip("*_$`. ")
     content = re.sub(rf"^(?:the\s+)?(?:correct\s+)?{NOUN}\b[\s:]*(?:is\b)?\s*", "", content, flags=re.IGNORECASE)
     match = re.fullmatch(rf"[(\[]?\s*([{letters}])\s*[)\]]?[.:]?", content, re.IGNORECASE)
+    both = re.fullmatch(rf"\(?([{letters}])\)?\s*(?:[-–—,:=(]|(?<=\s))\s*(\S.*?)\)?", content)
+    if both and options and not match:
+        return both[1] if _plain(both[2]) == _plain(options[letters.index(both[1])]) else None
     match = match or re.match(rf"(?:[(\[]\s*([{letters}])\s*[)\]]|([{letters}])\s*[).:])\s*\S", content)
     if match is None or re.match(VERDICT, content[match.end() - 1 :], re.I) or len(_marked(content, letters)) > 1:
         return None

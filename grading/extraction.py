@@ -5,6 +5,9 @@ import itertools
 import re
 import textwrap
 
+from grading.notation import is_prose, normalise
+from grading.quantities import split
+
 LONGEST = 2000  # characters of an answer; what is longer is compared as text only
 MANY = 20  # boxes of one list
 
@@ -21,6 +24,11 @@ def strip_thought(text: str) -> str | None:
 
 
 BRACE = re.compile(r"\\(?:boxed|fbox)\s*\{|\\.|[{}]", re.DOTALL)  # the second: an escaped brace is text
+
+
+UNBRACED = re.compile(
+    r"\\(?:boxed|fbox)(?:\s+|(?=\\))(?!\s*\{)([^${}\n]*?(?:\{[^{}]*\}[^${}\n]*?)*?)(?=\s*(?:\$|\\\)|\\\]|[.,;]?(?:\s|$)))"
+)
 
 
 def _boxes(text):
@@ -59,7 +67,7 @@ def _contents(text):
 def extract_boxed(text: str) -> str | None:
     """Return the content of the last balanced \\boxed{…} or \\fbox{…} that is not empty, or None. Of nested ones the
     outermost."""
-    return next((content for _, _, content in _contents(text)), None)
+    return next((content for _, _, content in _contents(UNBRACED.sub(r"\\boxed{\1}", text))), None)
 
 
 def extract_boxes(text: str, most: int) -> list[str]:
@@ -70,7 +78,7 @@ def extract_boxes(text: str, most: int) -> list[str]:
 
 # between the boxes of one list: a unit or noun, then "and", a comma, a name with its equals sign; no new sentence
 JOINED = re.compile(
-    r"[^.!?,;\n]{0,40}?(?:[,;&]|\band\b|\\q?quad)(?:[\s$(){}\\\[\],]|\band\b|q?quad\b|text\b|[A-Za-z](?:_\{?\w+\}?)?\s*=)*"
+    r"[^.!?,;\n]{0,40}?(?:[,;&]|\b(?:and|or)\b|\\q?quad)(?:[\s$(){}\\\[\],]|\b(?:and|or)\b|q?quad\b|text\b|[A-Za-z](?:_\{?\w+\}?)?\s*=)*"
 )
 
 
@@ -105,13 +113,19 @@ def split_top(text: str, separator: re.Pattern = SEPARATOR) -> list[str]:
     return [part for part in [*parts, text[begin:].strip()] if part]
 
 
+# "answer is", also as the languages say it that are asked most
+ANSWER = r"\banswer\b|答案|答え|答|정답|\b(?:ответ|réponse|respuesta|resposta|risposta|antwort|jawaban)\b"
 EXPLICIT = re.compile(
-    r"(?:answer\b[*_]{0,4}\s{0,9}(?:(?:is|are)(?!n['’]t)|=|:)|^[ \t]{0,9}A[ \t]{0,9}:|####)"
-    r"[*_]{0,4}\s{0,9}:?\s{0,9}(?P<value>\S.*)$",  # bounded: a hundred thousand blanks must not be tried in turn
+    rf"(?:(?:{ANSWER})[*_]{{0,4}}\s{{0,9}}(?:(?:is|are|est|es|é|è|ist|adalah)\b(?!n['’]t)|[=:：是为為は은는])"
+    r"|^[ \t]{0,9}A[ \t]{0,9}:|####)"
+    r"[*_]{0,4}\s{0,9}[:：]?\s{0,9}(?P<value>\S.*)$",  # bounded: a hundred thousand blanks must not be tried in turn
     re.IGNORECASE | re.MULTILINE,
 )
-NUMBER = re.compile(r"(?<![\w.)])-?(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?")
-NAMES = set(re.findall(r"\w+", "sqrt sin cos tan cot sec csc log ln exp pi inf arcsin arccos arctan"))  # are no prose
+TAGGED = re.compile(r"<answer>([^<>]{1,2000})</answer>", re.IGNORECASE)
+NUMBER = re.compile(
+    r"(?<![A-Za-z0-9_.)])[-−]?(?:\d+\s+\d+/\d+|(?:\d+(?:,\d{3})*(?:\.\d+)?|\.\d+)(?:/\d+)?)"
+    r"(?:\s+(?:dozen|hundred|thousand|[mbtr]+illion)\b)?"
+)
 
 
 def final_answer(text: str, equation: bool = False) -> str | None:
@@ -123,8 +137,12 @@ def final_answer(text: str, equation: bool = False) -> str | None:
     boxed = extract_boxed(text)
     if boxed is not None:
         return boxed
+    if tagged := TAGGED.findall(text):
+        return _clean(tagged[-1])
     text = re.sub(r"<\|\w+\|>", "", text)
     explicit = list(EXPLICIT.finditer(text))
+    if explicit and not _asserted(text, explicit[-1].start(), begin=text.rfind("\n", 0, explicit[-1].start()) + 1):
+        return None
     if explicit:
         sentence = re.split(r"(?<=[\w$*)}\]])\.(?:\s|$)", explicit[-1]["value"][:LONGEST])[0]
         return _value(sentence, first=True)
@@ -145,21 +163,53 @@ def _last_value(line, equation):
     if later and NUMBER.search(line, later.end()):
         formulas, rest = [], line[later.end() :]  # … $x = 2.$ So it grows by 100%.
     if formulas and not EQUALS.search(rest):
-        formula = formulas[-1][1]
+        begin = formulas[-2].end() if len(formulas) > 1 else 0
+        formula = formulas[-1][1] if _asserted(line, *formulas[-1].span(), begin) else ""
         return _clean(formula if equation else EQUALS.split(formula)[-1])
     if not formulas and not is_prose(rest) and (equation or not EQUALS.search(rest)):
         return _clean(rest)
-    if EQUALS.search(rest):
-        return _value(EQUALS.split(rest)[-1], first=False)
-    numbers = list(NUMBER.finditer(rest))
-    return numbers[-1].group() if numbers and not DENIED.search(rest, 0, numbers[-1].start()) else None
+    if equals := list(EQUALS.finditer(rest)):
+        return _value(rest[equals[-1].end() :], first=False) if _asserted(rest, equals[-1].start()) else None
+    numbers = [n for n in NUMBER.finditer(rest) if not NAMED.search(rest, 0, n.start())]
+    begin = numbers[-2].end() if len(numbers) > 1 else 0
+    if not numbers or GIVES_UP.search(line) or not _asserted(rest, *numbers[-1].span(), begin):
+        return None
+    return numbers[-1].group()
 
 
-DENIED = re.compile(r"(?:\bnot|n['’]t)(?:\s+be)?[\s$]*$")
+def _asserted(text, start, end=None, begin=0):
+    """Whether a value is said to hold where it stands: not denied, doubted, supposed or only a bound in its clause.
+
+    The clause begins after punctuation or at `begin`, where the value before it ends: "it is not 10 but 12".
+    """
+    clause = re.split(r"[,;:.!?](?=\s)", text[begin:start])[-1]
+    return not (
+        DENIED.search(clause)
+        or RANGE.search(text, max(0, start - 40), start)
+        or (end and DENIED_AFTER.match(text, end))
+    )
+
+
+DENIED = re.compile(  # at most three words before the value: "it could be seen that all of it is 12" says 12
+    r"(?:\b(?:not|cannot|ne|never|neither|nor|unless|if|suppose|assum\w+|(?:might|could|may) be|perhaps|maybe"
+    r"|impossible|no way|doubt|wrong|incorrect|(?:less|more|fewer|greater|larger|smaller|other|rather) than|exceeds?"
+    r"|не|nicht|no es)\b|n['’]t\b|[不没]是?)(?:\s+(?!then\b|so\b)[a-z]+){0,3}[\s$]*$",
+    re.IGNORECASE,
+)
+RANGE = re.compile(r"\bbetween(?:\s\S+\sand)?[\s$]*$", re.IGNORECASE)
+DENIED_AFTER = re.compile(
+    r"[\s$]*(?:\?|(?:is|are|was|can|could|would|does)(?:\s?not|n['’]t|\s+(?:wrong|incorrect|impossible))\b)"
+)
+GIVES_UP = re.compile(
+    r"\b(?:sorry|give up|unable to|no idea|(?:don|can|could|do)(?:['’]?t| ?not)\s+(?:know|help|solve|answer))\b", re.I
+)
+NAMED = re.compile(  # a number that is a name
+    r"\b(?:problem|question|step|part|case|figure|equation|page|example|exercise|line|chapter|section)s?[\s(#]*$", re.I
+)
 CLAUSE = re.compile(r"[,;:]\s+(?=[A-Za-z]{2})|\s+(?=(?:which|because|since|as|so|when|where|for)\b)")
 # a number beside these is a part of something: an expression, a range, a choice, what the answer is not
 BEFORE = re.compile(r"(?:[-+*/^×·÷!({\\]|\b(?:not|between|or)|\\sqrt|√)[\s$]*$")
-AFTER = re.compile(r"[\s$]*(?:[-+*/^×·÷!\\]|\b(?:or|and|to)\b[\s$]*-?[\d.\\])")
+AFTER = re.compile(r"[\s$]*(?:[-+*/^×·÷!\\√∛]|\b(?:or|and|to)\b[\s$]*-?[\d.\\])")
 
 
 def _value(text, first):
@@ -171,7 +221,9 @@ def _value(text, first):
     cleaned = _clean(text)
     if cleaned is None or not is_prose(cleaned):
         return cleaned
-    if re.match(r"not\b", cleaned):
+    if re.match(r"(?:not|at least|at most|wrong|incorrect)\b", cleaned, re.I) or not _asserted(
+        cleaned, (NUMBER.search(cleaned) or re.search("$", cleaned)).start()
+    ):
         return None  # what it is not, says nothing
     head = CLAUSE.split(cleaned)[0]
     if first and not is_prose(head) and re.search(r"\w", head):
@@ -184,6 +236,8 @@ def _value(text, first):
     if numbers:
         number = numbers[0 if first else -1]
         torn = first and (BEFORE.search(cleaned, 0, number.start()) or AFTER.match(cleaned, number.end()))
+        if torn and (whole := split(normalise(cleaned))) and whole[1] and not is_prose(whole[0]):
+            return cleaned  # 3\\sqrt{2} cm
         return None if torn else number.group()
     return cleaned if first else None
 
@@ -193,17 +247,14 @@ def _dollars(text):
     return re.sub(r"(?<!\\)\\[()\[\]]|\$\$", "$", text)
 
 
-def is_prose(text: str) -> bool:
-    """Tell whether a word stands in it that is neither a name of mathematics nor wrapped as text, such as a unit."""
-    text = re.sub(r"\\(?:text|mathrm|textbf|mbox)\s*\{[^{}]*\}|\\begin\{\w+\}|\\end\{\w+\}|\\[a-zA-Z]+", " ", text)
-    return any(word not in NAMES for word in re.findall(r"[A-Za-z]{2,}", text))
-
-
 def _clean(text):
     """Without Markdown, math delimiters and final punctuation; None if no letter, digit or symbol remains."""
     text = text.strip().strip("*_`").strip()
     text = re.sub(r"(?<![\d)}])!+$", "", text.rstrip(".,;:? "))  # 3! may be a factorial
-    text = re.sub(r"^\$+\s*|\s*\$+$", "", text.rstrip(".,;:? ")).strip("*").strip().rstrip(".,;: ")
+    text = re.sub(r"^\$+\s*|\s*\$+$", "", text.rstrip(".,;:? ")).strip("*").strip().rstrip(".,;: 。")
+    if sum(map(text.count, ")]")) > sum(map(text.count, "([")):  # [Final answer: 18]
+        text = text.rstrip(")]")
+    text = re.sub(r"^<([^<>]*)>$", r"\1", text)
     unclosed = re.search(r"\\(?:boxed|fbox)\s*\{", text) and extract_boxed(text) is None
     return text if re.search(r"[\w∞∅π]", text) and not unclosed else None
 

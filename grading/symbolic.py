@@ -1,6 +1,8 @@
 """The process in which answers are compared symbolically: started by grading/workers.py, one JSON line in, one out.
 
-    {"gold": "…", "pred": "…", "tolerance": null, "seconds": 5}  ->  {"equal": true, "failed": []}
+    {"gold": "…", "pred": "…", "tolerance": null, "seconds": 5}  ->  {"equal": true, "differs": false, "failed": []}
+
+`differs`: numbers were found that are not equal; where neither holds, math-verify just did not find them equal.
 
 `failed` holds what sympy raised: in a check of ours, which is then left out, so that math-verify's verdict stands; or
 in math-verify itself, and then `equal` is null unless another reading of the two answers is equal. An exception is
@@ -23,7 +25,7 @@ from itertools import permutations, product
 from latex2sympy2_extended import NormalizationConfig, latex2sympy
 from latex2sympy2_extended.latex2sympy2 import ConversionConfig
 from math_verify import LatexExtractionConfig, parse, parser, verify
-from sympy import Basic, Expr, FiniteSet, Float, I, Interval, MatrixBase, Rational, Tuple
+from sympy import Abs, Basic, Eq, Expr, FiniteSet, Float, I, Interval, MatrixBase, Rational, Symbol, Tuple, Union
 from sympy.core.relational import Relational
 
 MEMORY_BYTES = 4 << 30
@@ -51,8 +53,9 @@ def parsed(answer: str) -> list:
     return parse(f"\\boxed{{{answer}}}", [BOXED], parsing_timeout=None, raise_on_error=True)
 
 
-def compared(gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool | None, list[str]]:
-    """Return (equal, failed): True, False, or None where an exception left it open; and the exceptions, a line each."""
+def compared(gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool | None, bool, list[str]]:
+    """Return (equal, differs, failed): True, False, or None where an exception left it open; whether a difference was
+    found; and the exceptions, a line each."""
     golds, preds, failed = parsed(gold), parsed(pred), []
 
     def attempt(question, *sides):
@@ -67,21 +70,23 @@ def compared(gold: str, pred: str, tolerance: float | list[float] | None) -> tup
     # a tolerance comes first: what it lets pass, exact comparison would refuse
     close = attempt(within, golds, preds, tolerance) if tolerance is not None else False
     if close:
-        return True, failed
+        return True, False, failed
     readings = [(golds, preds)]
     with_i = tuple(attempt(complex_numbers, side) or side for side in readings[0])
     if with_i != readings[0]:
         readings.append(with_i)
     elif attempt(differ_numerically, golds, preds):
-        return False, failed
+        return False, True, failed
+    readings += [sides for form in (solved, positive) if (sides := attempt(form, golds, preds))]
     # math-verify decides, on every pair of readings, unless it takes unequal numbers for equal
-    found = [close]
+    found, differs = [close], False
     for sides in readings:
         same = [attempt(agree, *pair) for pair in product(*sides)]
-        if True in same and not attempt(contradict, *sides):
-            return True, failed
+        differs = attempt(contradict, *sides)
+        if True in same and not differs:
+            return True, False, failed
         found += [False] if True in same else same
-    return None if None in found else False, failed
+    return None if None in found else False, bool(differs), failed
 
 
 def agree(gold: Basic | MatrixBase | str, pred: Basic | MatrixBase | str) -> bool:
@@ -94,6 +99,26 @@ def complex_numbers(readings: list) -> list:
     return [
         x.xreplace({s: I for s in x.free_symbols if s.name == "i"}) if isinstance(x, Basic) else x for x in readings
     ]
+
+
+def solved(golds: list, preds: list) -> tuple[list, list] | None:
+    """Return the readings with x < 2 or x > 3 as the set of all such x, if the other side is one."""
+    sides = [[_solutions(x) for x in side[:1]] for side in (golds, preds)]
+    return tuple(sides) if sides != [golds[:1], preds[:1]] else None
+
+
+def _solutions(x):
+    relations = x.args if isinstance(x, FiniteSet) and x.args and all(isinstance(r, Relational) for r in x.args) else ()
+    return Union(*(r.as_set() for r in relations)) if relations and not any(isinstance(r, Eq) for r in relations) else x
+
+
+def positive(golds: list, preds: list) -> tuple[list, list] | None:
+    """Return the readings with all names as positive numbers, as lengths and the like are: \\ln a^2 is 2 \\ln a."""
+    sides = [side[0] for side in (golds, preds) if side and isinstance(side[0], Expr) and side[0].free_symbols]
+    if len(sides) < 2 or sides[0].has(Abs) != sides[1].has(Abs):
+        return None
+    names = {s: Symbol(s.name, positive=True) for x in sides for s in x.free_symbols}
+    return tuple([x.xreplace(names).doit()] for x in sides)
 
 
 def differ_numerically(golds: list, preds: list) -> bool:
@@ -185,14 +210,14 @@ def main() -> None:
         signal.setitimer(signal.ITIMER_PROF, task["seconds"])
         signal.setitimer(signal.ITIMER_REAL, task["seconds"] * WALL_FACTOR)
         try:
-            equal, failed = compared(task["gold"], task["pred"], task["tolerance"])
+            equal, differs, failed = compared(task["gold"], task["pred"], task["tolerance"])
         except MemoryError:
             sys.exit(OUT_OF_MEMORY)
         except Exception as error:  # while reading an answer
-            equal, failed = None, [f"{type(error).__name__}: {error}"[:200]]
+            equal, differs, failed = None, False, [f"{type(error).__name__}: {error}"[:200]]
         signal.setitimer(signal.ITIMER_PROF, 0)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        print(json.dumps({"equal": equal, "failed": failed}), flush=True)
+        print(json.dumps({"equal": equal, "differs": differs, "failed": failed}), flush=True)
 
 
 if __name__ == "__main__":

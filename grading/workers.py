@@ -1,6 +1,6 @@
 """The processes in which answers are compared symbolically (grading/symbolic.py), as many as there are cores.
 
-WORKERS.compare("2\\\\sqrt{2}", "\\\\sqrt{8}", None) == (True, "")
+WORKERS.compare("2\\\\sqrt{2}", "\\\\sqrt{8}", None) == (True, False, "")
 """
 
 import atexit
@@ -30,8 +30,9 @@ class Workers:
     def __init__(self, limit: int):
         self.idle, self.lock, self.slots = [], threading.Lock(), threading.BoundedSemaphore(limit)
 
-    def compare(self, gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool, str]:
-        """Return (whether they are equal, what failed on the way as a line of text). Raises Undecided."""
+    def compare(self, gold: str, pred: str, tolerance: float | list[float] | None) -> tuple[bool, bool, str]:
+        """Return (whether they are equal, whether a difference was found, what failed on the way as a line of text).
+        Raises Undecided."""
         with self.slots:
             with self.lock:
                 worker = self.idle.pop() if self.idle else None
@@ -60,7 +61,7 @@ class Workers:
         failed = "; ".join(reply["failed"])
         if reply["equal"] is None:
             raise Undecided("error", f"the comparison failed: {failed}")
-        return reply["equal"], failed
+        return reply["equal"], reply["differs"], failed
 
     def _start(self):
         script = Path(__file__).with_name("symbolic.py")
