@@ -144,10 +144,13 @@ def _answer_with_ranks(model):
 
 
 def read_fits(path: Path) -> dict[str, Fit]:
-    """Read {key: fit}; a line torn by a kill is cut off."""
-    if not path.exists():
-        return {}
-    data = path.read_bytes()
+    """Read {key: fit}; a line torn by a kill is cut off. Raises UserError if nothing can be appended to them."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab"):
+            data = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from None
     if not data.endswith(b"\n"):
         path.write_bytes(data[: data.rfind(b"\n") + 1])
     try:
@@ -158,7 +161,6 @@ def read_fits(path: Path) -> dict[str, Fit]:
 
 def write_fits(path: Path, fits: dict[str, Fit]) -> None:
     """Append fits to their file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
         for key, fit in fits.items():
             file.write(json.dumps({"key": key, **vars(fit)}) + "\n")

@@ -6,6 +6,7 @@ its own rows of every weight from the safetensors files.
 
 import copy
 import hashlib
+import itertools
 import math
 import os
 from pathlib import Path
@@ -36,6 +37,7 @@ from model.rounding import round_stochastically
 from progress import say
 from settings import LoraConfig, ModelConfig, ParallelConfig
 
+SAMPLING = ("temperature", "top_p", "top_k", "min_p", "typical_p", "epsilon_cutoff", "eta_cutoff")
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
@@ -140,11 +142,15 @@ def check_vocabulary(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, path: st
 
 
 def _check_generation(config: GenerationConfig, path: str) -> None:
-    """Make a generation config one that can be saved: sampling settings without do_sample mean sampling."""
+    """Make a generation config one that can be saved: sampling settings without do_sample mean sampling, and beside
+    do_sample=false they mean nothing."""
     try:
         config.validate(strict=True)
     except ValueError:
-        config.do_sample = True
+        if config.do_sample is False:
+            config.update(**dict.fromkeys(SAMPLING))
+        else:
+            config.do_sample = True
         try:
             config.validate(strict=True)
         except ValueError as error:
@@ -238,8 +244,9 @@ class WeightFiles:
         if absent:
             raise UserError(f"{self.path} holds no weight named {absent[0]}, which {type(lm).__name__} needs")
         modules = {name.rpartition(".")[0] for name in tensors}
-        for name in strays:
-            if name.rpartition(".")[0] in modules:
+        for name in strays:  # an adapter's lie deeper: q_proj.lora_A.default.weight
+            parents = itertools.accumulate(name.split(".")[:-1], "{}.{}".format)
+            if not modules.isdisjoint(parents):
                 raise UserError(f"{self.path} holds {name}, for which {type(lm).__name__} has no place")
         if strays:
             say(

@@ -95,6 +95,11 @@ def test_the_command_scores_a_file_of_problems(tiny_qwen, tmp_path, capsys):
     assert student.model is None  # these were the texts
 
 
+def test_a_folder_is_no_file_of_fits(tiny_qwen, tmp_path):
+    with pytest.raises(UserError, match=f"cannot write {tmp_path}: Is a directory"):
+        Student(ModelConfig(tiny_qwen), tmp_path)
+
+
 def test_a_file_of_something_else_is_refused(tiny_qwen, files):
     with pytest.raises(UserError, match="holds other lines than fits"):
         Student(ModelConfig(tiny_qwen), files / "sft.jsonl")

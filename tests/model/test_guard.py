@@ -114,6 +114,10 @@ def test_more_than_a_language_model(folder):
         (lambda w: {ONE.replace("weight", "SCB"): torch.ones(32)}, "q_proj.SCB, for which"),
         (lambda w: {"model.layers.1.mlp.up_proj.bias": torch.ones(48)}, "up_proj.bias, for which"),
         (lambda w: {ONE: w[ONE] * torch.nan}, "not finite"),
+        (
+            lambda w: {ONE.replace("weight", "lora_A.default.weight"): torch.ones(4, 32)},
+            "q_proj.lora_A.default.weight, ",
+        ),
         (lambda w: {"lm_head.weight": None}, "holds no weight named lm_head.weight"),
         (lambda w: {ONE: w[ONE][:, :-1].contiguous()}, r"has shape \[32, 31\], config.json asks for \[32, 32\]"),
     ],

@@ -109,14 +109,15 @@ def test_activation_checkpointing_does_not_matter(sft_run, tiny_qwen, files, tmp
     assert_same_run(sft_run, tmp_path / "o")
 
 
-def test_sampling_settings_without_do_sample_do_not_cost_the_model(files, tmp_path):
-    """As vicuna's: transformers loads such a generation config, but refuses to save it."""
+@pytest.mark.parametrize(("given", "saved"), [({}, (0.9, True)), ({"do_sample": False}, (None, False))])
+def test_sampling_settings_without_do_sample_do_not_cost_the_model(files, tmp_path, given, saved):
+    """As vicuna's: transformers loads such a generation config, but refuses to save it. Who wants greedy keeps it."""
     base = Path(make_model(tmp_path / "base"))
     settings = json.loads((base / "generation_config.json").read_text())
-    (base / "generation_config.json").write_text(json.dumps(settings | {"temperature": 0.9}))
+    (base / "generation_config.json").write_text(json.dumps(settings | {"temperature": 0.9} | given))
     inside("train_sft.py", *sft_words(base, files, tmp_path / "o", epochs=1))
     exported = json.loads((tmp_path / "o/model/generation_config.json").read_text())
-    assert (exported["temperature"], exported["do_sample"]) == (0.9, True)
+    assert (exported.get("temperature"), exported.get("do_sample")) == saved
 
 
 @pytest.mark.parametrize("script, words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
