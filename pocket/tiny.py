@@ -50,7 +50,7 @@ class Family(NamedTuple):
 
 
 LLAMA_TOKENS = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
-R1_TOKENS = ["<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>"]
+R1_TOKENS = ["<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>", "<|endoftext|>"]  # Qwen adds the last
 FAMILIES = {
     "qwen2": Family("qwen2", CHATML, None, "<|im_end|>", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
     "llama": Family("llama", LLAMA3, "<|begin_of_text|>", "<|eot_id|>", LLAMA_TOKENS),
