@@ -248,6 +248,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
 # --- python -m agents.outputs: a finished run as a dataset repository ---
 
 BATCH = 1000  # records in one Parquet row group
+CARD = Path(__file__).with_name("card.md")
 
 
 @dataclass
@@ -299,35 +300,9 @@ def card(report: dict) -> str:
     )
     models = "\n".join(f"- {agent}: {model}" for agent, model in made["models"].items())
     origins = ", ".join(f"{count} {origin}" for origin, count in report["kept_by_origin"].items())
-    return f"""---
-pretty_name: CRV reasoning chains and CogPO pairs
-task_categories:
-- text-generation
-tags:
-- reasoning
-- preference
-- arxiv:2504.09802
-configs:
-{configs}---
-
-# CRV reasoning chains and CogPO pairs
-
-Made with the CRV system of *Enhancing Reasoning Abilities of Small LLMs with Cognitive Alignment* (arXiv 2504.09802):
-agents rate chains of thought, rewrite what is too terse or too convoluted for a small model, and verify the rewrites.
-
-`sft`: {problems["kept"]} chains that suit a small model, of {problems["input"]} problems ({origins}).
-`pairs`: preference pairs whose gap (small, medium, large) decides β in CogPO.
-
-| gap | pairs | length of chosen / rejected |
-|---|---|---|
-{ratios}
-
-Agents ({made["sampling"]}):
-{models}
-
-`provenance` names the model, prompt, sampling, seed, votes and call behind every chain; `by: input` marks the source
-dataset's own. The licence and the terms of the source dataset and of the models above apply.
-"""
+    return CARD.read_text(encoding="utf-8").format(
+        **problems, configs=configs, ratios=ratios, models=models, origins=origins, sampling=made["sampling"]
+    )
 
 
 if __name__ == "__main__":
