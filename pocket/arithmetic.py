@@ -1,7 +1,7 @@
 """The arithmetic in a free text: every equation with its sides as small expression trees, and every number.
 
     >>> text = "Let x be the total. Tigers: 13*4=10*4+3*4=52, so x = 52 + 6 = 58."
-    >>> [[str(side) for side in equation.sides] for equation in equations(text)]
+    >>> [[str(side) for side in equation.sides] for equation in relations(text)]
     [['13*4', '10*4+3*4', '52'], ['52+6', '58']]
 
 It knows +, -, *, /, their typographic forms and parentheses. A side with a letter in it (`13a`, `x`) is algebra: it has
@@ -120,11 +120,6 @@ def numbers(text: str) -> list[tuple[int | Fraction, int, int]]:
     return [
         (parse_number(match.group()), *match.span()) for match in TOKEN.finditer(text) if match.lastgroup == "number"
     ]
-
-
-def equations(text: str) -> list[Equation]:
-    """List the equations with at least two sides that have a value, in order."""
-    return [equation for equation in relations(text) if len(equation.sides) > 1]
 
 
 def relations(text: str) -> list[Equation]:

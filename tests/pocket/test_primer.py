@@ -3,9 +3,9 @@
 import re
 
 from data.records import read_records
-from pocket.arithmetic import equations
 from pocket.problems import WRITERS
 from pocket.study.primer import PrimerConfig, main
+from tests.support.teacher import equations
 
 
 def test_sheets(tmp_path):

@@ -13,8 +13,9 @@ from reasoning_gym.arithmetic.leg_counting import ANIMALS
 from data.records import check_record, write_jsonl
 from errors import UserError
 from grading.answers import compare, final_answer
-from pocket.arithmetic import equations, parse_number
+from pocket.arithmetic import parse_number
 from pocket.problems import WRITERS, PocketConfig, StyleShares, TaskConfig, build
+from tests.support.teacher import equations
 
 MIXED = PocketConfig(
     train_problems=300,

@@ -18,8 +18,9 @@ from agents.prompts import load_prompts, question
 from agents.roles import LEVELS, VERDICTS, parse_label
 from grading.answers import compare, final_answer
 from pocket import scripted, teacher
-from pocket.arithmetic import equations, parse_number, relations
+from pocket.arithmetic import parse_number, relations
 from pocket.problems import PocketConfig, StyleShares, TaskConfig, build
+from tests.support.teacher import equations
 
 PROMPTS = load_prompts()
 TASKS = {
