@@ -42,6 +42,8 @@ class Row(dict):
 
 def conversation_of(row: Row) -> list[dict]:
     """Return the conversation of a row: its turns, or the question and the reply of its columns."""
+    if "completion" in row and row.get("label") is False:  # TRL's data for KTO
+        raise LeftOut("with a reply that is labelled as not wanted")
     turns = next((row.get(name) for name in TURNS if name in row), None)
     if turns is not None:
         return _alternating(_with_system(row, _turns_of(turns)))

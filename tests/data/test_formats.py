@@ -260,6 +260,12 @@ def test_a_turn_that_is_not_to_be_trained_stays_one(read, flag):
     assert record["messages"] == [first, reply | {"weight": 0}, *rest], printed
 
 
+def test_a_reply_that_is_not_wanted_is_left_out(read):
+    rows = [{"prompt": "1?", "completion": str(n), "label": n == 1} for n in (1, 2)]
+    (record,), printed = read(rows, "records=sft", kind="sft")
+    assert record["messages"][-1]["content"] == "1" and "1 with a reply that is labelled as not wanted" in printed
+
+
 def test_preferences_are_no_sft_records(read):
     assert "cannot tell messages from the columns prompt, chosen, rejected" in read([PAIR], "records=sft")[1]
     (record,), _ = read([PAIR | {"messages": WHOLE["chosen"]}], "records=sft", kind="sft")
