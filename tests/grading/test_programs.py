@@ -273,6 +273,8 @@ def test_deep_recursion_is_not_an_error():
     """Python's own limit is 1,000 calls, and a cached function takes the stack of C besides."""
     program = "def f(n): return n and 1 + f(n - 1)\nprint(f(40_000))"
     assert passes(stdin_case(program, "40000", limits=Limits()))
+    if sys.version_info >= (3, 12):
+        pytest.skip("CPython 3.12 and 3.13 limit recursion through C code whatever is asked for (docs/LOG.md)")
     cached = "import functools\n@functools.cache\ndef f(n): return n and 1 + f(n - 1)\nprint(f(20_000))"
     assert passes(stdin_case(cached, "20000", limits=Limits()))
 
