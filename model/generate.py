@@ -120,10 +120,10 @@ def slot_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None,
         keys[rows, :, slots.lengths], values[rows, :, slots.lengths] = k_BKTH[:, :, 0], v_BKTH[:, :, 0]
         k_BKSH, v_BKSH = keys[: len(rows), :, : slots.in_use], values[: len(rows), :, : slots.in_use]
         # the query heads of one key/value head as so many queries: no copy of the keys for each of them
-        q_BKGH = q_BNTH.view(len(rows), k_BKSH.shape[1], -1, q_BNTH.shape[3])
+        q_BKGH = q_BNTH.reshape(len(rows), k_BKSH.shape[1], -1, q_BNTH.shape[3])
         out = F.scaled_dot_product_attention(q_BKGH, k_BKSH, v_BKSH, attn_mask=slots.visible(window), scale=scaling)
         out = out.reshape(*q_BNTH.shape[:3], -1)
-    return out.transpose(1, 2), None
+    return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, slot_attention)

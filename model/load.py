@@ -101,7 +101,7 @@ def load_policy(
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
     lm.generation_config.eos_token_id = list(dict.fromkeys([Renderer(tokenizer).turn_end[-1], *listed]))
     check_vocabulary(lm, tokenizer, cfg.path)
-    if (asked := dropouts(lm.config)) and ranks.is_main:
+    if asked := dropouts(lm.config):
         say(f"warning: {', '.join(asked)} in the config of {cfg.path} does nothing: models are trained without dropout")
     model = LogProbModel(lm)
     if lora and lora.rank:

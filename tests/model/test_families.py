@@ -37,6 +37,8 @@ YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0, "original_max_pos
 LAYERS = {"layer_types": ["sliding_attention", "full_attention"], "sliding_window": 9}
 MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16, "n_routed_experts": 4, "n_group": 1,
        "topk_group": 1, "first_k_dense_replace": 1, "shared_expert_intermediate_size": 16}  # fmt: skip
+LATENT = {"q_lora_rank": 16, "kv_lora_rank": 16, "qk_rope_head_dim": 8, "qk_nope_head_dim": 8, "v_head_dim": 12,
+          "num_key_value_heads": 4}  # fmt: skip
 FAMILIES = {  # a line of docs/models.md each: {name: (transformers' model_type, what its config has beyond SIZES)}
     "qwen2": ("qwen2", {}),
     "qwen2, tied": ("qwen2", {"tie_word_embeddings": True}),
@@ -80,11 +82,14 @@ FAMILIES = {  # a line of docs/models.md each: {name: (transformers' model_type,
     "mixtral": ("mixtral", {"sliding_window": None, "num_local_experts": 4, "router_jitter_noise": 0.5}),
     "olmoe": ("olmoe", MOE),
     "glm4_moe": ("glm4_moe", MOE),
+    "afmoe": ("afmoe", MOE | LAYERS),
+    "deepseek_v2": ("deepseek_v2", MOE | LATENT),
+    "deepseek_v3": ("deepseek_v3", MOE | LATENT),
     "granitemoe": ("granitemoe", {"num_local_experts": 4, "logits_scaling": 6.0}),
 }
 
 
-SELECTED = re.compile(r"experts|gate\.weight|router")  # a model may choose between experts without a gradient
+SELECTED = re.compile(r"expert|gate\.weight|router")  # a model may choose between experts without a gradient
 
 
 def build(folder, model_type, **how):
