@@ -49,7 +49,7 @@ def main(cfg: ChoiceConfig) -> None:
         # the students, the problems with their ratings, and every chain measured on both students
         run("students", student_jobs(cfg))
         run("problems and CRV", [job for replicate in replicates for job in data_jobs(cfg, replicate)])
-        run("fits", [fit_job(cfg, replicate, student) for replicate in replicates for student in cfg.students])
+        run("fits", [fit_job(replicate, *student) for replicate in replicates for student in cfg.students.items()])
 
         # the sets, the trainings, the evaluation
         for replicate in replicates:
@@ -65,11 +65,10 @@ def main(cfg: ChoiceConfig) -> None:
     say(f"written: {report}")
 
 
-def fit_job(cfg: ChoiceConfig, replicate: Replicate, student: str) -> Job:
+def fit_job(replicate: Replicate, name: str, path: str) -> Job:
     """Return the command that measures the chains of a replicate on a student."""
-    problems, out = f"{replicate.folder}/data/problems.jsonl", f"{replicate.folder}/fit-{student}.jsonl"
-    arguments = ("-m", "model.fit", f"model.path={cfg.students[student]}", f"problems={problems}", f"out={out}")
-    return Job(replicate.job(f"fit-{student}"), arguments)
+    files = f"problems={replicate.folder}/data/problems.jsonl", f"out={replicate.folder}/fit-{name}.jsonl"
+    return Job(replicate.job(f"fit-{name}"), ("-m", "model.fit", f"model.path={path}", *files))
 
 
 def write_sets(cfg: ChoiceConfig, replicate: Replicate) -> None:

@@ -43,15 +43,7 @@ def run_jobs(
     them; others under a known name are refused, because what they would write is there already. substitute: applied to
     the arguments just before a job starts. Raises UserError naming the log of the first job that fails.
     """
-    folder, by_name = Path(folder), {job.name: job for job in jobs}
-    with locked(folder) as held:  # the jobs inherit it: after a kill nothing starts beside what is still at work
-        _run_all(by_name, folder, workers, threads, title, substitute, held)
-
-
-def _run_all(jobs, folder, workers, threads, title, substitute, held):
-    done = {name for name, job in jobs.items() if _is_done(folder, job)}
-    waiting = {name: job for name, job in jobs.items() if name not in done}
-    running = {}
+    folder, running = Path(folder), {}
 
     def run(job):
         log = folder / f"{job.name}.log"
@@ -66,20 +58,23 @@ def _run_all(jobs, folder, workers, threads, title, substitute, held):
             raise UserError(f"{job.name} failed (exit {status}): {lines[-1] if lines else 'no output'}; see {log}")
         write_text(folder / f"{job.name}.done", "\n".join([f"{time.monotonic() - began:.0f} s", *mark]) + "\n")
 
-    with ThreadPoolExecutor(workers) as pool, Progress(len(jobs), title, initial=len(done), unit="jobs") as bar:
-        while waiting or running:
-            # start what waits for nothing, as far as there are workers
-            ready = [job for job in waiting.values() if done.issuperset(job.needs)]
-            for job in ready[: workers - len(running)]:
-                running[pool.submit(run, waiting.pop(job.name))] = job.name
-            assert running, f"jobs that wait for each other: {sorted(waiting)}"
+    with locked(folder) as held:  # the jobs inherit it: after a kill nothing starts beside what is still at work
+        done = {job.name for job in jobs if _is_done(folder, job)}
+        waiting = {job.name: job for job in jobs if job.name not in done}
+        with ThreadPoolExecutor(workers) as pool, Progress(len(jobs), title, initial=len(done), unit="jobs") as bar:
+            while waiting or running:
+                # start what waits for nothing, as far as there are workers
+                ready = [job for job in waiting.values() if done.issuperset(job.needs)]
+                for job in ready[: workers - len(running)]:
+                    running[pool.submit(run, waiting.pop(job.name))] = job.name
+                assert running, f"jobs that wait for each other: {sorted(waiting)}"
 
-            # until one of them ends; what it raised is raised here, once the pool has waited for the others
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name = running.pop(future)
-                future.result()
-                done.add(name)
-                bar.update(1)
+                # until one of them ends; what it raised is raised here, once the pool has waited for the others
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    name = running.pop(future)
+                    future.result()
+                    done.add(name)
+                    bar.update(1)
 
 
 def _is_done(folder, job):
