@@ -42,7 +42,7 @@ def dpo_loss(
     beta = torch.as_tensor(beta, dtype=delta.dtype, device=delta.device).expand_as(delta_w)
     margin = beta * (delta_w - delta_l)
     return PairLoss(
-        loss=-F.logsigmoid(margin - beta * penalty * (-delta_w).clamp(min=0)),
+        loss=-F.logsigmoid(margin - beta * penalty * (-delta_w).relu()),
         margin=margin.detach(),
         beta=beta.detach(),
         chosen_reward=(beta * delta_w).detach(),

@@ -42,6 +42,17 @@ def test_dpop_by_hand():
     )
 
 
+def test_at_the_start_nothing_is_to_be_held():
+    """Where policy and reference are equal the gradient is DPO's: relu's slope at 0 is 0, that of clamp is 1."""
+    grads = []
+    for penalty in (0.0, 50.0):
+        logps = torch.tensor([-11.0, -9.0], requires_grad=True)
+        same = logps.detach().clone()
+        dpo_loss(logps, same, torch.tensor([0]), torch.tensor([1]), 0.1, penalty=penalty).loss.backward()
+        grads.append(logps.grad.tolist())
+    assert grads[0] == grads[1] == pytest.approx([-0.05, 0.05])
+
+
 def test_the_penalty_pulls_up_what_it_holds():
     logps = torch.tensor([-12.0, -9.0], requires_grad=True)  # chosen: Δ = −1
     dpo_loss(logps, torch.tensor([-11.0, -9.0]), torch.tensor([0]), torch.tensor([1]), 0.1, penalty=4.0).loss.backward()
