@@ -14,7 +14,7 @@ in. Stopped or killed at any point, run the same command to resume.
 from dataclasses import dataclass, field
 from typing import Literal
 
-from config import parse, run_cli
+from config import check_folder, parse, run_cli
 from errors import UserError
 from settings import BatchConfig, OptimConfig, TrainConfig
 from values import Count, FilePath, Finite, NotNegative, Positive, Whole
@@ -114,6 +114,8 @@ def main(cfg: Config) -> None:
     if cfg.plan:
         return print(predict(cfg, load, triads=True, reference=has_reference))
     warn_of_unread(cfg.loss)
+    if has_reference:
+        check_folder(cfg.reference_cache)
 
     def one_pair():
         zeros, indices = torch.zeros(2), torch.tensor([[0], [1], [0]])

@@ -109,7 +109,7 @@ def own_pair(row: dict, record: dict) -> dict:
         "chosen": [reply],
         "rejected": [{"role": "assistant", "content": record["text"].translate(BLANKS).strip()}],
         "gap": GAPS[-1],
-        "origin": f"{row['origin']}>own",
+        "origin": f"{row.get('origin', 'sft')}>own",
     }
 
 

@@ -69,6 +69,13 @@ def test_the_first_distinct_wrong_and_finished_answers(made, capsys):
     assert len({json.dumps(sorted((k, type(v).__name__) for k, v in row["own"].items())) for row in rows}) == 1
 
 
+def test_records_that_say_nothing_of_their_origin(made):
+    cfg, folder = made
+    write_jsonl(folder / "sft.jsonl", sft_rows(6))
+    main(cfg)
+    assert {row["origin"] for row in read_records(cfg.out, "pair")} == {"sft>own"}
+
+
 def test_answers_of_other_weights_are_refused(made):
     cfg, folder = made
     (folder / "model/model.safetensors").write_bytes(b"trained further")

@@ -257,6 +257,13 @@ def test_ranks_with_different_models_or_configs_do_not_train_together(files, tmp
     assert f"error: rank 1 has another {what} than rank 0; " in said and not (tmp_path / "o").exists()
 
 
+def test_a_file_in_the_place_of_the_reference_cache_is_one_line(tiny_qwen, files, tmp_path):
+    (tmp_path / "reference").write_text("")
+    with pytest.raises(UserError, match="reference is a file; set another folder"):
+        inside("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
 def test_a_mistyped_folder_of_one_word_is_not_looked_for_on_the_hub():
     with pytest.raises(UserError, match=r"model folder modle does not exist; .* a hub id, owner/name"):
         load_tokenizer("modle")
