@@ -90,7 +90,7 @@ def test_answers_of_other_weights_are_refused(made):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: [*rows, rows[0] | {"key": "again"}], "holds several responses of .* to p0"),
+        (lambda rows: [*rows, rows[0] | {"key": rows[1]["key"]}], "holds several responses of .* to p0"),
         (lambda rows: [*rows, rows[0] | {"key": "new", "sample": 9}], "has no grade"),
         (lambda rows: rows[5:6], "holds no wrong, finished answer"),
     ],
