@@ -230,6 +230,10 @@ def open_student(cfg: Config, count: int) -> StudentCritic:
     asked = cfg.student
     model = ModelConfig(asked.path, compute_dtype=asked.compute_dtype)
     student = Student(model, asked.fits or Path(cfg.out) / "fit.jsonl", asked.max_tokens)
+    report = Path(cfg.out) / "report.json"
+    before = json.loads(report.read_text())["made_with"].get("student") if report.exists() else None
+    if before and before["weights"] != student.weights:
+        raise UserError(f"{cfg.out} was made with other weights of {asked.path}; set another output folder")
 
     def prompt(problem: dict) -> list[dict]:
         return problem_messages(problem, cfg.system, cfg.instruction)

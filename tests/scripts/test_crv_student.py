@@ -1,8 +1,10 @@
 """`build_crv.py` with a student measured on every chain that is rated, through the command line."""
 
 import json
+import shutil
 
 from data.rows import iter_rows
+from pocket.tiny import make_model
 from tests.support.crv_cli import check_refused, run, write_problems
 from tests.support.scripted_endpoint import Server
 
@@ -52,6 +54,16 @@ def test_beside_a_critic_its_numbers_are_noted(tiny_qwen, tmp_path):
     traces, report, roles = built(tmp_path, tiny_qwen, tmp_path / "out")
     assert roles.count("critic") == 20 and report["levels_before"]["medium"] == 20
     assert report["fits"]["original"]["medium"]["count"] == 20 and all("fit" in t["steps"][0] for t in traces)
+
+
+def test_other_weights_of_the_student_need_a_folder_of_their_own(tmp_path):
+    student = make_model(tmp_path / "student")
+    built(tmp_path, student, tmp_path / "out", "critic_mode=student")
+    shutil.rmtree(student)
+    make_model(tmp_path / "student", seed=1)
+    done = run(tmp_path / "problems.jsonl", tmp_path / "out", "http://127.0.0.1:9/v1", f"student.path={student}",
+               "critic_mode=student")  # fmt: skip
+    check_refused(done, "was made with other weights of", lines=4)
 
 
 def test_contradictions_are_said_before_anything_is_asked(tmp_path):
