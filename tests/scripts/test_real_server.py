@@ -1,4 +1,4 @@
-"""A run against a real LLM server, `transformers serve` on CPU: its answers are poor, and no problem is lost."""
+"""Runs against real LLM servers on CPU, `transformers serve` and llama-server: answers are poor, and none is lost."""
 
 import importlib.util
 import json
@@ -15,6 +15,9 @@ import pytest
 from tests.support.crv_cli import run, write_problems
 
 NEEDS = ("fastapi", "uvicorn", "rich")  # pip install "transformers[serving]"
+ROOT = Path(__file__).resolve().parents[2]
+# the environment that runs these tests, as runs/setup.sh leaves it
+HERE = os.environ | {"VIRTUAL_ENV": sys.prefix, "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}"}
 MODEL = os.environ.get("STUDENT", "out/pocket/student")  # runs/pocket.sh makes one: SmolLM2-135M-Instruct
 
 
@@ -54,6 +57,28 @@ def test_a_small_model_on_a_real_server(tmp_path):
     assert sorted(row["id"] for row in ends) == ["p1", "p2", "p3"]
     assert all(row["reason"] for row in ends if "outcome" in row)
     assert (tmp_path / "out/journal.jsonl").read_text().count("\n") >= 3
-    found = json.loads((tmp_path / "out/probe.json").read_text())[f"http://127.0.0.1:{port}/v1"]
+    (found,) = json.loads((tmp_path / "out/probe.json").read_text()).values()
     assert (found["thought"], found["top_k"], found["stream"]) == ("none", "refused", False)  # of transformers 5.23
     print(done.stderr)
+
+
+@pytest.mark.slow
+def test_llama_server_answers_as_the_model_in_process_and_nothing_is_asked_twice(tmp_path):
+    """runs/real_server.sh on a few problems: client and server are killed, and greedy texts are the same."""
+    words = ["bash", "runs/real_server.sh", "llama"]
+    # coreutils' timeout ends the compiler, too
+    done = subprocess.run(["timeout", "120", *words, "--install"], cwd=ROOT, env=HERE, capture_output=True, text=True)
+    if done.returncode:
+        why = "not in two minutes" if done.returncode == 124 else done.stderr.strip().splitlines()[-1:]
+        pytest.skip(f"llama-server cannot be installed here: {why}; bash runs/real_server.sh llama --install")
+    words += ["--problems", "12", "--out", str(tmp_path / "real")]
+    done = subprocess.run(words, cwd=ROOT, env=HERE, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stderr[-3000:]
+    lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
+    names, crv, local, served = (
+        [cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line
+    )
+    rows = [dict(zip(names, row, strict=True)) for row in (crv, local, served)]
+    assert [row["asked twice"] for row in rows] == ["0", "0", "0"] and int(rows[0]["responses"]) >= 12
+    texts, verdicts = (int(rows[2][name].split("/")[0]) for name in ("texts equal", "verdicts equal"))
+    assert texts >= 9 and verdicts >= 10  # float32 on both sides, summed in other orders
