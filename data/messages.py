@@ -13,6 +13,8 @@ from errors import UserError
 ROLES = ("system", "developer", "user", "assistant", "tool")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # servers' and datasets' names for what precedes the answer
 THINK_TAG = re.compile(r"</?(?:think|thought)>")
+# what some templates take out of the texts that they are given: these tags, and the switches of SmolLM3 and Nemotron
+SWITCH = re.compile(THINK_TAG.pattern + "|/(?:no_)?think")
 
 KEYS = {"role", "content", "tool_calls", "tool_call_id", "name", "weight", *THOUGHTS}  # of a message, that are read
 
@@ -21,16 +23,15 @@ UNREAD = {
     "system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions", "function_call",
     "image", "images", "video", "videos", "audio", "audios", "weights", "loss_weight", "sample_weight", "train",
     "mask", "loss_mask", "completion_mask", "assistant_masks", "beta", "enable_thinking", "reasoning_effort",
-    "custom_instructions", "reasoning_details", "thought", "thoughts", "rationale", "cot", "chain_of_thought", "loss",
-    "trainable",
+    "custom_instructions", "reasoning_details", "thinking_blocks", "thought", "thoughts", "rationale", "cot",
+    "chain_of_thought", "trainable",
 }  # fmt: skip
 NEUTRAL = (None, 1, "", [], {})  # what such a key may hold: nothing, or the weight that every record has
 # of those the ones whose texts may stand in the messages as well; the others are settings
 IN_MESSAGES = {"system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions",
                "custom_instructions"}  # fmt: skip
-# other trainers' names for weight on a message, and those of them that mean its opposite; other names for a thought
+# other trainers' names for weight on a message, and those of them that mean its opposite
 FLAGS, MASKS = ("weight", "train", "training", "trainable", "loss"), ("mask", "masked")
-UNREAD_THOUGHTS = ("thought", "thoughts", "reasoning_details", "thinking_blocks")
 
 
 def check_messages(messages: object, where: str) -> None:
@@ -71,7 +72,7 @@ def _problem(message):
     if role == "assistant" and weight is None and weight_of(message) != 1:
         flag = next(key for key in (*FLAGS, *MASKS) if message.get(key) is not None)
         return f"has the key {flag}, which is not read; what leaves a turn untrained is weight: 0"
-    unread = UNREAD - {*FLAGS, *MASKS} | {*UNREAD_THOUGHTS}
+    unread = UNREAD - {*FLAGS, *MASKS}
     unread = next((key for key in message if key in unread and message[key] not in NEUTRAL), None)
     return unread and f"has the key {unread}, which would not be trained; take it out"
 
@@ -123,7 +124,7 @@ def texts_of(message: dict, visible: bool = False) -> Iterator[str]:
     content = message["content"]
     if not visible:
         yield message.get(THOUGHTS[0], "")
-        yield from THINK_TAG.split(content)
+        yield from (THINK_TAG if message["role"] == "assistant" else SWITCH).split(content)
     else:
         yield THINK_TAG.split(content)[-1]
     for call in message.get("tool_calls", ()):
@@ -158,27 +159,27 @@ def leaves(value):
             yield from leaves(inner)
 
 
-def lost(texts: Iterable[str], rendered: str) -> str | None:
-    """Return the first of `texts` that is not in `rendered` behind the one before it; None if all are.
+def lost(texts: Iterable[str], rendered: str, anywhere: bool = False) -> str | None:
+    """Return the first of `texts` that is not in `rendered` behind the one before it (anywhere: at all), or None.
 
     White space does not count (templates trim), and a text may be written as in JSON (tool calls and results).
     """
     rendered, at = _squeezed(rendered), 0
     for text in texts:
-        end = _end_of(text, rendered, at)
-        for ascii_only in (False, True):
-            if end is None:
-                end = _end_of(json.dumps(text, ensure_ascii=ascii_only)[1:-1], rendered, at)
-        if end is None:
+        for form in _forms(text):
+            place = rendered.find(form, at)
+            if place >= 0:
+                at = 0 if anywhere else place + len(form)
+                break
+        else:
             return text
-        at = end
     return None
 
 
-def _end_of(text, rendered, at):
-    text = _squeezed(text)
-    place = rendered.find(text, at)
-    return None if place < 0 else place + len(text)
+def _forms(text):
+    yield _squeezed(text)
+    for ascii_only in (False, True):
+        yield _squeezed(json.dumps(text, ensure_ascii=ascii_only)[1:-1])
 
 
 def _squeezed(text):

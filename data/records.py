@@ -11,6 +11,7 @@ pair      {"id", "problem_id", "prompt", "chosen", "rejected", "gap", "origin"} 
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -22,6 +23,7 @@ GAPS = ("small", "medium", "large")  # the index is the gap tag of losses/cogpo.
 
 # JSON reads "\b" and "\f" as control characters, so LaTeX written with one backslash too few arrives damaged.
 ESCAPES = {"\b": ("backspace", "\\boxed or \\begin"), "\f": ("form feed", "\\frac"), "\v": ("vertical tab", "\\vec")}
+DAMAGED = re.compile(r"[\b\f\v](?=[a-z])")  # before anything else it is meant: form feeds between the pages of code
 
 MESSAGES = ("messages", "prompt", "chosen", "rejected")  # the keys that hold lists of messages
 REQUIRED = {
@@ -57,7 +59,8 @@ def check_record(row: dict, kind: str, where: str) -> None:
     if missing:
         raise UserError(f"{where}: a {kind} record needs the key{'s' * (len(missing) > 1)} {', '.join(missing)}")
     for key, value in row.items():
-        _check_escapes(value, f"{where}: {key}")
+        for text in leaves(value):
+            _check_text(text, f"{where}: {key}")
     for key in ("id", "problem_id", "problem", "answer", "reasoning"):
         if key in REQUIRED[kind] and not (isinstance(row[key], str) and row[key].strip()):
             raise UserError(f"{where}: {key} must be a string that is not empty, not {row[key]!r}")
@@ -92,33 +95,25 @@ def check_record(row: dict, kind: str, where: str) -> None:
 
 def _check_columns(row, kind, where):
     """Raise UserError for a column that would change what is trained, unless its texts stand in the messages."""
-    messages = [message for key in MESSAGES if key in REQUIRED[kind] for message in row[key]]
+    said = " ".join(content_of(message) for key in MESSAGES if key in REQUIRED[kind] for message in row[key])
     for key in sorted(key for key in (UNREAD | {"weight"}) & row.keys() if row[key] not in NEUTRAL):
         texts = list(leaves(row[key])) if key in IN_MESSAGES else []
-        if not texts or any(lost([text], " ".join(map(content_of, messages))) for text in texts):
+        if not texts or lost(texts, said, anywhere=True) is not None:
             raise UserError(f"{where}: the column {key} would not be trained; put it into the messages, or take it out")
 
 
-def _check_escapes(value, where):
-    """Raise UserError if a text in `value`, however deep, is no UTF-8 or has lost a backslash of its LaTeX."""
-    if isinstance(value, str):
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise UserError(f"{where} holds half a surrogate pair, which no UTF-8 file can hold; repair it") from None
-        for char, (name, latex) in ESCAPES.items():
-            if char in value:
-                around = value[value.index(char) : value.index(char) + 8].replace(char, "")
-                raise UserError(
-                    f"{where} contains a {name} character before {around!r}: LaTeX such as {latex} was written with "
-                    f"one backslash in JSON; write two"
-                )
-    elif isinstance(value, list):
-        for inner in value:
-            _check_escapes(inner, where)
-    elif isinstance(value, dict):
-        for inner in value.values():
-            _check_escapes(inner, where)
+def _check_text(text, where):
+    """Raise UserError if a text is no UTF-8 or has lost a backslash of its LaTeX."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{where} holds half a surrogate pair, which no UTF-8 file can hold; repair it") from None
+    if found := DAMAGED.search(text):
+        name, latex = ESCAPES[found[0]]
+        raise UserError(
+            f"{where} contains a {name} character before {text[found.end() : found.end() + 7]!r}: LaTeX such as "
+            f"{latex} was written with one backslash in JSON; write two"
+        )
 
 
 def write_jsonl(path: str | Path, rows: Iterable[dict]) -> None:

@@ -216,10 +216,9 @@ class Renderer:
         # system prompts and tools wherever they are, the others in order, of the assistant's earlier turns the answers
         system = [m for m in messages if m["role"] in ("system", "developer")]
         others = (text for m in messages if m not in system for text in texts_of(m, visible=m["role"] == "assistant"))
-        given_in = [(f"the {m['role']} message", texts_of(m)) for m in system]
-        given_in += [("of the tools", [text]) for text in texts_of_tools(given.get("tools"))] + [("the text", others)]
-        for what, texts in given_in:
-            missing = lost(texts, prompt)
+        given_in = [("the text", others), ("of the tools", texts_of_tools(given.get("tools")))]
+        for what, texts in given_in + [(f"the {m['role']} message", texts_of(m)) for m in system]:
+            missing = lost(texts, prompt, anywhere=texts is not others)
             if missing is not None:
                 raise UserError(
                     f"{self.where} leaves out {what} {' '.join(missing.split())[:60]!r}; take another template, or "

@@ -156,7 +156,9 @@ def parsed(text: bytes, where: str) -> object:
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except (ValueError, RecursionError) as error:  # no JSON, or a number of thousands of digits, or thousands of [
-        raise UserError(f"{where}: not valid JSON: {str(error).replace('line 1 column', 'column')}") from None
+        ends = getattr(error, "pos", -1) >= len(text.decode("utf-8-sig").rstrip())  # printed over several lines, or cut
+        hint = "; it ends too early: write one object a line, or an array of objects" * ends
+        raise UserError(f"{where}: not valid JSON: {str(error).replace('line 1 column', 'column')}{hint}") from None
 
 
 def _csv_rows(file, opened):

@@ -14,7 +14,6 @@ used or counted: how many are left out for which reason is printed, with the pla
 """
 
 import itertools
-import re
 from collections import Counter
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +23,7 @@ from typing import Literal
 from config import run_cli
 from data.decontaminate import Benchmarks, write_overlaps
 from data.formats import CONTEXT, Note, format_of, preferences, read_row
-from data.records import check_record, jsonl_writer
+from data.records import DAMAGED, check_record, jsonl_writer
 from data.rows import Rows, hub_rows, iter_rows
 from data.turns import Row
 from errors import UserError
@@ -85,10 +84,10 @@ def main(cfg: Config) -> None:
             read = format_of(row, cfg.records == "sft")
             is_kind = "pair" if read is preferences else cfg.records.removesuffix("s")
             if rows == 1 and read is None:
-                raise UserError(
-                    f"cannot tell {'messages' if cfg.records == 'sft' else 'problem, answer and reasoning'} from the "
-                    f"columns {', '.join(row)}; name them with columns='{{problem: …, answer: …, reasoning: …}}'"
-                )
+                wanted = "messages" if cfg.records == "sft" else "problem, answer and reasoning"
+                hint = "{messages: …} or {problem: …, output: …}"
+                hint = hint if cfg.records == "sft" else "{problem: …, answer: …, reasoning: …}"
+                raise UserError(f"cannot tell {wanted} from the columns {', '.join(row)}; name them, columns='{hint}'")
             kind = kind or is_kind
             if read is preferences:
                 read = partial(preferences, gap=None if cfg.gap == "beta" else cfg.gap, betas=cfg.betas)
@@ -170,9 +169,6 @@ def _invalid(record, kind):
             return "with damaged LaTeX (see repair_latex)"
         return "with an empty or missing text" if "must be a string" in reason else f"refused: {reason}"
     return None
-
-
-DAMAGED = re.compile(r"[\b\f\v](?=[a-z])")
 
 
 def _repaired(value):

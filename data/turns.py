@@ -110,8 +110,10 @@ def _turns_of(value, role=None):
             if not all(isinstance(part.get("text"), str) for part in content):
                 raise LeftOut("with a part of a message that is no text")
             content = "".join(part["text"] for part in content)
-        if turn.get("tool_calls") or (isinstance(role, str) and role.lower() not in ROLES):
-            raise LeftOut(f"with a tool call or a turn of role {role}")
+        if turn.get("tool_calls") or turn.get("function_call"):
+            raise LeftOut("with tool calls")
+        if isinstance(role, str) and role.lower() not in ROLES:
+            raise LeftOut(f"with a turn of role {role}")
         if not isinstance(role, str) or not isinstance(content, str):
             raise LeftOut(ODD)
         messages.append({"role": ROLES[role.lower()], "content": _with_thought(turn, content)})

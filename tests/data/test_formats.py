@@ -124,8 +124,8 @@ PICTURE = [{"type": "text", "text": "3?"}, {"type": "image_url", "image_url": {"
         ({"conversations": sharegpt("?", REPLY)[:1] * 2 + sharegpt("?", REPLY)[1:]}, "whose turns do not alternate"),
         ({"conversations": []}, "whose turns do not alternate"),
         ({"conversations": None}, "whose turns do not alternate"),
-        ({"messages": [{"role": "tool", "content": "t"}]}, "with a tool call or a turn of role tool"),
-        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "with a tool call"),
+        ({"messages": [{"role": "tool", "content": "t"}]}, "with a turn of role tool"),
+        ({"messages": [{"role": "assistant", "content": None, "tool_calls": [{}]}]}, "with tool calls"),
         ({"messages": [{"role": "user", "content": PICTURE}, *turns("?", REPLY)[1:]]}, "a message that is no text"),
         ({"system": "A", "messages": turns("?", REPLY, system="B")}, "with two system prompts"),
         ({"messages": turns("?", "<think>on and on, \\boxed{7}")}, "with a thought that does not end"),
@@ -267,6 +267,7 @@ def test_a_reply_that_is_not_wanted_is_left_out(read):
 
 
 def test_preferences_are_no_sft_records(read):
-    assert "cannot tell messages from the columns prompt, chosen, rejected" in read([PAIR], "records=sft")[1]
+    printed = read([PAIR], "records=sft")[1]
+    assert "cannot tell messages from the columns prompt, chosen, rejected; name them, columns='{messages" in printed
     (record,), _ = read([PAIR | {"messages": WHOLE["chosen"]}], "records=sft", kind="sft")
     assert record["messages"] == WHOLE["chosen"]

@@ -63,6 +63,10 @@ def test_columns_that_change_what_is_trained(column, refused):
         check_record(row, "sft", "here")
 
 
+def test_form_feeds_between_pages_are_no_damage():
+    check_record(GOOD | {"reasoning": "code\f\n;; Page 2\v\fPage 3"}, "problem", "here")
+
+
 def test_not_utf8(tmp_path):
     (tmp_path / "p.jsonl").write_bytes(line().encode() + b'\n{"id": "\xff"}\n')
     with pytest.raises(UserError, match=r"p\.jsonl:2: not UTF-8"):

@@ -98,6 +98,7 @@ def test_keys_that_a_columnar_file_filled_with_null_are_dropped(tmp_path):
     ("name", "content", "message"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', "a.jsonl:2: not valid JSON"),
+        ("a.json", b'{\r\n  "data": [\r\n', "a.json:1: not valid JSON: .*write one object a line, or an array"),
         ("a.jsonl", b'{"a": 1}\n"text"\n', "a.jsonl:2: a record must be a JSON object, not str"),
         ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not valid JSON: Exceeds the limit"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl: not valid JSON: maximum recursion"),

@@ -145,6 +145,13 @@ def test_every_turn_is_trained_behind_the_prompt_it_answers():
     ]
 
 
+def test_a_switch_that_the_template_takes_out_is_no_loss():
+    (text,) = trained("smollm3", [{"role": "system", "content": "Base 8. /no_think\r\nBe brief."}, USER, says("C")])
+    assert "\nBase 8. \r\nBe brief.<|im_end|>" in text and text.endswith("⟦C<|im_end|>⟧")
+    with pytest.raises(UserError, match="leaves out the developer message 'Base 8"):
+        trained("smollm3", [{"role": "developer", "content": "Base 8. /no_think"}, USER, says("C")])
+
+
 def test_channels_are_the_templates_own():
     prompt = "<|start|>user<|stop|>2 birds?<|end|><|start|>assistant"
     assert trained("harmony", [USER, says("C")]) == [prompt + "⟦<|channel|>final<|stop|>C<|return|>⟧"]

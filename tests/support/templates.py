@@ -97,12 +97,13 @@ LLAMA31 = (
     "{{ '<|eot_id|>' }}{%- endif %}{%- endfor %}"
     "{%- if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{%- endif %}"
 )
-# SmolLM3: the date, custom_instructions, a mode
+# SmolLM3: the date, custom_instructions, a mode, whose switches it takes out of the system prompt
 SMOLLM3 = (
     "{%- set thinking = enable_thinking if enable_thinking is defined else true %}"
     "{{ '<|im_start|>system\nToday Date: ' + strftime_now('%d %B %Y') + '\nReasoning Mode: ' }}"
     "{{ '/think' if thinking else '/no_think' }}{{ '\n' + (custom_instructions or '') }}"
-    "{{ messages[0].content if messages[0].role == 'system' else '' }}{{ '<|im_end|>\n' }}"
+    "{%- if messages[0].role == 'system' %}"
+    "{{ messages[0].content.replace('/no_think', '').replace('/think', '').rstrip() }}{%- endif %}{{ '<|im_end|>\n' }}"
     "{%- for m in messages %}{%- if m.role == 'user' %}{{ '<|im_start|>user\n' + m.content + '<|im_end|>\n' }}"
     "{%- elif m.role == 'assistant' %}{% generation %}"
     "{{ '<|im_start|>assistant\n' + ('' if thinking else '<think>\n\n</think>\n') + m.content.lstrip('\n') }}"
