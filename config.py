@@ -28,19 +28,7 @@ from typing import Any
 import yaml
 
 from errors import UserError
-from values import (
-    Dumper,
-    Text,
-    build,
-    default_of,
-    is_null,
-    merge,
-    nearest,
-    nesting,
-    read,
-    read_word,
-    type_name,
-)
+from values import Dumper, Text, build, default_of, is_null, merge, nearest, nesting, read, read_word, type_name
 
 RESOLVED = "config.yaml"
 WORDS = """\
@@ -64,8 +52,7 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
         status = main(cfg)
         sys.stdout.flush()
     except UserError as error:
-        _speak_in_turn(error)
-        sys.exit(2)
+        _give_up(error)
     except KeyboardInterrupt:
         if speaks:
             print("\nstopped; run the same command again to resume", file=sys.stderr, flush=True)
@@ -77,24 +64,17 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         what = f"cannot write {error.filename or 'to disk'}: {error.strerror}"
-        _speak_in_turn(f"{what}; once there is room, run the same command again to resume")
-        sys.exit(2)
+        _give_up(f"{what}; once there is room, run the same command again to resume")
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
-            _speak_in_turn(
+            _give_up(
                 "out of GPU memory; a smaller batch.max_tokens or parallel.activation_checkpointing=full needs less, "
                 "and --plan shows what fits"
             )
-            sys.exit(2)
         if "gloo" not in str(error) and type(error).__name__ != "DistBackendError":
             raise
         reason = re.sub(r"^\[\S+\] ", "", str(error).splitlines()[0]).split(". ")[0]
-        print(
-            f"error: lost contact with another rank ({reason}); run the same command again to resume",
-            file=sys.stderr,
-            flush=True,
-        )
-        sys.exit(2)
+        _give_up(f"lost contact with another rank ({reason}); run the same command again to resume", patience=0)
     sys.exit(status or 0)
 
 
@@ -114,8 +94,7 @@ def parse(schema: type, doc: str) -> Any:
     try:
         return load(schema, argv)
     except UserError as error:
-        _speak_in_turn(error)
-        sys.exit(2)
+        _give_up(error)
 
 
 def _reader_has_left():
@@ -128,8 +107,8 @@ def _reader_has_left():
     return left
 
 
-def _speak_in_turn(error, patience=15.0):
-    """Print the error once, whichever ranks met it.
+def _give_up(error, patience=15.0):
+    """Print the error once, whichever ranks met it, and exit with 2.
 
     torchrun ends all ranks as soon as one exits, so the others wait for rank 0 to say what they most often have in
     common. Who still lives after `patience` seconds is alone with its error.
@@ -138,6 +117,7 @@ def _speak_in_turn(error, patience=15.0):
     if rank > 0:
         time.sleep(patience)
     print(f"error: {error}" + f" (on rank {rank})" * (rank > 0), file=sys.stderr, flush=True)
+    sys.exit(2)
 
 
 def load(schema: type, argv: list[str]) -> Any:
@@ -205,13 +185,10 @@ def read_yaml(path: Path, schema: type | None = None, above: tuple = ()) -> dict
     ends; without one keys are left as they are. Raises UserError."""
     try:
         raw = read(path.read_bytes(), str(path))
+    except FileNotFoundError:
+        raise UserError(f"no such config file: {path}") from None
     except OSError as error:
-        what = (
-            "no such config file"
-            if isinstance(error, FileNotFoundError)
-            else f"cannot read a config ({error.strerror})"
-        )
-        raise UserError(f"{what}: {path}") from None
+        raise UserError(f"cannot read a config ({error.strerror}): {path}") from None
     if not (isinstance(raw, dict) or raw is None or is_null(raw)):
         raise UserError(f"{path} must hold key: value lines")
     raw = raw if isinstance(raw, dict) else {}
@@ -264,9 +241,8 @@ def _path(kind, names, there, whole):
         count = len(names)
     else:  # the name ends where a field of its section follows; where several do, a name that is known goes before
         fields = getattr(nesting(inner), "__dataclass_fields__", {})
-        ends = [n for n in range(1, len(names)) if names[n] in fields] or [
-            len(names) if whole else max(len(names) - 1, 1)
-        ]
+        ends = [n for n in range(1, len(names)) if names[n] in fields]
+        ends = ends or [len(names) if whole else max(len(names) - 1, 1)]
         count = next((n for n in reversed(ends) if ".".join(names[:n]) in there), ends[0])
     name = ".".join(names[:count])
     inside = there.get(name)
@@ -297,12 +273,8 @@ def help_text(schema: type, doc: str) -> str:
 
 
 def _help_lines(schema, prefix, base=None):
-    docs, hints, lines, modes = (
-        field_docs(schema),
-        typing.get_type_hints(schema, include_extras=True),
-        [],
-        _modes(schema),
-    )
+    docs, hints, modes = field_docs(schema), typing.get_type_hints(schema, include_extras=True), _modes(schema)
+    lines = []
     for field in dataclasses.fields(schema):
         if field.name in modes:
             section = modes[field.name]
@@ -357,9 +329,8 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     folder, mine = Path(folder), {key: value for key, value in flat(cfg).items() if value != {}}
     if not (folder / RESOLVED).exists():
         # a journal may come first: another folder's run, which shares it, wrote it; its answers are found by content
-        if folder.exists() and any(
-            path.name not in (RESOLVED + ".tmp", "journal.jsonl", ".lock") for path in folder.iterdir()
-        ):
+        ours = {RESOLVED + ".tmp", "journal.jsonl", ".lock"}
+        if folder.exists() and not {path.name for path in folder.iterdir()} <= ours:
             raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
         return
     try:
@@ -370,11 +341,8 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
         ) from None
     # a section that an older version had and this one has not decides nothing
     known = {k: v for k, v in known.items() if v != {} and k.partition(".")[0] in cfg.__dataclass_fields__}
-    changed = sorted(
-        key
-        for key in mine.keys() | known.keys()
-        if mine.get(key) != known.get(key) and not any(key == f or key.startswith(f + ".") for f in free)
-    )
+    changed = sorted(key for key in mine.keys() | known.keys() if mine.get(key) != known.get(key))
+    changed = [key for key in changed if not f"{key}.".startswith(tuple(f"{prefix}." for prefix in free))]
     if changed:
         shown = "; ".join(f"{k}: {known.get(k)!r} there, {mine.get(k)!r} now" for k in changed[:5])
         more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""

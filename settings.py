@@ -5,19 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from errors import UserError
-from values import (
-    Bounds,
-    Count,
-    FilePath,
-    Filled,
-    MaybePath,
-    NotNegative,
-    Positive,
-    PositiveShare,
-    Seed,
-    Share,
-    Whole,
-)
+from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, Positive, PositiveShare, Seed, Share, Whole
 
 Decay = Annotated[float, Bounds(0, 1, below=True)]  # of a moving average
 

@@ -6,6 +6,7 @@ prompt that it is evaluated on, token for token.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass
@@ -149,12 +150,9 @@ class Renderer:
         refuses the messages or leaves one out."""
         return self._prompts_ids([self._prompt([readable(message) for message in messages])])[0]
 
-    def sequence(self, messages: list[dict], response: str) -> Sequence:
-        """Tokenize a prompt and a text as it is. The last token of the Sequence ends the turn."""
-        return self.sequences([(messages, response)])[0]
-
     def sequences(self, items: list[tuple[list[dict], str]]) -> list[Sequence]:
-        """Tokenize texts behind the prompts of messages, as they are: what is measured, not what a record trains."""
+        """Tokenize texts behind the prompts of messages, as they are: what is measured, not what a record trains. The
+        last token of each ends the turn."""
         prompts = [self._prompt([readable(message) for message in messages]) for messages, _ in items]
         said = [continued(prompt, text, thinks=True) for prompt, (_, text) in zip(prompts, items, strict=True)]
         return self.encode([Text(prompt, text) for prompt, text in zip(prompts, said, strict=True)])
@@ -325,10 +323,9 @@ def continued(prompt: str, response: str, thinks: bool) -> str:
 
 def _parsed(tools):
     """Return a list of tools, which many datasets hold as JSON."""
-    try:
-        tools = json.loads(tools) if isinstance(tools, str) and tools.strip() else tools
-    except ValueError:
-        raise UserError(f"tools must be a list of objects, or its JSON, not {tools[:60]!r}") from None
+    if isinstance(tools, str):
+        with contextlib.suppress(ValueError):  # what is no JSON stays a text, which the next line refuses
+            tools = json.loads(tools)
     if tools and not (isinstance(tools, list) and all(isinstance(tool, dict) for tool in tools)):
         raise UserError(f"tools must be a list of objects, or its JSON, not {str(tools)[:60]!r}")
     return tools

@@ -85,9 +85,9 @@ def main(cfg: Config) -> None:
             is_kind = "pair" if read is preferences else cfg.records.removesuffix("s")
             if rows == 1 and read is None:
                 wanted = "messages" if cfg.records == "sft" else "problem, answer and reasoning"
-                hint = "{messages: …} or {problem: …, output: …}"
-                hint = hint if cfg.records == "sft" else "{problem: …, answer: …, reasoning: …}"
-                raise UserError(f"cannot tell {wanted} from the columns {', '.join(row)}; name them, columns='{hint}'")
+                hint = "columns='{problem: …, answer: …, reasoning: …}'"
+                hint = "columns='{messages: …}' or columns='{problem: …, output: …}'" if cfg.records == "sft" else hint
+                raise UserError(f"cannot tell {wanted} from the columns {', '.join(row)}; name them: {hint}")
             kind = kind or is_kind
             if read is preferences:
                 read = partial(preferences, gap=None if cfg.gap == "beta" else cfg.gap, betas=cfg.betas)

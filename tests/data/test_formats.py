@@ -268,6 +268,6 @@ def test_a_reply_that_is_not_wanted_is_left_out(read):
 
 def test_preferences_are_no_sft_records(read):
     printed = read([PAIR], "records=sft")[1]
-    assert "cannot tell messages from the columns prompt, chosen, rejected; name them, columns='{messages" in printed
+    assert "cannot tell messages from the columns prompt, chosen, rejected; name them: columns='{messages" in printed
     (record,), _ = read([PAIR | {"messages": WHOLE["chosen"]}], "records=sft", kind="sft")
     assert record["messages"] == WHOLE["chosen"]

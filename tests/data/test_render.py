@@ -16,7 +16,7 @@ def renderer(family):
 
 def test_labels_start_after_the_prompt_and_the_turn_end_is_the_last(renderer, family):
     messages = prompt_messages("How many legs do 3 dogs have?")
-    sequence = renderer.sequence(messages, "3 × 4 = 12.")
+    sequence = renderer.sequences([(messages, "3 × 4 = 12.")])[0]
     supervised = sequence.ids[sequence.prompt_len :].tolist()
     assert renderer.tokenizer.decode(supervised) == "3 × 4 = 12." + TURN_END[family]
     assert sequence.ids[: sequence.prompt_len].tolist() == renderer.prompt_ids(messages)
@@ -25,7 +25,7 @@ def test_labels_start_after_the_prompt_and_the_turn_end_is_the_last(renderer, fa
 def test_the_whole_equals_the_template_rendering(renderer, family):
     """Up to what follows the turn's end, and Mistral's space before the text, tokens are the template's own text."""
     messages = prompt_messages("2 birds?")
-    text = renderer.tokenizer.decode(renderer.sequence(messages, "4 legs").ids)
+    text = renderer.tokenizer.decode(renderer.sequences([(messages, "4 legs")])[0].ids)
     template = renderer.tokenizer.apply_chat_template(
         [*messages, {"role": "assistant", "content": "4 legs"}], tokenize=False
     )
@@ -33,7 +33,7 @@ def test_the_whole_equals_the_template_rendering(renderer, family):
 
 
 def test_at_most_one_bos(renderer, family):
-    ids = renderer.sequence(prompt_messages("2 birds?"), "4").ids.tolist()
+    ids = renderer.sequences([(prompt_messages("2 birds?"), "4")])[0].ids.tolist()
     bos = FAMILIES[family][2]
     count = 0 if bos is None else ids.count(renderer.tokenizer.convert_tokens_to_ids(bos))
     assert count == (0 if bos is None else 1)
@@ -76,7 +76,7 @@ def test_a_prompt_that_opens_the_thought_is_not_repeated():
     tokenizer = make_tokenizer("qwen2")
     tokenizer.chat_template = tokenizer.chat_template.replace("<|im_start|>assistant\n{% endif", "<think>\n{% endif")
     renderer = Renderer(tokenizer)
-    sequence = renderer.sequence(prompt_messages("2 birds?"), response_text("2 × 2 = 4", "4", "think"))
+    sequence = renderer.sequences([(prompt_messages("2 birds?"), response_text("2 × 2 = 4", "4", "think"))])[0]
     text = tokenizer.decode(sequence.ids)
     assert text.endswith("<think>\n2 × 2 = 4\n</think>\n\n4<|im_end|>") and text.count("<think>") == 1
 

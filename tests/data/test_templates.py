@@ -236,5 +236,5 @@ def test_a_sentencepiece_tokenizer_puts_no_space_before_the_response():
         chat_template=CHATML_LIKE,
     )  # fmt: skip
     assert plain("The", add_special_tokens=False).input_ids == ids("▁The")
-    sequence = Renderer(plain).sequence([{"role": "user", "content": "?"}], "The")
+    sequence = Renderer(plain).sequences([([{"role": "user", "content": "?"}], "The")])[0]
     assert sequence.ids[sequence.prompt_len :].tolist() == ids("The", "<|im_end|>")

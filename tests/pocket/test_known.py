@@ -27,7 +27,7 @@ def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
     write_jsonl(tmp_path / "a/seed1/crv/pairs.jsonl", pairs + make_pairs("3", prompt, "medium", "r3", "w3"))
     renderer, cache = Renderer(load_tokenizer(student)), tmp_path / "a/seed1/reference/key"
     cache.mkdir(parents=True)
-    lines = [[sequence_hash(renderer.sequence(prompt, text)), value] for text, value in values.items()]
+    lines = [[sequence_hash(renderer.sequences([(prompt, text)])[0]), value] for text, value in values.items()]
     (cache / "rank-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     with pytest.raises(UserError, match=r"seed1/cogpo has not ended; run pocket.study.study"):
         known.main(cfg)

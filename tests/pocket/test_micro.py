@@ -25,7 +25,7 @@ def test_student(tmp_path):
     assert len(tokenizer) <= 300
 
     renderer = Renderer(tokenizer)
-    sequence = renderer.sequence([{"role": "user", "content": "1+1?"}], "2")
+    sequence = renderer.sequences([([{"role": "user", "content": "1+1?"}], "2")])[0]
     assert tokenizer.decode(sequence.ids) == "<|im_start|>user\n1+1?<|im_end|>\n<|im_start|>assistant\n2<|im_end|>"
     model = AutoModelForCausalLM.from_pretrained(folder)
     assert model.config.eos_token_id == renderer.turn_end[-1] == tokenizer.eos_token_id

@@ -32,7 +32,8 @@ def test_conversion(tmp_path, monkeypatch):
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert tokenizer.decode(model.config.eos_token_id) == "<|im_end|>"
-    ids = torch.tensor([Renderer(tokenizer).sequence([{"role": "user", "content": "12*4?"}], "48").ids.tolist()])
+    (sequence,) = Renderer(tokenizer).sequences([([{"role": "user", "content": "12*4?"}], "48")])
+    ids = torch.tensor([sequence.ids.tolist()])
     assert ids[0, -1] == tokenizer.eos_token_id
     with torch.no_grad():
         assert torch.equal(model(ids).logits, loaded(ids).logits)

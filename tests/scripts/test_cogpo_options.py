@@ -24,7 +24,7 @@ def one_problem(tmp_path_factory):
 def by_hand(folder, row, side):
     """(log-prob of a response, the gradient of it as one vector, its length) by transformers' own forward pass."""
     lm, renderer = AutoModelForCausalLM.from_pretrained(folder), Renderer(load_tokenizer(folder))
-    sequence = renderer.sequence(row["prompt"], row[side][0]["content"])
+    sequence = renderer.sequences([(row["prompt"], row[side][0]["content"])])[0]
     ids = torch.tensor(sequence.ids.astype("int64"))
     logps = lm(ids[None]).logits[0, :-1].log_softmax(-1).gather(-1, ids[1:, None])[sequence.prompt_len - 1 :]
     logps.sum().backward()

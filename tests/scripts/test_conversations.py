@@ -77,7 +77,7 @@ def test_a_turn_of_weight_0_is_context(tiny_qwen, tmp_path):
     plain = [{k: v for k, v in turn.items() if k != "weight"} for turn in turns]
     from data.render import Renderer
 
-    sequence = Renderer(AutoTokenizer.from_pretrained(tiny_qwen)).sequence(plain[:3], "4 legs.")
+    sequence = Renderer(AutoTokenizer.from_pretrained(tiny_qwen)).sequences([(plain[:3], "4 legs.")])[0]
     assert metrics(tmp_path / "o")[0]["tokens"] == len(sequence) and sequence.gaps == ()
 
 
