@@ -7,15 +7,16 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
+from transformers.models.qwen3_moe.modeling_qwen3_moe import Qwen3MoeExperts
 
 from errors import UserError
-from model import attention, load
+from model import attention, guard, load
 from model import generate as gen
 from model.guard import dropouts
 from model.load import ModelConfig, WeightFiles, load_policy, load_tokenizer
 from model.parallel import Ranks
 from pocket.tiny import make_model, make_tokenizer
-from tests.model.test_families import CPU, SIZES, build
+from tests.model.test_families import CPU, MOE, SIZES, build
 from tests.support.scripts import inside, sft_words
 
 ONE = "model.layers.0.self_attn.q_proj.weight"
@@ -213,6 +214,24 @@ def test_a_leak_shows(tiny_qwen, monkeypatch):
     monkeypatch.setitem(attention.ATTEND, "sdpa", leaky)
     with pytest.raises(UserError, match="what stands before a packed sequence changes its log-probs"):
         load_policy(ModelConfig(tiny_qwen), Ranks(), load_tokenizer(tiny_qwen))
+
+
+def test_experts_that_round_by_the_number_of_their_rows_are_no_leak(tmp_path, monkeypatch):
+    """Half a unit in the last place up or down, as products of other shapes do on a GPU: of all tokens of a row."""
+    build(tmp_path, "qwen3_moe", **MOE | {"num_hidden_layers": 8, "initializer_range": 0.4})
+    right = Qwen3MoeExperts.forward
+
+    def rounded_anew(self, hidden, *routes):
+        numbers = torch.Generator().manual_seed(int(hidden.float().sum() * 1000) % 2**31)
+        out = right(self, hidden, *routes)
+        rounding = (torch.rand(out.shape, generator=numbers) - 0.5) * torch.finfo(out.dtype).eps
+        return (out * (1 + rounding)).to(out.dtype)
+
+    monkeypatch.setattr(Qwen3MoeExperts, "forward", rounded_anew)
+    seen, distance = [], guard._distance
+    monkeypatch.setattr(guard, "_distance", lambda *pair: seen.append(distance(*pair)) or seen[-1])
+    load_policy(ModelConfig(str(tmp_path), compute_dtype="bfloat16"), Ranks(), make_tokenizer("qwen2"))
+    assert seen[1] > 8 * torch.finfo(torch.bfloat16).eps  # what a dense model may not do
 
 
 def test_a_forgotten_window_shows(tmp_path, monkeypatch):
