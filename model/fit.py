@@ -31,7 +31,7 @@ from data.rows import iter_rows
 from errors import UserError
 from model.cost import quadratic, shape_of
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
-from model.logprobs import response_sums
+from model.logprobs import mm32, response_sums
 from model.parallel import Ranks, reshard
 from model.reference import sequence_hash
 from progress import Progress, say
@@ -59,7 +59,7 @@ def ranks_of(h_ND: Tensor, weight_VD: Tensor, labels_N: Tensor) -> Tensor:
     """Compute the place of each label among the words, by falling logit, 1 for the first: int64 [N]."""
     found = []
     for h, labels in zip(h_ND.split(TOKENS), labels_N.split(TOKENS), strict=True):
-        logits = h @ weight_VD.T
+        logits = mm32(h, weight_VD.T)  # rounded to bfloat16, the likeliest words would tie
         found.append(1 + (logits > logits.gather(-1, labels[:, None])).sum(-1))
     return torch.cat(found)
 
@@ -109,8 +109,8 @@ class Student:
     def _compute(self, new: dict[str, Sequence]) -> None:
         """Run sequences through the model, on every rank its share, and keep what came out."""
         if self.model is None:
+            self.model = load_policy(self.cfg, self.ranks, self.tokenizer, trained=False)
             warn_of_length(self.cfg, self.config, max(map(len, new.values())))
-            self.model = load_policy(self.cfg, self.ranks, self.tokenizer).eval()
             _answer_with_ranks(self.model)
 
         # rows of like cost, as many on every rank: the forward pass of a sharded model is a collective

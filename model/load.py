@@ -84,15 +84,17 @@ def load_policy(
     parallel: ParallelConfig | None = None,
     lora: LoraConfig | None = None,
     seed: int = 0,
+    trained: bool = True,
 ) -> LogProbModel:
     """Load the model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
 
-    With lora, only the adapters are float32 and trainable, and the frozen weights lie in the compute dtype. seed: of
-    the adapters. Raises UserError on every rank for a model that cannot be trained.
+    With lora, only the adapters are float32 and trainable, and the frozen weights lie in the compute dtype; so do all
+    weights of a model that is not to be trained. seed: of the adapters. Raises UserError on every rank for a model
+    that cannot be trained.
     """
     dtype, files = resolve_dtype(cfg.compute_dtype, ranks.device), WeightFiles(cfg.path)
     backend = choose_backend(cfg.attention, ranks.device, dtype)
-    lm = build(cfg.path, files, torch.float32, NAME)
+    lm = build(cfg.path, files, torch.float32 if trained else dtype, NAME)
     lm.config.packed_backend = backend
     # what cannot be saved after all training is mended or refused now
     _check_generation(lm.generation_config, cfg.path)

@@ -22,7 +22,7 @@ class _LinearLogProb(torch.autograd.Function):
     def forward(ctx, h_ND, weight_VD, labels_N, block):
         lses, label_logit = [], torch.zeros(len(h_ND), device=h_ND.device)
         for start in range(0, len(weight_VD), block):
-            logits_NB = _mm32(h_ND, weight_VD[start : start + block].T)
+            logits_NB = mm32(h_ND, weight_VD[start : start + block].T)
             lses.append(logits_NB.logsumexp(-1))
             here, inside = _within(labels_N, start, logits_NB)
             label_logit = torch.where(inside, logits_NB.gather(-1, here)[:, 0], label_logit)
@@ -51,7 +51,7 @@ class _LinearLogProb(torch.autograd.Function):
 
 def _dlogits(h_ND, weight_BD, labels_N, start, lse_N, grad_N):
     """The gradient of a block's logits, in the dtype of h: grad · (onehot(label) − softmax(logits))."""
-    p_NB = _mm32(h_ND, weight_BD.T).sub_(lse_N[:, None]).exp_()
+    p_NB = mm32(h_ND, weight_BD.T).sub_(lse_N[:, None]).exp_()
     here, inside = _within(labels_N, start, p_NB)
     p_NB.scatter_add_(-1, here, -inside.to(p_NB.dtype)[:, None])  # before rounding, which would lose 1 − p(label)
     if h_ND.dtype == p_NB.dtype:
@@ -65,8 +65,8 @@ def _within(labels_N, start, logits_NB):
     return torch.where(inside, labels_N - start, 0)[:, None], inside
 
 
-def _mm32(a, b):
-    """a @ b as float32. In bfloat16 CUDA hands out its float32 sums as they are; the CPU rounds them first."""
+def mm32(a: Tensor, b: Tensor) -> Tensor:
+    """Compute a @ b as float32. In bfloat16 CUDA hands out its float32 sums as they are; the CPU rounds them first."""
     if a.is_cuda and a.dtype != torch.float32:
         return torch.mm(a, b, out_dtype=torch.float32)
     return (a @ b).float()
@@ -77,7 +77,7 @@ def _add_mm32(total, a, b):
     if a.dtype == torch.float32:
         total.addmm_(a, b)
     else:
-        total += _mm32(a, b)
+        total += mm32(a, b)
 
 
 def linear_logps(h_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, block: int = BLOCK) -> Tensor:

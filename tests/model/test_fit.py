@@ -103,3 +103,16 @@ def test_a_folder_is_no_file_of_fits(tiny_qwen, tmp_path):
 def test_a_file_of_something_else_is_refused(tiny_qwen, files):
     with pytest.raises(UserError, match="holds other lines than fits"):
         Student(ModelConfig(tiny_qwen), files / "sft.jsonl")
+
+
+def test_the_weights_of_a_student_lie_in_the_compute_dtype(tmp_path):
+    student = Student(ModelConfig(make_model(tmp_path / "m"), compute_dtype="bfloat16"), tmp_path / "fit.jsonl")
+    student.fits(TEXTS[:1])
+    assert {p.dtype for p in student.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_folder_with_more_than_a_language_model_is_refused(tmp_path):
+    folder = make_model(tmp_path / "m")
+    (tmp_path / "m/config.json").write_text('{"model_type": "gemma3"}')
+    with pytest.raises(UserError, match="more than a language model"):
+        Student(ModelConfig(folder), tmp_path / "fit.jsonl").fits(TEXTS)
