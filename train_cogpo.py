@@ -156,7 +156,6 @@ def train(run: Run) -> None:
         for step in range(run.start, num_steps):
             # held-out values first: all values of a line belong to the same weights, those before the update
             eval_metrics = evaluate(run) if run.is_eval_step(step) else {}
-            run.speed.start()
 
             # the micro-batches of every rank, as many for each (sharding makes every pass a collective), and the
             # global count of pairs, so that all losses are parts of one mean
@@ -166,6 +165,7 @@ def train(run: Run) -> None:
             pulls = gradient_norms(run, plan_by_rank[ranks.rank]) if every and step % every == 0 else {}
 
             # forward and backward: the gradients of the micro-batches add up
+            run.speed.start()
             total = torch.zeros(1, dtype=torch.float64, device=ranks.device)
             stats = GapStats(ranks.device)
             for micro in plan_by_rank[ranks.rank]:
