@@ -23,7 +23,6 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
 
-import lock
 from agents.crv import Rules, run_problems
 from agents.journal import Journal
 from agents.limits import EndpointConfig, check_endpoints
@@ -40,6 +39,7 @@ from data.render import problem_messages
 from data.rows import iter_rows
 from errors import UserError
 from grading.programs import check_tests, exposes_environment, isolation
+from lock import locked
 from progress import Progress, say
 from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, Seed, Whole
 
@@ -154,26 +154,25 @@ def main(cfg: Config) -> None:
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
     out = Path(cfg.out)
     files = [out / name for name in ("journal.jsonl", "traces.jsonl")]
-    begun = any(file.exists() and file.stat().st_size for file in files)  # else a corrected config finds nothing to fit
-    claim_output(cfg, out, free=[*free, *FREE_KEYS] if begun else [*vars(cfg)])
-    journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
-    held = lock.take(out)
-    try:
-        student = open_student(cfg, source["problems"]) if cfg.student.path else None
-        made = made_with(cfg, prompts, student)
+    with locked(out):
+        begun = any(file.exists() and file.stat().st_size for file in files)  # else a corrected config fits any folder
+        claim_output(cfg, out, free=[*free, *FREE_KEYS] if begun else [*vars(cfg)])
+        journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
+        try:
+            student = open_student(cfg, source["problems"]) if cfg.student.path else None
+            made = made_with(cfg, prompts, student)
 
-        # ask: problems end in any order, their traces are then written in the order of the input
-        with tempfile.TemporaryFile(dir=out) as file:
-            spool = Spool(file)
-            asyncio.run(ask_all(cfg, prompts, student, source["problems"], journal, spool))
-            (out / "report.json").unlink(missing_ok=True)  # while the outputs are rewritten, the run is not finished
-            write_jsonl(out / "traces.jsonl", spool.in_order())
+            # ask: problems end in any order, their traces are then written in the order of the input
+            with tempfile.TemporaryFile(dir=out) as file:
+                spool = Spool(file)
+                asyncio.run(ask_all(cfg, prompts, student, source["problems"], journal, spool))
+                (out / "report.json").unlink(missing_ok=True)  # while the outputs are rewritten, it is not finished
+                write_jsonl(out / "traces.jsonl", spool.in_order())
 
-        # everything else follows from the traces
-        report = write_outputs(out, cfg, made, source)
-    finally:
-        journal.close()
-        lock.release(out, held)
+            # everything else follows from the traces
+            report = write_outputs(out, cfg, made, source)
+        finally:
+            journal.close()
     show(report, out)
 
 

@@ -294,7 +294,10 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path):
     with Server(answer) as server:
         first = subprocess.Popen(command(problems, tmp_path / "out", server.url), cwd=ROOT, stderr=subprocess.DEVNULL)
         wait_for(server, 1, first)
-        check_refused(run(problems, tmp_path / "out", server.url), "in use by another run")
+        claimed = (tmp_path / "out/config.yaml").read_text()
+        for words in ((), ("seed=5", f"journal={tmp_path}/other.jsonl")):
+            check_refused(run(problems, tmp_path / "out", server.url, *words), "in use by another run")
+        assert (tmp_path / "out/config.yaml").read_text() == claimed, "whoever is refused writes nothing"
         gate.set()
         assert first.wait(timeout=60) == 0
 
