@@ -172,7 +172,7 @@ def preferences(
     if gap is None:
         beta = row.get("beta")
         if not isinstance(beta, int | float | None):
-            raise LeftOut(ODD)
+            raise LeftOut(f"{ODD} of beta")
         near = [name for name, value in zip(GAPS, betas, strict=True) if beta is not None and abs(beta - value) < 1e-6]
         if not near:
             raise LeftOut(f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)")
@@ -227,7 +227,7 @@ def _given(row):
     """Return the answer column as a text, "" if there is none."""
     value = next((row.get(name) for name in ("answer", "expected_answer", "final_answer") if name in row), None)
     if not isinstance(value, str | int | float | None):
-        raise LeftOut(ODD)
+        raise LeftOut(f"{ODD} of the answer")
     return "" if value is None or value != value else str(value)  # NaN: a missing number in Parquet
 
 

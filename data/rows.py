@@ -45,10 +45,8 @@ def hub_rows(repo: str, subset: str | None, split: str, streaming: bool = False)
     """Yield (where, row) of a dataset on the hub. Raises UserError if it cannot be had: a wrong name, subset or split,
     no network, no access, a loading script."""
 
-    def load():
-        return _datasets().load_dataset(repo, subset, split=split, streaming=streaming)
-
-    yield from _library_rows(f"no {repo} from the hub", repo, load)
+    names = {"name": subset, "split": split, "streaming": streaming}
+    yield from _library_rows(f"no {repo} from the hub", repo, lambda: _datasets().load_dataset(repo, **names))
 
 
 def _dataset_rows(path):

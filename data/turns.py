@@ -76,8 +76,8 @@ def asked(row: Row) -> list[dict]:
         raise LeftOut(ODD)
     messages = _turns_of(parts[0] if len(parts) == 1 else "\n".join(parts), "user") if parts else []
     history = row.get("history") or []
-    if not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
-        raise LeftOut(ODD)
+    if not isinstance(history, list) or not all(isinstance(pair, list) and len(pair) == 2 for pair in history):
+        raise LeftOut(f"{ODD} of history")
     past = [turn for said, reply in history for turn in _turns_of(said, "user") + _turns_of(reply, "assistant")]
     return _with_system(row, past + messages)
 
@@ -103,7 +103,7 @@ def _turns_of(value, role=None):
     messages = []
     for turn in value if isinstance(value, list) else [value]:
         if not isinstance(turn, dict):
-            raise LeftOut(ODD)
+            raise LeftOut(f"{ODD} of a turn")
         role, content = turn.get("role", turn.get("from")), turn.get("content", turn.get("value"))
         # content may come in parts; what is no text, and what no record holds, is not dropped but refused
         if isinstance(content, list) and all(isinstance(part, dict) for part in content):
@@ -115,7 +115,7 @@ def _turns_of(value, role=None):
         if isinstance(role, str) and role.lower() not in ROLES:
             raise LeftOut(f"with a turn of role {role}")
         if not isinstance(role, str) or not isinstance(content, str):
-            raise LeftOut(ODD)
+            raise LeftOut(f"{ODD} of a turn")
         messages.append({"role": ROLES[role.lower()], "content": _with_thought(turn, content)})
         if messages[-1]["role"] == "assistant" and (weight := weight_of(turn)) != 1:
             messages[-1]["weight"] = int(weight) if isinstance(weight, bool) else weight
@@ -158,7 +158,7 @@ def first_text(place: dict, *names: str) -> str:
     for name in names:
         value = place.get(name)
         if not isinstance(value, str | None):
-            raise LeftOut(ODD)
+            raise LeftOut(f"{ODD} of {name}")
         if value and value.strip():
             return value
     return ""

@@ -144,7 +144,8 @@ PICTURE = [{"type": "text", "text": "3?"}, {"type": "image_url", "image_url": {"
         (OPENR1 | {"generations": [None, None], "correctness_math_verify": None}, "with an unexpected type"),
         ({"input": [turns("?")], "output": REPLY}, "with an unexpected type"),
         ({"instruction": "Add.", "input": ["3"], "output": REPLY}, "with an unexpected type"),
-        ({"instruction": "Add.", "history": ["3"], "output": REPLY}, "with an unexpected type"),
+        ({"instruction": "Add.", "history": ["3"], "output": REPLY}, "with an unexpected type of history"),
+        ({"instruction": "Add.", "history": 3, "output": REPLY}, "with an unexpected type of history"),
     ],
     ids=str,
 )
