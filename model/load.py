@@ -95,6 +95,8 @@ def load_policy(
     dtype, files = resolve_dtype(cfg.compute_dtype, ranks.device), WeightFiles(cfg.path)
     backend = choose_backend(cfg.attention, ranks.device, dtype)
     lm = build(cfg.path, files, torch.float32 if trained else dtype, NAME)
+    if not trained:  # FSDP takes a layer with parameters of several dtypes, a router's float32, only if none is trained
+        lm.requires_grad_(False)
     lm.config.packed_backend = backend
     # what cannot be saved after all training is mended or refused now
     _check_generation(lm.generation_config, cfg.path)

@@ -12,6 +12,7 @@ from model.fit import CLIP, Config, Student, main, read_fits
 from model.load import load_tokenizer
 from pocket.tiny import make_model
 from settings import ModelConfig
+from tests.model.test_families import MOE, build
 from tests.support.small_runs import on_ranks
 
 TEXTS = [(prompt_messages(f"What is {n} times {n}?"), f"{n} * {n} = {n * n}. " * (1 + n % 4)) for n in range(11, 24)]
@@ -109,6 +110,12 @@ def test_the_weights_of_a_student_lie_in_the_compute_dtype(tmp_path):
     student = Student(ModelConfig(make_model(tmp_path / "m"), compute_dtype="bfloat16"), tmp_path / "fit.jsonl")
     student.fits(TEXTS[:1])
     assert {p.dtype for p in student.model.parameters()} == {torch.bfloat16}
+
+
+def test_a_student_whose_router_stays_float32(tmp_path):
+    student = Student(ModelConfig(build(tmp_path, "glm4_moe", **MOE), compute_dtype="bfloat16"), tmp_path / "fit.jsonl")
+    student.fits(TEXTS[:1])
+    assert {p.dtype for p in student.model.parameters()} == {torch.bfloat16, torch.float32}
 
 
 def test_a_folder_with_more_than_a_language_model_is_refused(tmp_path):
