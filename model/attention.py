@@ -38,8 +38,12 @@ def packed_attention(
     q_TNH, k_TKH, v_TKH = (x[0].transpose(0, 1) for x in (q_BNTH, k_BKTH, v_BKTH))
     attend = ATTEND[module.config.packed_backend]
     bounds, window = (kwargs["cu_seqlens"], kwargs["max_seqlen"]), kwargs.get("sliding_window")
+    # the flash kernels know one head size; latent attention has smaller values than keys
+    size = v_TKH.shape[-1]
+    if (more := q_TNH.shape[-1] - size) > 0:
+        v_TKH = F.pad(v_TKH, (0, more))
     out_TNH = attend(q_TNH, k_TKH, v_TKH, *bounds, scaling, window)
-    return out_TNH.unsqueeze(0), None
+    return out_TNH[..., :size].unsqueeze(0), None
 
 
 def only_plain(module: nn.Module, kwargs: dict, boundaries: bool) -> None:

@@ -16,6 +16,7 @@ from data.dataset import load_sft
 from data.packing import pack
 from data.render import Renderer, Sequence
 from model import generate as gen
+from model.attention import ATTEND
 from model.cost import shape_of
 from model.export import export
 from model.generate import Request, Sampling
@@ -134,6 +135,19 @@ def test_packed_is_alone_is_transformers(folder, library):
     torch.testing.assert_close(packed, alone, rtol=0, atol=1e-4)
     expected = torch.cat([library_logps(library, sequence) for sequence in sequences])
     torch.testing.assert_close(packed, expected, rtol=0, atol=1e-4)
+
+
+def test_kernels_that_know_one_head_size(tmp_path, monkeypatch):
+    """As those of CUDA in bfloat16 do; the values of latent attention are smaller than its keys."""
+
+    def one_size(q, k, v, *rest):
+        assert q.shape[-1] == k.shape[-1] == v.shape[-1]
+        return right(q, k, v, *rest)
+
+    right = ATTEND["sdpa"]
+    monkeypatch.setitem(ATTEND, "sdpa", one_size)
+    folder = build(tmp_path, "deepseek_v3", **MOE | LATENT)
+    load_policy(ModelConfig(folder), Ranks(), load_tokenizer(folder))
 
 
 def test_a_step_and_its_export(folder, library, files, tmp_path):
