@@ -38,6 +38,7 @@ class Cfg:
     sampling: Sampling = field(default_factory=Sampling)
     endpoints: dict = field(default_factory=dict)
     notes: list = field(default_factory=list)
+    chat_template_kwargs: dict = field(default_factory=dict)
 
 
 def showed(out, cfg, respond, dtypes=("float32",), table=None):
