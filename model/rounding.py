@@ -24,13 +24,14 @@ def round_stochastically(values: Tensor, dtype: torch.dtype, key: str) -> Tensor
     numbers = torch.Generator().manual_seed(zlib.crc32(key.encode()))
     rounded = torch.empty(values.shape, dtype=dtype)
     for x, target in zip(values.reshape(-1).split(BLOCK), rounded.view(-1).split(BLOCK), strict=True):
-        # below its smallest normal value the steps of dtype no longer shrink: they are those just above it
-        tiny = torch.full_like(x, info.smallest_normal).copysign(x)
-        shift = torch.where(x.abs() < info.smallest_normal, tiny, 0.0)
+        # below float16's smallest normal value its steps no longer shrink: they are those just above it
+        shift = torch.zeros(())
+        if dtype == torch.float16:
+            shift = torch.full_like(x, info.smallest_normal).copysign_(x).where(x.abs() < info.smallest_normal, shift)
         # a random number added to the bits that go carries into those that stay as often as it should
         bits = (x + shift).view(torch.int32)
-        bits = bits + torch.randint(1 << dropped, x.shape, generator=numbers, dtype=torch.int32)
-        target.copy_((bits & -(1 << dropped)).view(torch.float32) - shift)
+        bits += torch.randint(1 << dropped, x.shape, generator=numbers, dtype=torch.int32)
+        target.copy_(bits.bitwise_and_(-(1 << dropped)).view(torch.float32) - shift)
     return rounded
 
 
