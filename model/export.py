@@ -40,7 +40,7 @@ def export(
     inputs: digests of what the model was made from, kept in run.json beside it, with the share of the change since
     model.path that the files hold (model/rounding.py). Tied weights are written once, adapters merged into what they
     adapt. Rank 0 holds the tensors of one file at a time (shard_bytes, or one larger parameter), and one of model.path.
-    Raises UserError on every rank if the disk refuses, or a weight is too large for the dtype.
+    Raises UserError on every rank if the disk refuses, and on rank 0 if a weight is too large for the dtype.
     """
     # which parameter goes into which file
     parameters = {name: tensor for name, tensor in stored_tensors(model.lm).items() if not is_adapter(name)}
