@@ -81,17 +81,13 @@ class Benchmarks:
 
 
 def grams_of(text: str) -> set[int]:
-    """Hash the 8-grams of a normalised text (an eighth of the memory of texts); of a shorter text all its tokens
-    together, a hash that only an equal text has."""
-    tokens = tokens_of(text)
+    """Hash the 8-grams of a text (an eighth of the memory of texts); of a shorter text all its tokens together, a hash
+    that only an equal text has. Tokens are words, numbers and operators in lower case: no punctuation, and no LaTeX
+    that is only typography."""
+    tokens = TOKEN.findall(TYPOGRAPHY.sub(" ", text).lower())
     if len(tokens) < N:
         return {hash((*tokens, None))} if tokens else set()
     return {hash(tuple(tokens[i : i + N])) for i in range(len(tokens) - N + 1)}
-
-
-def tokens_of(text: str) -> list[str]:
-    """Split into words, numbers and operators in lower case, without punctuation and LaTeX that is only typography."""
-    return TOKEN.findall(TYPOGRAPHY.sub(" ", text).lower())
 
 
 def question_of(row: dict, where: str) -> str:
@@ -109,9 +105,7 @@ def write_overlaps(out: str, flagged: list[dict], benchmarks: Benchmarks) -> Non
     flagged: what `Benchmarks.overlaps` returned, all problems together.
     """
     path = Path(f"{out}.overlaps.jsonl")
-    pairs = [
-        pair | {"left_out": left_out} for left_out, some in ((True, flagged), (False, benchmarks.near)) for pair in some
-    ]
+    pairs = [pair | {"left_out": True} for pair in flagged] + [pair | {"left_out": False} for pair in benchmarks.near]
     write_jsonl(path, sorted(pairs, key=lambda pair: -pair["share"]))
     for name in dict.fromkeys(name for name, _ in benchmarks.names):
         best = [share for (of, _), share in zip(benchmarks.names, benchmarks.best, strict=True) if of == name]

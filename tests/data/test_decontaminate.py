@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from data.decontaminate import STOCK, Benchmarks, tokens_of, write_overlaps
+from data.decontaminate import STOCK, Benchmarks, grams_of, write_overlaps
 from errors import UserError
 
 PROBLEM = (
@@ -35,7 +35,7 @@ def left_out(tmp_path, problems, benchmark, overlap=0.6):
 
 
 def test_typography_is_no_difference():
-    assert tokens_of(PROBLEM) == tokens_of(RETYPED)
+    assert grams_of(PROBLEM) == grams_of(RETYPED)
 
 
 def test_a_problem_is_found_and_a_stock_phrase_is_not(tmp_path, capsys):

@@ -37,8 +37,8 @@ def jsonl(*objects):
     [
         (jsonl(GOOD) + '{"id": "b", \n', r"problems\.jsonl:2: not valid JSON"),
         (jsonl(GOOD, [1]), r"problems\.jsonl:2: a record must be a JSON object"),
-        (jsonl({k: v for k, v in GOOD.items() if k != "reasoning"}), r"problems\.jsonl:1: .*needs the key reasoning"),
-        (jsonl(GOOD, GOOD), r"problems\.jsonl:2: duplicate id 'a', first seen at .*:1"),
+        (jsonl({k: v for k, v in GOOD.items() if k != "reasoning"}), r"problems\.jsonl:1: .*lacks reasoning"),
+        (jsonl(GOOD, GOOD), r"problems\.jsonl:2: duplicate id 'a', first seen at .*problems\.jsonl:1"),
         (jsonl(GOOD | {"answer": "  "}), r"problems\.jsonl:1: answer must be a string that is not empty"),
         (jsonl(GOOD | {"answer": 2}), r"problems\.jsonl:1: answer must be a string"),
         (jsonl(GOOD | {"domain": []}), r"problems\.jsonl:1: domain must be a string, not list"),

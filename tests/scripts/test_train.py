@@ -269,8 +269,8 @@ def test_bad_input_is_one_line(tiny_qwen, files, sft_run, tmp_path):
     assert "config key epochs must be a whole number" in fails("train_sft.py", *sft, "epochs=two")
     assert "checkpoint.every_steps must be at least 1" in fails("train_sft.py", *sft, "checkpoint.every_steps=0")
     assert "does not exist" in fails("train_sft.py", *sft, "model.path=./nowhere")
-    assert "needs the key messages" in fails("train_sft.py", *sft, f"data.file={files / 'pairs.jsonl'}")
-    assert "needs the keys problem_id" in fails("train_cogpo.py", *sft)
+    assert "a record of kind sft lacks messages" in fails("train_sft.py", *sft, f"data.file={files / 'pairs.jsonl'}")
+    assert "a record of kind pair lacks problem_id" in fails("train_cogpo.py", *sft)
     other = sft_words(tiny_qwen, files, sft_run, seed=5)
     assert "another configuration (seed: 0 there, 5 now)" in fails("train_sft.py", *other)
 
