@@ -31,7 +31,7 @@ BE = rf"(?:(?:is|are|would be|should be|must be|est|es|é|è|ist)(?![A-Za-z])|[=
 END = r"(?=[\s*_`$)\]]*(?:[.,;:!\n]|\Z))"
 STATEMENTS = [  # how an option is announced; of all of these the last one counts
     rf"(?:{ANSWER}|\banswers\b)[*_]*(?:\s+(?:choice|option))?\s*{BE}(?:\s+{NOUN})?{LETTER}",
-    rf"\b(?:correct|right|best)\s+{NOUN}\s*{BE}(?:\s+{NOUN})?{LETTER}",
+    rf"\b(?:correct|right|best)\s+(?:{NOUN}|one)\s*{BE}(?:\s+{NOUN})?{LETTER}",
     rf"\b(?:I|we)(?:\s+\w+)?\s+(?:choose|select|pick|go with)\b(?:\s+{NOUN})?{LETTER}",
     rf"(?:^|[.,;:]|\b(?:so|thus|hence|therefore|actually|{NOUN})){LETTER}[\s*)\].$]*is\s+(?:the\s+)?(?:correct|right)\b",
     rf"\b(?:so|thus|hence|therefore)[,:]?\s+(?:it(?:'s|\s+is)\s+)?{NOUN}{LETTER}{END}",

@@ -201,7 +201,8 @@ FRACTION = re.compile(
 
 
 def plain_number(text: str) -> Fraction | None:
-    """Return the exact value of a plain numeral (12, 012, 1,234, -0.5, +3) or fraction (3/4, 1\\frac{1}{2}), or None.
+    """Return the exact value of a plain numeral (12, 012, 1,234, -0.5, +3, 1.5e3) or fraction (3/4, 1\\frac{1}{2}).
+    None for anything else.
 
     Length-limited: int() is quadratic.
     """
@@ -210,6 +211,8 @@ def plain_number(text: str) -> Fraction | None:
         n = int(fraction["n"] or fraction["a"] or fraction["x"])
         d = int(fraction["d"] or fraction["b"] or fraction["y"])
         return None if d == 0 else Fraction(-n if fraction["sign"] == "-" else n, d)
+    if re.fullmatch(r"[+-]?\d{1,40}(?:\.\d{1,40})?[eE][+-]?\d{1,2}", text):
+        return Fraction(text)
     if len(text) > 400 or not re.fullmatch(r"[+-]?(?:\d+|\d{1,3}(?:,\d{3})+)?(?:\.\d+|(?<=\d)\.)?", text):
         return None
     return Fraction(text.replace(",", "").rstrip(".")) if re.search(r"\d", text) else None

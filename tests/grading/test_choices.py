@@ -16,6 +16,7 @@ NAMED = [
     ("\\boxed{\\textbf{(D) } 12}", "D"), ("\\boxed{c}", "C"), ("\\boxed{\\text{Option B}}", "B"), ("\\(C\\)", "C"),
     ("The correct answer is **B) 12**.", "B"), ("Option A is incorrect. Option B is correct.", "B"), ("C", "C"),
     ("**Answer:** D", "D"), ("**Final Answer**: $\\boxed{D}$", "D"), ("ANSWER: D", "D"), ("Answer: $B$", "B"),
+    ("Option B is wrong, so the correct one is A.", "A"),
     ("The correct option is:\n\n**(D)** light", "D"), ("The answer is: C. Hydrogen", "C"), ("I would choose C.", "C"),
     ("The answer is A because of symmetry.", "A"), ("The best choice is C, since A is wrong.", "C"),
     ("The answer is A. A common mistake is to pick B.", "A"), ("The answer is B.\n\nWait. The answer is C.", "C"),

@@ -125,6 +125,7 @@ SAID = [  # a response without a box, the gold answer that it gives
     ("答えは12です。", "12"), ("정답은 12입니다.", "12"), ("La respuesta es 12.", "12"), ("Die Antwort ist 12.", "12"),
     ("La réponse est 12 euros.", "12"), ("所以小明有12个苹果。", "12"), ("<answer>\\frac{1}{2}</answer>", "\\frac12"),
     ("Final answer: $\\frac{1}{2}$", "\\frac12"), ("So $\\boxed\\frac12$.", "\\frac12"), ("$\\boxed 5$", "5"),
+    ("$\\boxed7$", "7"),
     ("\\[ \\boxed \\frac{1}{2} \\]", "\\frac12"), ("so \\boxed 25.", "25"), ("The answer is 2 1/2.", "2.5"),
     ("It takes 1 1/2 hours", "1.5"), ("the answer, 12, is right", "12"), ("Thus the answer is therefore 12", "12"),
     ("The final answer is: $12$ (twelve)", "12"), ("We conclude that n = 12.", "12"),
