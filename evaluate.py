@@ -306,7 +306,7 @@ def render(cfg: Config, tables: dict[str, TableConfig], run: Evaluation, facts: 
     folder = Path(cfg.report or cfg.out)
     made = {place.path: facts["speed"].get(place.path) for seeds in run.places.values() for place in seeds.values()}
     speeds = {path: f"{speed[0] / speed[1]:.0f} tokens/s" for path, speed in made.items() if speed}
-    print(assembly.write(folder, cfg.title, measured(cfg, tables, run), speeds))
+    text = assembly.write(folder, cfg.title, measured(cfg, tables, run), speeds)
     say(f"written: {folder}/table.md, table.html, table.tex, table.png; generations and grades: {cfg.out}")
     # question by question, where there is an answer
     if items := viewer.collected(run):
@@ -314,6 +314,7 @@ def render(cfg: Config, tables: dict[str, TableConfig], run: Evaluation, facts: 
         if cfg.compare:
             viewer.write_comparison(folder / "compare.html", cfg.title, items, *cfg.compare)
         say(f"written: {folder}/samples.html{', compare.html' if cfg.compare else ''}")
+    print(text)  # last: whoever reads it may stop reading
 
 
 if __name__ == "__main__":

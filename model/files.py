@@ -14,6 +14,7 @@ BESIDE = [  # config, tokenizer, template
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
     "added_tokens.json", "vocab.json", "vocab.txt", "merges.txt", "tokenizer.model", "spiece.model", "tekken.json",
     "sentencepiece.bpe.model", "chat_template.jinja", "chat_template.json", "adapter_config.json",
+    "additional_chat_templates/*.jinja",
 ]  # fmt: skip
 
 
@@ -75,7 +76,12 @@ def content_files(folder: str | Path) -> list[Path]:
     folder, weights = Path(folder), _weight_names(Path(folder))
     if not all((folder / name).is_file() for name in weights):
         return []
-    return sorted(folder / name for name in {*BESIDE, *weights} if (folder / name).is_file())
+    return sorted({*small_files(folder), *(folder / name for name in weights)})
+
+
+def small_files(folder: str | Path) -> list[Path]:
+    """List a model's config, tokenizer and templates."""
+    return [file for name in BESIDE for file in sorted(Path(folder).glob(name)) if file.is_file()]
 
 
 def _weight_names(folder):

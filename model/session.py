@@ -26,7 +26,7 @@ from errors import UserError
 from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
 from model.export import FOLDER, export, inputs_of_export, try_saving
-from model.files import BESIDE
+from model.files import small_files
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
 from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
@@ -196,7 +196,7 @@ def _digests(cfg: TrainConfig, script: str, loss: Callable[[], object], examples
     first = ranks.gather(place).index(place)
     inputs["model.path"] = ranks.gather(files.digest() if first == ranks.rank else None)[first]
     # what the export takes over from beside them, the code of the loss, and the script
-    named = {f"model.path/{name}": files.folder / name for name in BESIDE if (files.folder / name).is_file()}
+    named = {f"model.path/{file.relative_to(files.folder)}": file for file in small_files(files.folder)}
     named |= {f"losses/{path.name}": path for path in _files_of(loss)} | {Path(script).name: Path(script)}
     inputs |= {name: hashlib.sha256(path.read_bytes()).hexdigest()[:20] for name, path in named.items()}
     _check_same(ranks, inputs | {f"value of {key}": value for key, value in flat(cfg).items()})

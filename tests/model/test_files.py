@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
+from model.files import content_files
 from tests.support.scripts import ROOT
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -85,3 +86,11 @@ def test_only_what_a_model_consists_of_is_downloaded(hub, tiny_qwen, tmp_path, s
     assert done.returncode == 0, done.stderr[-2000:]
     assert set(asked) == files.keys() - set(OTHERS)
     assert int(done.stdout.split()[0]) == len(load_file(f"{tiny_qwen}/model.safetensors"))
+
+
+def test_templates_in_a_folder_of_their_own_are_part_of_a_model(tmp_path):
+    names = ["model.safetensors", "config.json", "additional_chat_templates/tool_use.jinja"]
+    for name in [*names, "notes.txt", "additional_chat_templates/notes.txt"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    assert content_files(tmp_path) == sorted(tmp_path / name for name in names)
