@@ -17,8 +17,9 @@ from pathlib import Path
 
 from agents.journal import call_key, call_seed
 from agents.measured import StudentCritic
-from agents.report import Tally, cost, render_report, sample
+from agents.report import render_report, sample
 from agents.roles import LEVELS, VERDICTS
+from agents.tally import Tally, cost
 from config import run_cli
 from data.pairs import make_pairs
 from data.records import GAPS, jsonl_writer, write_text

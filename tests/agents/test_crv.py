@@ -10,8 +10,8 @@ from agents.journal import Journal
 from agents.limits import EndpointConfig
 from agents.pool import Pool
 from agents.prompts import load_prompts
-from agents.report import Tally
 from agents.roles import Agents, Sampling
+from agents.tally import Tally
 from tests.support.scripted_endpoint import Server, reply, script
 
 PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}

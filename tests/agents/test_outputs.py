@@ -5,7 +5,7 @@ import math
 import pytest
 
 from agents.outputs import Layout, level_sample, pair_rows, records
-from agents.report import Tally
+from agents.tally import Tally
 from errors import UserError
 
 MADE = {

@@ -8,7 +8,8 @@ import pytest
 from test_outputs import MADE, PLAIN, judged, rethought, trace
 
 from agents.outputs import pair_rows
-from agents.report import Tally, cost, render_report, sample
+from agents.report import render_report, sample
+from agents.tally import Tally, cost
 from tests.support.browser import Browser, needs_browser
 
 EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x onerror='document.body.dataset.pwned = 1'>"
