@@ -177,7 +177,7 @@ def main(argv: list[str]) -> None:
         return Served(given.kind, home, model, out / "server.log")
 
     # the student and its problems, as in the pocket run
-    subprocess.run([sys.executable, "-m", "pocket.student", out / "student"], cwd=ROOT, check=True)
+    subprocess.run([sys.executable, "-m", "pocket.student", f"out={out}/student"], cwd=ROOT, check=True)
     config = ["--config", "configs/pocket/problems.yaml", f"out={out}"]
     subprocess.run([sys.executable, "-m", "pocket.problems", *config], cwd=ROOT, check=True)
     lines = [agents(served(out / "student"), out)]
