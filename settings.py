@@ -58,8 +58,6 @@ class OptimConfig:
     """decoupled weight decay, of matrices only"""
     max_grad_norm: Annotated[float, Bounds(0, above=True, infinite=True)] = 1.0
     """gradients are scaled down to this global norm; .inf leaves them as they are"""
-    state: Literal["float32", "8bit"] = "float32"
-    """AdamW's moments: 8 bytes a weight, or 2 with torchao's 8-bit AdamW (pip install torchao)"""
 
 
 @dataclass

@@ -27,7 +27,6 @@ from torch import nn
 from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_dict, set_state_dict
 from torch.optim import Optimizer
-from torch.utils._python_dispatch import is_traceable_wrapper_subclass
 from torch.utils._pytree import tree_map
 
 from errors import UserError
@@ -169,7 +168,8 @@ class Saver:
         extra: JSON-able dict, for `load_latest` to return. Waits for the save before this one, and raises as `wait`.
         """
         self.wait()
-        state = tree_map(_copy, _state(model, optimizer))
+        # a copy on the CPU, which later steps do not touch; of a sharded tensor, this rank's part
+        state = tree_map(lambda x: x.to("cpu", copy=True) if torch.is_tensor(x) else x, _state(model, optimizer))
         self.pending = self.thread.submit(self._write, step, state, json.dumps(extra | {"step": step}))
 
     def wait(self) -> None:
@@ -230,17 +230,6 @@ class Saver:
 def _state(model, optimizer):
     weights, moments = get_state_dict(model, optimizer, options=TRAINABLE)
     return {"model": weights, "optim": moments}
-
-
-def _copy(leaf):
-    """A tensor's copy on the CPU, which later steps do not touch; a sharded or quantised one keeps its wrapping."""
-    if not isinstance(leaf, torch.Tensor):
-        return leaf
-    if not is_traceable_wrapper_subclass(leaf):
-        return leaf.detach().to("cpu", copy=True)
-    names, context = leaf.__tensor_flatten__()
-    inner = {name: _copy(getattr(leaf, name)) for name in names}
-    return type(leaf).__tensor_unflatten__(inner, context, leaf.size(), leaf.stride())
 
 
 class _Writer(dcp.FileSystemWriter):

@@ -11,7 +11,7 @@ Memory of one GPU at the peak of a training step follows what model/parallel.py 
     L layers  D hidden  I intermediate  Q = heads · head size  K = key/value heads · head size  N heads  V vocabulary
     W = e · parameters of a layer   H = V · D
 
-    shards               (4 P master weights + 4 P gradients + 8 P AdamW, 2.03 P in 8 bits) / S; in CPU memory with
+    shards               (4 P master weights + 4 P gradients + 8 P AdamW) / S; in CPU memory with
                          parallel.offload. LoRA: e P / S frozen weights, the rest for the adapters alone
     kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + 2 Q + K + I) + 4 N) with selective;
     pass                 with none all that the backward passes read, T L · _layer_bytes
@@ -133,7 +133,6 @@ class Settings:
     replicate: int = 1
     checkpointing: str = "none"
     offload: bool = False
-    optim_state: str = "float32"
     lora_rank: int = 0
     max_tokens: int = 32768
     compute_bytes: int = 2
@@ -158,11 +157,10 @@ def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory
     trained = s.lora_rank * shape.layers * shape.layer_sides if s.lora_rank else shape.params
     frozen = shape.params if s.lora_rank else 0
     shards = s.gpus // s.replicate
-    state = 8 if s.optim_state == "float32" else 2 * (1 + 4 / 256)  # a scale for every 256 codes
     sharded = {
         "weights": (4 * trained + e * frozen) / shards,
         "gradients": 4 * trained / shards,
-        "optimizer state": state * trained / shards,
+        "optimizer state": 8 * trained / shards,
     }
 
     # what a step adds on this GPU, at the worse of its two peaks
@@ -322,7 +320,7 @@ def settings_of(cfg: TrainConfig) -> Settings:
     if gpus % replicate:
         raise UserError(f"parallel.replicate={replicate} does not divide --plan gpus={gpus}")
     return Settings(
-        gpus, replicate, cfg.parallel.activation_checkpointing, cfg.parallel.offload, cfg.optim.state, cfg.lora.rank,
+        gpus, replicate, cfg.parallel.activation_checkpointing, cfg.parallel.offload, cfg.lora.rank,
         cfg.batch.max_tokens, compute_bytes=4 if cfg.model.compute_dtype == "float32" else 2,
     )  # fmt: skip
 
@@ -333,7 +331,6 @@ def ways_to_less(shape: Shape, settings: Settings, work: Work) -> dict[str, floa
         "parallel.activation_checkpointing=full": {"checkpointing": "full"},
         "parallel.replicate=1": {"replicate": 1},
         f"batch.max_tokens={settings.max_tokens // 2}": {"max_tokens": settings.max_tokens // 2},
-        "optim.state=8bit": {"optim_state": "8bit"},
         "parallel.offload=true": {"offload": True},
         "lora.rank=16": {"lora_rank": settings.lora_rank or 16},
         f"{2 * settings.gpus} GPUs": {"gpus": 2 * settings.gpus},

@@ -1,6 +1,5 @@
 """AdamW, the learning-rate schedule, and the one place where a step is applied or refused."""
 
-import importlib.util
 import math
 
 import torch
@@ -12,20 +11,14 @@ from settings import OptimConfig
 
 
 def make_optimizer(cfg: OptimConfig, model: nn.Module) -> torch.optim.Optimizer:
-    """Make AdamW over the trainable parameters. Raises UserError if the package for `cfg.state` is missing."""
+    """Make AdamW over the trainable parameters."""
     trainable = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": cfg.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},  # norms and biases
     ]
     groups = [group for group in groups if group["params"]]
-    if cfg.state == "float32":
-        return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
-    if importlib.util.find_spec("torchao") is None:
-        raise UserError("optim.state: 8bit needs the torchao package (pip install torchao)")
-    from torchao.optim import AdamW8bit
-
-    return AdamW8bit(groups, lr=cfg.lr, betas=cfg.betas)
+    return torch.optim.AdamW(groups, lr=cfg.lr, betas=cfg.betas, fused=True)
 
 
 def lr_at(cfg: OptimConfig, step: int, num_steps: int) -> float:
@@ -54,10 +47,7 @@ def apply_step(
             f"sound (a lower optim.lr or a look at this step's data may help)"
         )
     for group in optimizer.param_groups:
-        if isinstance(group["lr"], torch.Tensor):  # torchao's: a number would be compiled in
-            group["lr"].fill_(lr)
-        else:
-            group["lr"] = lr
+        group["lr"] = lr
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return values, norm

@@ -102,17 +102,6 @@ def test_adapters_are_exact(tiny_qwen):
     assert parts["optimizer state"] == 2 * parts["gradients"]
 
 
-def test_eight_bit_state_is_what_torchao_keeps():
-    subclass = pytest.importorskip("torchao.optim.subclass_8bit")
-    moments = [subclass.OptimState8bit.zeros((512, 512), signed) for signed in (True, False)]
-    kept = sum(m.codes.nbytes + m.scale.nbytes for m in moments) / 512**2
-    weights, state = (
-        predict_memory(shape_of(Qwen2Config()), Settings(gpus=1, optim_state="8bit"), 1).parts[part]
-        for part in ("weights", "optimizer state")
-    )
-    assert state / (weights / 4) == kept
-
-
 def tracked(mode, dtype, layers):
     """(bytes kept after a forward pass, bytes at the peak of the backward pass), weights and their gradients aside."""
     from torch.distributed._tools.mem_tracker import MemTracker

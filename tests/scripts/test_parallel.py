@@ -158,13 +158,6 @@ def test_frozen_weights_lie_in_the_compute_dtype(tiny_qwen):
     assert not any(p.requires_grad for n, p in model.named_parameters() if not is_adapter(n))
 
 
-def test_eight_bit_adamw_follows_the_exact_one(one_rank, tiny_qwen, uneven, tmp_path):
-    pytest.importorskip("torchao", reason="optim.state=8bit needs torchao")
-    run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "o", optim__state="8bit"), ranks=2)
-    for a, b in zip(metrics(one_rank)[:-1], metrics(tmp_path / "o")[:-1], strict=True):
-        assert a["loss"] == pytest.approx(b["loss"], abs=1e-2)
-
-
 def test_offload_without_a_gpu_is_refused(tiny_qwen, uneven, tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
