@@ -281,7 +281,6 @@ async def ask_all(
         for pool in bound.values():
             pool.check_served()
     finally:
-        await journal.drain()
         for endpoint in endpoints:
             await endpoint.close()
 

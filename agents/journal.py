@@ -1,7 +1,5 @@
-"""Every call on disk before its result is used: an append-only JSON Lines file, and an index of it in memory.
-
-A run that was killed finds its answers here and pays only for the calls that were in flight. Many appends share one
-fsync: while the disk is busy with one batch, the next gathers. Memory holds positions, not texts.
+"""Every call on disk before its result is used (data/ledger.py): a run that was killed finds its answers here and pays
+only for the calls that were in flight.
 """
 
 import asyncio
@@ -13,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from agents.replies import ANSWERED
+from data.ledger import Ledger
 from errors import UserError
 
 
@@ -29,110 +28,51 @@ def call_seed(key: str) -> int:
     return int(key[:7], 16)
 
 
-class Journal:
-    """Opens or creates the file, repairs a torn last line, and locks it against a second run."""
+class Journal(Ledger):
+    """Every call under its key; those that no server answered are kept for the record, and not found again.
+
+    models: those that have answered. tokens: {endpoint: (calls, prompt tokens, completion tokens)}. The file is locked
+    against a second run until `close`.
+    """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        self.models, self.tokens = set(), {}
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        self.lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            os.close(self.fd)
-            raise UserError(
-                f"{self.path} is in use by another run; wait for it, or set another output folder"
-            ) from None
-        self.at = {}  # hash of a key -> offset of its last answered entry: 130 bytes a call, keys would be 300
-        self.models = set()
-        self.tokens = {}  # endpoint -> (calls, prompt tokens, completion tokens)
-        self.reader = self.path.open("rb")
-        self.size = self._load()
-        self.pending, self.writer = [], None
+            os.close(self.lock)
+            raise UserError(f"{path} is in use by another run; wait for it, or set another output folder") from None
+        super().__init__(path)
+        self.turn, self.synced = asyncio.Lock(), self.end
         self.thread = ThreadPoolExecutor(1)  # its own: never behind a slow comparison of answers
 
-    def _load(self):
-        """Index the file; returns its length after a half-written last line (a kill, a full disk) is cut off."""
-        offset = 0
-        with self.path.open("rb") as file:
-            for number, line in enumerate(file, 1):
-                if not line.endswith(b"\n"):
-                    os.ftruncate(self.fd, offset)
-                    break
-                try:
-                    entry = json.loads(line)
-                    self._index(entry, offset)
-                except (ValueError, KeyError, TypeError):
-                    raise UserError(f"{self.path}:{number} is damaged; delete that line to resume") from None
-                offset += len(line)
-        return offset
-
-    def _index(self, entry, offset):
-        if entry["status"] in ANSWERED:
-            self.at[hash(entry["key"])] = offset
-            self.models.add(entry["model"])
-        name = entry.get("endpoint", "")
-        if entry.get("completion_tokens"):
+    def _index(self, record: dict, size: int) -> None:
+        if record["status"] in ANSWERED:
+            self.at[record["key"]] = self.end, size
+            self.models.add(record["model"])
+        if record.get("completion_tokens"):
+            name = record.get("endpoint", "")
             calls, asked, spent = self.tokens.get(name, (0, 0, 0))
-            self.tokens[name] = calls + 1, asked + entry["prompt_tokens"], spent + entry["completion_tokens"]
+            self.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["completion_tokens"]
+        self.end += size
 
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def get(self, key: str) -> dict | None:
-        """Returns the entry under `key`, or None."""
-        offset = self.at.get(hash(key))
-        if offset is None:
-            return None
-        self.reader.seek(offset)
-        entry = json.loads(self.reader.readline())
-        return entry if entry["key"] == key else None  # two keys of one hash: the older is paid for again
-
-    async def append(self, entry: dict) -> None:
-        """Returns when the entry is on the disk. Entries that are no answers are kept for the record only."""
-        line = (
-            json.dumps(entry, ensure_ascii=False).encode() + b"\n"
-        )  # here: what cannot be written is its caller's error
-        done = asyncio.get_running_loop().create_future()
-        self.pending.append((entry, line, done))
-        if self.writer is None:
-            self.writer = asyncio.create_task(self._write_all())
-        await done
-
-    async def _write_all(self):
-        while self.pending:
-            batch, self.pending = self.pending, []
-            data = b"".join(line for _, line, _ in batch)
-            try:
-                await asyncio.get_running_loop().run_in_executor(self.thread, self._sync, data)
-            except OSError as error:
-                os.ftruncate(self.fd, self.size)  # half a line would spoil what another call may still append
-                failure = UserError(f"cannot write {self.path}: {error.strerror}; what was written before is kept")
-                for _, _, done in batch + self.pending:
-                    if not done.done():
-                        done.set_exception(failure)
-                self.pending = []
-                break
-            for entry, line, done in batch:
-                self._index(entry, self.size)
-                self.size += len(line)
-                if not done.done():  # its waiter may have been cancelled
-                    done.set_result(None)
-        self.writer = None
-
-    def _sync(self, data):
-        view = memoryview(data)
-        while view:
-            view = view[os.write(self.fd, view) :]
-        os.fsync(self.fd)
-
-    async def drain(self) -> None:
-        """Returns when nothing waits to be written any more."""
-        if self.writer is not None:
-            await self.writer
+    async def keep(self, record: dict) -> None:
+        """Append a record; returns when it is on the disk. Whoever waits for its turn shares the next fsync."""
+        try:
+            self.append(record)
+            written = self.end
+            async with self.turn:
+                if self.synced < written:
+                    end = self.end
+                    await asyncio.get_running_loop().run_in_executor(self.thread, os.fsync, self.descriptor)
+                    self.synced = end
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}; what was written before is kept") from None
 
     def close(self) -> None:
-        """Gives the lock back; after `drain`."""
+        """Gives the lock back."""
         self.thread.shutdown()
-        self.reader.close()
-        os.close(self.fd)
+        os.close(self.lock)
+        os.close(self.descriptor)

@@ -172,7 +172,7 @@ class Agents:
         # a second try with twice the room that does not fit stays what the first one was: there is no more room
         doubled = max_tokens > self.sampling.max_tokens
         status = "truncated" if reply.status == "too_long" and doubled else reply.status
-        await self.journal.append(
+        await self.journal.keep(
             {
                 "key": key,
                 "agent": task.agent,

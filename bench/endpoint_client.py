@@ -76,7 +76,7 @@ async def ours(url, in_flight, drive):
             key = call_key(body, n)
             assert journal.get(key) is None
             reply = await pools["critic"].chat(body)
-            await journal.append({"key": key, "model": "stub"} | vars(reply))
+            await journal.keep({"key": key, "model": "stub"} | vars(reply))
             return reply.status == "ok"
 
         await drive(chat)

@@ -16,82 +16,16 @@ grades-private.jsonl, that only their owner may read.
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from data.ledger import Ledger
 from errors import UserError
 
 
 def key_of(**parts) -> str:
     """Return a hash of JSON-serialisable parts."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True, ensure_ascii=False).encode()).hexdigest()[:32]
-
-
-class Ledger:
-    """One append-only file as {key: record}; of two records with one key the later counts.
-
-    Nothing is written before the first `append`, which then cuts off a last line that a kill left unfinished. Memory
-    holds positions, not texts. Reading is safe from any thread, appending from one.
-    """
-
-    def __init__(self, path: str | Path, private: bool = False):
-        """Index what is there. Raises UserError naming the line that is damaged."""
-        self.path, self.private = Path(path), private
-        self.at, self.end, self.descriptor = {}, 0, None  # at: key -> (position, bytes); end: of the last whole line
-        if self.path.exists():
-            self.descriptor = os.open(self.path, os.O_RDONLY)
-            with self.path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if line.endswith(b"\n"):
-                        self.at[self._key(line, number)] = self.end, len(line)
-                        self.end += len(line)
-        self.writing = False
-
-    def _key(self, line, number):
-        try:
-            return json.loads(line)["key"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(
-                f"{self.path}:{number} is damaged, it is no record of evaluate.py; delete that line and run again"
-            ) from None
-
-    def __contains__(self, key: str) -> bool:
-        return key in self.at
-
-    def __getitem__(self, key: str) -> dict:
-        position, size = self.at[key]
-        return json.loads(os.pread(self.descriptor, size, position))
-
-    def __iter__(self) -> Iterator[dict]:
-        """Yield the records, in order."""
-        return (self[key] for key in self.at)
-
-    def __len__(self) -> int:
-        return len(self.at)
-
-    def append(self, record: dict) -> None:
-        """Write one record. Raises OSError, and then leaves the file as it was."""
-        if not self.writing:
-            self._open()
-        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
-        view = memoryview(line)
-        try:
-            while view:
-                view = view[os.write(self.descriptor, view) :]
-        except OSError:
-            os.ftruncate(self.descriptor, self.end)  # half a line would spoil what another answer may still append
-            raise
-        self.at[record["key"]] = self.end, len(line)
-        self.end += len(line)
-
-    def _open(self):
-        if self.descriptor is not None:
-            os.close(self.descriptor)
-        mode = 0o600 if self.private else 0o644
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
-        os.ftruncate(self.descriptor, self.end)
-        self.writing = True
 
 
 class Ledgers:

@@ -17,7 +17,7 @@ def entry(n, status="ok", text="some text – with ünicode"):
 def write(path, entries):
     async def run():
         journal = Journal(path)
-        await asyncio.gather(*[journal.append(e) for e in entries])
+        await asyncio.gather(*[journal.keep(e) for e in entries])
         journal.close()
 
     asyncio.run(run())
@@ -43,7 +43,7 @@ def test_an_entry_is_on_disk_when_append_returns(tmp_path):
     async def run():
         journal = Journal(path)
         for n in range(5):
-            await journal.append(entry(n))
+            await journal.keep(entry(n))
             assert json.loads(path.read_text().splitlines()[-1]) == entry(n) == journal.get(f"k{n}")
         journal.close()
 
@@ -57,9 +57,9 @@ def test_a_torn_tail_is_cut_off(tmp_path, tail):
     whole = path.read_bytes()
     path.write_bytes(whole + tail)
     assert set(open_and_close(path)) == {"k0", "k1"}
-    assert path.read_bytes() == whole
     write(path, [entry(2)])
     assert set(open_and_close(path)) == {"k0", "k1", "k2"}
+    assert path.read_bytes()[: len(whole) + 8] == whole + b'{"key": '
 
 
 def test_a_damaged_line_in_the_middle_is_named(tmp_path):
@@ -111,15 +111,15 @@ def test_a_write_that_fails_halfway_leaves_no_half_line(tmp_path):
 
     async def run():
         journal = Journal(path)
-        await journal.append(entry(0))
+        await journal.keep(entry(0))
         soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.size + 20, hard))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (journal.end + 20, hard))
         try:
             with pytest.raises(UserError, match="cannot write"):
-                await journal.append(entry(1))
+                await journal.keep(entry(1))
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        await journal.append(entry(2))
+        await journal.keep(entry(2))
         journal.close()
 
     asyncio.run(run())
@@ -131,21 +131,13 @@ def test_what_cannot_be_written_is_its_callers_error_and_not_the_writers(tmp_pat
         journal = Journal(tmp_path / "journal.jsonl")
         with pytest.raises(UnicodeEncodeError):
             async with asyncio.timeout(2):
-                await journal.append(entry(0, text="half a pair: \ud83d"))
+                await journal.keep(entry(0, text="half a pair: \ud83d"))
         async with asyncio.timeout(2):
-            await journal.append(entry(1))
+            await journal.keep(entry(1))
         journal.close()
 
     asyncio.run(run())
     assert set(open_and_close(tmp_path / "journal.jsonl")) == {"k1"}
-
-
-def test_keys_of_one_hash_are_told_apart(tmp_path):
-    write(tmp_path / "journal.jsonl", [entry(0)])
-    journal = Journal(tmp_path / "journal.jsonl")
-    journal.at[hash("k1")] = journal.at[hash("k0")]
-    assert journal.get("k1") is None and journal.get("k0") == entry(0)
-    journal.close()
 
 
 def test_tokens_are_summed_for_the_budget(tmp_path):

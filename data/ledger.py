@@ -1,0 +1,81 @@
+"""An append-only JSON Lines file of records with keys: for what costs hours or money, and must survive any kill."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from errors import UserError
+
+
+class Ledger:
+    """One append-only file as {key: record}; of two records with one key the later counts.
+
+    Nothing is written before the first `append`, which then cuts off a last line that a kill left unfinished. Memory
+    holds positions, not texts. Reading is safe from any thread, appending from one.
+    """
+
+    def __init__(self, path: str | Path, private: bool = False):
+        """Index what is there. private: readable by its owner alone. Raises UserError naming the line that is
+        damaged."""
+        self.path, self.private = Path(path), private
+        self.at, self.end, self.descriptor = {}, 0, None  # at: key -> (position, bytes); end: of the last whole line
+        if self.path.exists():
+            self.descriptor = os.open(self.path, os.O_RDONLY)
+            with self.path.open("rb") as file:
+                for number, line in enumerate(file, 1):
+                    if line.endswith(b"\n"):
+                        try:
+                            self._index(json.loads(line), len(line))
+                        except (ValueError, KeyError, TypeError):
+                            raise UserError(
+                                f"{self.path}:{number} is damaged, it is no record of this project; delete that line "
+                                f"and run the same command again to resume"
+                            ) from None
+        self.writing = False
+
+    def _index(self, record: dict, size: int) -> None:
+        """Note the record that ends the file now."""
+        self.at[record["key"]] = self.end, size
+        self.end += size
+
+    def __contains__(self, key: str) -> bool:
+        return key in self.at
+
+    def __getitem__(self, key: str) -> dict:
+        position, size = self.at[key]
+        return json.loads(os.pread(self.descriptor, size, position))
+
+    def get(self, key: str) -> dict | None:
+        """Return the record under `key`, or None."""
+        return self[key] if key in self.at else None
+
+    def __iter__(self) -> Iterator[dict]:
+        """Yield the records, in order."""
+        return (self[key] for key in self.at)
+
+    def __len__(self) -> int:
+        return len(self.at)
+
+    def append(self, record: dict) -> None:
+        """Write one record. Raises OSError, and then leaves the file as it was."""
+        line = json.dumps(record, ensure_ascii=False).encode() + b"\n"
+        if not self.writing:
+            self._open()
+        view = memoryview(line)
+        try:
+            while view:
+                view = view[os.write(self.descriptor, view) :]
+        except OSError:
+            os.ftruncate(self.descriptor, self.end)  # half a line would spoil what another answer may still append
+            raise
+        self._index(record, len(line))
+
+    def _open(self):
+        """Open the file for writing, from where its last whole line ends."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        mode = 0o600 if self.private else 0o644
+        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+        os.ftruncate(self.descriptor, self.end)
+        self.writing = True
