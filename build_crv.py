@@ -63,8 +63,8 @@ class Bindings:
 @dataclass
 class Config:
     problems: FilePath
-    """Problems, in any form that data/rows.py opens: id, problem, answer, reasoning, and optionally solution, domain,
-    tests (of code: {"fn_name"?, "inputs", "outputs"})."""
+    """Problems, in any form that data/rows.py opens, or a dataset of the hub (owner/name:split): id,
+    problem, answer, reasoning, and optionally solution, domain, tests (of code: {"fn_name"?, "inputs", "outputs"})."""
     out: FilePath
     """Output folder."""
     endpoints: Annotated[dict[str, EndpointConfig], Bounds(1)]

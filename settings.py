@@ -32,7 +32,8 @@ class DataConfig:
     """What to train on."""
 
     file: FilePath
-    """sft.jsonl or pairs.jsonl, as build_crv.py writes them"""
+    """sft.jsonl or pairs.jsonl, as build_crv.py writes them, in any form that data/rows.py opens; or of the hub:
+    owner/name, owner/name:split, owner/name:configuration:split"""
     max_length: Count = 16384
     """longest sequence in tokens, prompt and response together"""
     overlength: Literal["drop", "error"] = "error"

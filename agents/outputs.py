@@ -22,7 +22,7 @@ from agents.roles import LEVELS, VERDICTS
 from agents.tally import Tally, cost
 from config import run_cli
 from data.pairs import make_pairs
-from data.records import GAPS, jsonl_writer, write_text
+from data.records import jsonl_writer, write_text
 from data.render import boxed_solution, problem_messages, response_text
 from data.rows import iter_rows
 from errors import UserError
@@ -287,23 +287,9 @@ def write_parquet(path: Path, rows: Iterable[dict]) -> None:
 
 def card(report: dict) -> str:
     """Returns the README.md of a dataset repository: front matter that names the files, and what they are made of."""
-    # front matter: the files that exist
-    problems, pairs, made = report["problems"], report["pairs"], report["made_with"]
-    files = {"sft": problems["kept"], "pairs": sum(pairs.values())}
-    configs = "".join(
-        f"- config_name: {name}\n  data_files: {name}.parquet\n" + "  default: true\n" * (name == "sft")
-        for name, count in files.items()
-        if count
-    )
-    # lines of the text
-    ratios = "\n".join(
-        f"| {gap} | {pairs[gap]} | {report['length_ratio'][gap].get('chosen_over_rejected', '–')} |" for gap in GAPS
-    )
-    models = "\n".join(f"- {agent}: {model}" for agent, model in made["models"].items())
-    origins = ", ".join(f"{count} {origin}" for origin, count in report["kept_by_origin"].items())
-    return CARD.read_text(encoding="utf-8").format(
-        **problems, configs=configs, ratios=ratios, models=models, origins=origins, sampling=made["sampling"]
-    )
+    import jinja2
+
+    return jinja2.Template(CARD.read_text(encoding="utf-8"), keep_trailing_newline=True).render(report)
 
 
 if __name__ == "__main__":

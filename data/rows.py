@@ -1,9 +1,11 @@
 """Rows, from whatever holds them: a file, a pattern of files, a folder, a dataset of the hub.
 
     for where, row in iter_rows("problems.jsonl.gz"): ...
+    for where, row in iter_rows("someone/their-crv:pairs:train"): ...
 
 JSON Lines, a JSON array and CSV (plain, .gz, .zst), Parquet, Arrow, a folder that `save_to_disk` wrote, a folder of
-shards. `where` names a row in messages: file:line, or file:row where there are no lines.
+shards. Where no such file is: owner/name, owner/name:split or owner/name:configuration:split of the hub. `where` names
+a row in messages: file:line, or file:row where there are no lines.
 """
 
 import csv
@@ -11,6 +13,7 @@ import glob
 import gzip
 import io
 import json
+import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,16 +23,26 @@ from errors import UserError
 
 Rows = Iterator[tuple[str, dict]]
 
+HUB_NAME = re.compile(r"([\w-]+)/([\w.-]+)(?:(?::([^:/]+))?:([^:/]+))?")  # owner/name, :configuration, :split
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow", ".gz", ".zst")  # of files: mistyped, they are no hub names
+
 BATCH = 256  # rows of a Parquet file in memory at once: chains are long
 
 
 def iter_rows(path: str | Path) -> Rows:
-    """Yield (where, row) from a file, a pattern of files or a folder. Raises UserError, one line with the place, for
-    what is missing, damaged, or no object."""
+    """Yield (where, row) from a file, a pattern of files, a folder or a dataset of the hub. Raises UserError, one line
+    with the place, for what is missing, damaged, or no object."""
     path = Path(path)
     files = [path] if path.exists() else sorted(map(Path, glob.glob(str(path), recursive=True)))
+    # where nothing lies here, a name that no folder of this machine begins may be one of the hub
     if not files:
-        raise UserError(f"no such file: {path}")
+        named = HUB_NAME.fullmatch(str(path))
+        if not named or named[2].lower().endswith(SUFFIXES) or Path(named[1]).exists():
+            raise UserError(f"no such file: {path}")
+        try:
+            yield from hub_rows(f"{named[1]}/{named[2]}", named[3], named[4] or "train")
+        except UserError as error:
+            raise UserError(f"no such file: {path}, and {error}") from None
     for file in files:
         if not (file.is_file() or file.is_dir()):
             raise UserError(f"{file} is no file or folder")

@@ -4,6 +4,7 @@ import json
 
 import pytest
 from datasets import load_dataset
+from huggingface_hub import DatasetCard
 
 import build_crv
 from agents import outputs
@@ -70,6 +71,14 @@ def test_parquet_and_its_card(finished, tmp_path, monkeypatch):
     text = (folder / "README.md").read_text()
     assert "`sft`: 5 chains" in text and "of 5 problems (3 hard*, 2 med)" in text and "- critic: m" in text
     assert "temperature=0.7 top_p=0.9 top_k=50" in text
+    # where it comes from: the input, the prompts by the hashes that stand in the records, the levels before and after
+    report = json.loads((finished / "report.json").read_text())
+    assert report["input"]["sha256"] in text and "| as they came | 0 | 2 | 3 | 0 |" in text
+    hashes = {row["provenance"]["prompt_hash"] for row in rows(finished / "sft.jsonl")} - {""}
+    assert hashes and all(f"rethinker_hard `{value}`" in text for value in hashes)
+    # the licence is left to whoever uploads it
+    data = DatasetCard(text).data
+    assert data.license is None and [config["config_name"] for config in data.configs] == ["sft", "pairs"]
 
 
 def test_a_folder_that_is_no_run(tmp_path):
