@@ -18,7 +18,7 @@ import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Annotated, BinaryIO, Literal
@@ -38,7 +38,7 @@ from data.records import numbered_records, write_jsonl
 from data.render import problem_messages
 from data.rows import iter_rows
 from errors import UserError
-from grading.programs import check_tests, exposes_environment, isolation
+from grading.programs import check_tests, isolation
 from lock import locked
 from progress import Progress, say
 from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, Seed, Whole
@@ -148,9 +148,7 @@ def main(cfg: Config) -> None:
     # all that can be wrong on paper, before anything is asked
     check_config(cfg)
     prompts = load_prompts(cfg.prompts_dir)
-    source = check_problems(
-        cfg.problems, cfg.limit, keys=[e.api_key_env for e in cfg.endpoints.values() if e.api_key_env]
-    )
+    source = check_problems(cfg.problems, cfg.limit)
     free = [f"endpoints.{name}.{key}" for name in cfg.endpoints for key in FREE_ENDPOINT_KEYS]
     out = Path(cfg.out)
     files = [out / name for name in ("journal.jsonl", "traces.jsonl")]
@@ -195,9 +193,9 @@ def check_config(cfg: Config) -> None:
         raise UserError("config key instruction must contain {problem}")
 
 
-def check_problems(path: str, limit: int | None, keys: Sequence[str] = ()) -> dict:
+def check_problems(path: str, limit: int | None) -> dict:
     """Returns {"problems": N, "sha256": of their ids and texts}; raises UserError on the first bad one, before anything
-    is paid for. keys: environment variables that hold API keys, which no program of a model may read."""
+    is paid for."""
     total, digest, tested = 0, hashlib.sha256(), 0
     for where, row in numbered_records(path, "problem"):
         # every record is checked, those within the limit identify the run
@@ -210,12 +208,6 @@ def check_problems(path: str, limit: int | None, keys: Sequence[str] = ()) -> di
         if limit is None or total < limit:
             digest.update(json.dumps(row, sort_keys=True).encode())
             total += 1
-    # programs that agents write are run on a problem's tests
-    if tested and keys and exposes_environment():
-        raise UserError(
-            f"{path} holds problems with tests, and programs that models write could read ${keys[0]} here "
-            f"({isolation()}); install bubblewrap, or leave the tests out"
-        )
     if tested:
         say(f"problems with tests: {tested}; programs run under {isolation()}")
     return {"problems": total, "sha256": digest.hexdigest()}

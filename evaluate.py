@@ -22,7 +22,6 @@ A cell reads `62.5 % (60/96) [52.5, 71.5]`: accuracy, right answers of all probl
 
 import asyncio
 import contextlib
-import os
 from collections import Counter
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
@@ -44,7 +43,6 @@ from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
 from evals.served import Earlier, draw
 from evals.store import Ledgers
-from grading.programs import exposes_environment, isolation
 from lock import locked
 from progress import say
 from values import Bounds, Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Whole
@@ -146,8 +144,6 @@ def main(cfg: Config) -> None:
         return print(show_plan(cfg, tables, settings))
     generates = not (cfg.grade_only or cfg.render_only)
     problems = [] if cfg.render_only else load_problems(cfg, cfg.benchmarks)
-    if not (cfg.generate_only or cfg.render_only):
-        check_keys(cfg, problems)
     places = resolve(cfg.models, cfg.runs, shown, cfg.endpoints, offline=not generates, look=not cfg.render_only)
     distinct = dict.fromkeys(place for runs in places.values() for place in runs.values())
 
@@ -209,17 +205,6 @@ def check_config(cfg: Config) -> dict[str, TableConfig]:
         assembly.check(name, table, cfg.models)
     assembly.check_rows(tables, {name: benchmarks.row_of(name, b) for name, b in cfg.benchmarks.items()})
     return tables
-
-
-def check_keys(cfg: Config, problems: list[Problem]) -> None:
-    """Raise UserError where programs that models wrote could read an API key out of this process's environment."""
-    keys = [e.api_key_env for e in cfg.endpoints.values() if os.environ.get(e.api_key_env)]
-    tested = next((p.benchmark for p in problems if benchmarks.runs_programs(p.kind)), None)
-    if keys and tested and exposes_environment():
-        raise UserError(
-            f"programs that models write for {tested} could read ${keys[0]} here ({isolation()}); install bubblewrap, "
-            f"or use --generate-only, and then --grade-only where the key is not set"
-        )
 
 
 def load_problems(cfg: Config, names: Collection[str]) -> list[Problem]:

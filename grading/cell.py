@@ -1,21 +1,18 @@
 """Isolate this process as the order from grading/programs.py says, then run a program in it.
 
-The compiled text of this file is given to a fresh interpreter, so it uses little of the standard library. There are two
-processes. The warden waits, kills what is left and writes one line to the pipe `report`: `failed` and why, or the
-program's exit status, whether time ran out (0 or 1), and seconds of processor time. Its child gives up all rights and
-becomes the program. The order is a dict:
+The compiled text of this file is given to a fresh interpreter, so it uses little of the standard library. The process
+gives up all rights and becomes the program; what fails before that is the machine's fault, and the order is then left
+as it is. The order is a dict:
 
     program   Python, as bytes
     function  name of the one to call with the JSON arguments on stdin; None: the program itself reads stdin
     names     {name: module that has it}, imported for a program that mentions them
     packages  folders for sys.path;   readable: what it may read of the file system;   box: the folder it works in
-    bare      True where there is no bubblewrap around: then Landlock closes the file system, if the kernel has it
-    uid       the user that the program becomes; None to stay this one
-    limits    {RLIMIT_…: value};   recursion: depth of calls;   wall: seconds until it is killed
-    report    file descriptor of the pipe
+    bare      True where there is no bubblewrap around: then Landlock closes the file system
+    limits    {RLIMIT_…: value};   recursion: depth of calls
 
-A filter of system calls (where the kernel has it, on x86-64 and ARM) leaves the program one process with threads: no
-other process, signals to itself only, no sockets, no namespaces, no memory that its limit does not count.
+A filter of system calls (on x86-64 and ARM) leaves the program one process with threads: no other process, signals to
+itself only, no sockets, no namespaces, no memory that its limit does not count.
 """
 
 import _thread
@@ -24,10 +21,9 @@ import contextlib
 import ctypes
 import os
 import resource
-import select
 import sys
 
-PDEATHSIG, DUMPABLE, SECCOMP, SUBREAPER, NO_NEW_PRIVS = 1, 4, 22, 36, 38  # of prctl
+PDEATHSIG, SECCOMP, NO_NEW_PRIVS = 1, 22, 38  # of prctl
 LANDLOCK_CREATE, LANDLOCK_ADD, LANDLOCK_RESTRICT = 444, 445, 446
 SIGKILL, EPERM, ENOSYS = 9, 1, 38
 
@@ -46,12 +42,8 @@ def call(name: str, *args) -> int:
 # --- privileges ---
 
 
-def become(uid: int | None) -> None:
-    """Become this user, if any, without a capability; NO_NEW_PRIVS must see to it that exec gives none back."""
-    if uid is not None:
-        os.setgroups([])
-        os.setgid(uid)
-        os.setuid(uid)
+def drop_capabilities() -> None:
+    """Give up what root may do beyond others; NO_NEW_PRIVS must see to it that exec gives none of it back."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
     call("capset", ctypes.byref(header), ctypes.byref((ctypes.c_uint32 * 6)()))
 
@@ -59,11 +51,11 @@ def become(uid: int | None) -> None:
 EXECUTE, WRITE, READ, LIST = 1, 2, 4, 8
 
 
-def landlock(readable: list[str], box: str) -> bool:
-    """Close the file system but for `readable` and the box. Returns False where the kernel has no Landlock."""
+def landlock(readable: list[str], box: str) -> None:
+    """Close the file system but for `readable` and the box. Raises PermissionError where the kernel has no Landlock."""
     version = libc.syscall(LANDLOCK_CREATE, None, 0, 1)
     if version <= 0:
-        return False
+        raise PermissionError("this kernel has no Landlock")
 
     # every right that this version knows is taken away unless a rule gives it back
     known = (1 << (13 + (version >= 2) + (version >= 3))) - 1 | (1 << 15) * (version >= 5)
@@ -81,7 +73,6 @@ def landlock(readable: list[str], box: str) -> bool:
         os.close(handle)
     call("syscall", LANDLOCK_RESTRICT, ruleset, 0)
     os.close(ruleset)
-    return True
 
 
 # --- system calls; their numbers on x86-64 and on ARM (None: not there) ---
@@ -113,13 +104,13 @@ NUMBER, MACHINE, FIRST = 0, 4, 16  # where it finds them: the call's number, the
 ALLOW, FAIL = 0x7FFF0000, 0x50000
 
 
-def filter_calls(bare: bool) -> bool:
-    """Refuse what a program that computes never asks for. Returns False where the kernel cannot do it.
+def filter_calls(bare: bool) -> None:
+    """Refuse what a program that computes never asks for. Raises PermissionError where the kernel cannot do it.
 
     A rule is (operation, rules to skip if true, rules to skip if false, operand).
     """
     if os.uname().machine not in MACHINES:
-        return False
+        raise PermissionError(f"no filter of system calls for {os.uname().machine}")
     column, machine = MACHINES[os.uname().machine]
     refuse, allow = (RETURN, 0, 0, FAIL | EPERM), (RETURN, 0, 0, ALLOW)
 
@@ -145,36 +136,27 @@ def filter_calls(bare: bool) -> bool:
     # into the kernel's form: 8 bytes per rule, and their number and address
     code = (ctypes.c_uint64 * len(rules))(*(a | b << 16 | c << 24 | d << 32 for a, b, c, d in rules))
     program = (ctypes.c_uint64 * 2)(len(rules), ctypes.addressof(code))
-    return libc.prctl(SECCOMP, ctypes.c_ulong(2), ctypes.byref(program), *[ctypes.c_ulong(0)] * 2) == 0
+    call("prctl", SECCOMP, 2, ctypes.byref(program), 0, 0)
 
 
-# --- the two processes ---
+# --- the process ---
 
 
 def isolate(order: dict) -> None:
-    """Give up, in the child, all that the program may not have."""
-    # its own folder, and its own user
-    if order["bare"] and order["uid"] is not None:
-        os.chown(order["box"], order["uid"], order["uid"])
+    """Give up all that the program may not have. Raises OSError where the machine cannot see to that."""
     os.chdir(order["box"])
-    become(order["uid"])
-    call("prctl", PDEATHSIG, SIGKILL, 0, 0, 0)  # it ends with the warden
-    for path in order["readable"]:
-        if not os.access(path, os.R_OK):
-            raise PermissionError(f"its user cannot read {path}")
+    call("prctl", PDEATHSIG, SIGKILL, 0, 0, 0)  # it ends with who started it
+    drop_capabilities()
 
     # what the kernel refuses from here on
     call("prctl", NO_NEW_PRIVS, 1, 0, 0, 0)
-    closed = order["bare"] and landlock(order["readable"], order["box"])
-    filtered = filter_calls(order["bare"])
-    if order["bare"] and os.getuid() == 0 and not (closed and filtered):
-        raise PermissionError("without Landlock and a filter of system calls it could end all of root's processes")
+    if order["bare"]:
+        landlock(order["readable"], order["box"])
+    filter_calls(order["bare"])
 
-    # last, since they count for this process too
+    # last, since they count for what stands above too
     for name, value in order["limits"].items():
-        # NPROC counts all processes of a user: there may be too many already, unless this user has no others
-        if name != "RLIMIT_NPROC" or order["uid"] is not None or not filtered:
-            resource.setrlimit(getattr(resource, name), (value, value))
+        resource.setrlimit(getattr(resource, name), (value, value))
 
 
 def prepare(order: dict) -> None:
@@ -246,46 +228,10 @@ def plain(value: object) -> object:
     raise TypeError(f"the result holds a {type(value).__name__}")
 
 
-def kill_left() -> None:
-    """Kill what a program has left behind; where the filter is in force there is nothing."""
-    while True:  # orphans become children of this process
-        try:
-            with open(f"/proc/self/task/{os.getpid()}/children") as file:
-                for pid in file.read().split():
-                    os.kill(int(pid), SIGKILL)
-            os.wait()
-        except OSError:
-            return  # there are none
-
-
-def main(order: dict) -> None:
-    """Run the program in a child; wait, kill and report here."""
-    # close this process to the program, and become the parent of what it may leave behind
-    report = order["report"]
-    os.umask(0o022)
-    call("prctl", SUBREAPER, 1, 0, 0, 0)
-    call("prctl", DUMPABLE, 0, 0, 0, 0)
-
-    # the child; it returns at the end of the program, or raises what the program raises
-    pid = os.fork()
-    if pid == 0:
-        try:
-            isolate(order)
-            prepare(order)
-        except BaseException as error:
-            os.write(report, f"failed {error}\n".encode())
-            os._exit(1)
-        os.close(report)  # the program must not have it
-        run_program(order)
-        return
-
-    # the warden
-    ended, _, _ = select.select([os.pidfd_open(pid)], [], [], order["wall"])
-    if not ended:
-        os.kill(pid, SIGKILL)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    if order["bare"]:  # elsewhere they end with the namespace
-        kill_left()
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    os.write(report, f"{status} {int(not ended)} {used.ru_utime + used.ru_stime}\n".encode())
-    os._exit(0)
+def main(order: dict, file: int) -> None:
+    """Isolate this process, empty the order (file: its descriptor), which tells that this is done, run the program."""
+    isolate(order)
+    prepare(order)
+    os.ftruncate(file, 0)
+    os.close(file)
+    run_program(order)

@@ -8,8 +8,6 @@ import pytest
 
 import build_crv
 from config import run_cli
-from data.records import write_jsonl
-from errors import UserError
 from tests.support.crv_cli import check_refused, command, run, write_problems
 
 GOOD = {"id": "a", "problem": "1 + 1?", "answer": "2", "reasoning": "1 + 1 = 2"}
@@ -92,18 +90,3 @@ def test_nobody_at_the_address(tmp_path):
     check_refused(
         run(problems, tmp_path / "out", "http://127.0.0.1:9/v1"), r"http://127\.0\.0\.1:9/v1 .*3 tries", lines=3
     )
-
-
-def test_a_key_that_programs_could_read_is_refused(tmp_path, monkeypatch):
-    import build_crv
-
-    problem = {"id": "a", "problem": "p", "answer": "1", "reasoning": "r", "domain": "code"}
-    tests = {"inputs": ["1\n"], "outputs": ["1\n"]}
-    path = tmp_path / "p.jsonl"
-    write_jsonl(path, [problem | {"tests": tests}])
-    monkeypatch.setattr(build_crv, "exposes_environment", lambda: True)
-    with pytest.raises(UserError, match=r"could read \$MY_KEY here"):
-        build_crv.check_problems(path, None, ["MY_KEY"])
-    assert build_crv.check_problems(path, None)["problems"] == 1  # there is no key to read
-    write_jsonl(path, [problem])
-    assert build_crv.check_problems(path, None, ["MY_KEY"])["problems"] == 1  # no program is run
