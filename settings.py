@@ -21,7 +21,7 @@ class ModelConfig:
     anywhere; auto takes the first that works here"""
     compute_dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """dtype of matrix products; master weights, gradients' reduction, log-probs and losses are always float32.
-    auto: bfloat16 on CUDA, float32 on CPU"""
+    auto: bfloat16 on CUDA and, for models at least 256 wide, on CPUs that multiply it natively (AVX512_BF16, AMX)"""
     export_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     """dtype of the exported Hugging Face folder. The 16-bit ones round at random, so that what was learnt is kept on
     average; the log and run.json say what share"""

@@ -96,7 +96,6 @@ from data.packing import PackedBatch, pack, plan_epoch
 from data.records import GAPS
 from lock import locked
 from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
-from model.load import resolve_dtype
 from model.logprobs import response_sums
 from model.metrics import GapStats
 from model.optim import apply_step, gradient_norm, lr_at
@@ -296,9 +295,8 @@ def add_reference(run: Run) -> None:
     It runs in the micro-batches of the first epoch, which the first step runs again (model/reference.py).
     """
     cfg = run.cfg
-    dtype = resolve_dtype(cfg.model.compute_dtype, run.ranks.device)
     model = run.inputs["model.path"] + run.inputs["model.path/config.json"]
-    key = cache_key(model, dtype, run.model.lm.config.packed_backend)
+    key = cache_key(model, run.model.dtype, run.model.lm.config.packed_backend)
     first_epoch = plan_epoch(run.examples.units, cfg.batch.size, cfg.seed, epoch=0)
     held_out = [(run.heldout, [run.heldout.everything])] if run.heldout else []
     for examples, steps in [(run.examples, first_epoch), *held_out]:
@@ -318,7 +316,7 @@ def check_start(run: Run) -> None:
     The log-probs themselves are compared, so this holds for every loss. Raises UserError on all ranks.
     """
     # the forward pass of training itself; its graph is dropped
-    eps = torch.finfo(resolve_dtype(run.cfg.model.compute_dtype, run.ranks.device)).eps
+    eps = torch.finfo(run.model.dtype).eps
     worst = (0.0, 0.0)  # of this rank: |Δ| as a multiple of what rounding explains, and in nats
     for micro in plan_step(run.steps[0], run.examples, run.cfg.batch, run.ranks.count, run.quadratic)[run.ranks.rank]:
         batch, seqs, *_ = local_batch(micro, run.examples, run.ranks.device)

@@ -88,12 +88,14 @@ def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
 
 def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
     """One call a segment: runs anywhere, in any dtype, and nothing can leak from one segment into another."""
-    bounds = cu_seqlens.tolist()
+    bounds, dtype = cu_seqlens.tolist(), q_TNH.dtype
+    if q_TNH.device.type == "cpu":  # in bfloat16 torch's kernel takes up to twice as long there, backward
+        q_TNH, k_TKH, v_TKH = q_TNH.float(), k_TKH.float(), v_TKH.float()
     outs = []
     for start, end in itertools.pairwise(bounds):
         q_NSH, k_KSH, v_KSH = (x[start:end].transpose(0, 1).unsqueeze(0) for x in (q_TNH, k_TKH, v_TKH))
         outs.append(causal_attention(q_NSH, k_KSH, v_KSH, scale, window)[0].transpose(0, 1))
-    return torch.cat(outs)
+    return torch.cat(outs).to(dtype)
 
 
 def causal_attention(q_BNSH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, scale: float | None, window: int | None) -> Tensor:

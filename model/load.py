@@ -43,11 +43,20 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 transformers_logging.disable_progress_bar()  # one bar at a time, and it is the script's
 
 
-def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
-    """Return the dtype that model.compute_dtype means on a device."""
-    if name == "auto":
-        return torch.bfloat16 if device.type == "cuda" else torch.float32
-    return getattr(torch, name)
+WIDE = 256  # hidden size from which bfloat16 pays on a CPU: in narrower models its casts cost what its products gain
+
+
+def resolve_dtype(name: str, device: torch.device, config: PretrainedConfig) -> torch.dtype:
+    """Return the dtype that model.compute_dtype means for a model on a device.
+
+    auto: bfloat16 on CUDA, and on a CPU that multiplies it natively if the model is wide enough; else float32.
+    """
+    if name != "auto":
+        return getattr(torch, name)
+    # torch asks the CPU for its flags; versions and builds that do not know one say no
+    native = any(getattr(torch.cpu, f"_is_{flag}_supported", bool)() for flag in ("avx512_bf16", "amx_tile"))
+    fast = native and config.get_text_config().hidden_size >= WIDE
+    return torch.bfloat16 if device.type == "cuda" or fast else torch.float32
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
@@ -92,7 +101,8 @@ def load_policy(
     weights of a model that is not to be trained. seed: of the adapters. Raises UserError on every rank for a model
     that cannot be trained.
     """
-    dtype, files = resolve_dtype(cfg.compute_dtype, ranks.device), WeightFiles(cfg.path)
+    files = WeightFiles(cfg.path)
+    dtype = resolve_dtype(cfg.compute_dtype, ranks.device, load_config(cfg.path))
     backend = choose_backend(cfg.attention, ranks.device, dtype)
     lm = build(cfg.path, files, torch.float32 if trained else dtype, NAME)
     if not trained:  # FSDP takes a layer with parameters of several dtypes, a router's float32, only if none is trained
@@ -107,7 +117,7 @@ def load_policy(
     check_vocabulary(lm, tokenizer, cfg.path)
     if asked := dropouts(lm.config):
         say(f"warning: {', '.join(asked)} in the config of {cfg.path} does nothing: models are trained without dropout")
-    model = LogProbModel(lm)
+    model = LogProbModel(lm, dtype)
     if lora and lora.rank:
         add_adapters(lm, lora, dtype)
     shard(model, parallel or ParallelConfig(), ranks, dtype)

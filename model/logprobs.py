@@ -91,11 +91,14 @@ def linear_logps(h_ND: Tensor, weight_VD: Tensor, labels_N: Tensor, block: int =
 
 
 class LogProbModel(nn.Module):
-    """A causal language model as training sees it: packed tokens in, log-probs of the supervised tokens out."""
+    """A causal language model as training sees it: packed tokens in, log-probs of the supervised tokens out.
 
-    def __init__(self, lm: nn.Module):
+    dtype: of its matrix products.
+    """
+
+    def __init__(self, lm: nn.Module, dtype: torch.dtype = torch.float32):
         super().__init__()
-        self.lm, self.scale, logits = lm, logit_scale(lm), lm.lm_head.forward
+        self.lm, self.dtype, self.scale, logits = lm, dtype, logit_scale(lm), lm.lm_head.forward
         # the head is called as a module, so that FSDP's hooks gather its weight, but answers labels with log-probs
         lm.lm_head.forward = lambda h_ND, labels_N=None: (
             logits(h_ND) if labels_N is None else linear_logps(h_ND, lm.lm_head.weight, labels_N)

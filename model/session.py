@@ -27,7 +27,7 @@ from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
 from model.export import FOLDER, export, inputs_of_export, try_saving
 from model.files import small_files
-from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
+from model.load import WeightFiles, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
 from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
 from model.optim import make_optimizer
@@ -107,7 +107,9 @@ def begin(
     tokenizer = load_tokenizer(cfg.model.path)
     renderer = Renderer(tokenizer, cfg.data.chat_template_kwargs)
     examples = load(cfg.data, renderer)
-    inputs = _digests(cfg, script, loss, examples, ranks)
+    model_config = load_config(cfg.model.path)
+    dtype = str(resolve_dtype(cfg.model.compute_dtype, ranks.device, model_config)).removeprefix("torch.")
+    inputs = _digests(cfg, script, loss, examples, dtype, ranks)
     if made_from is not None:
         check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
         say(f"already done: {cfg.out}/{FOLDER}, from the same data, weights, code and configuration")
@@ -120,14 +122,13 @@ def begin(
         _check_same(ranks, {"heldout.file": heldout.digest()})
 
     # the plan of all steps: a function of the data and the seed alone, so a resumed run walks the same one
-    model_config = load_config(cfg.model.path)
     shape = shape_of(model_config)
     steps = [
         step for epoch in range(cfg.epochs) for step in plan_epoch(examples.units, cfg.batch.size, cfg.seed, epoch)
     ]
     say(
         f"{describe(examples)}, {examples.dropped} dropped as too long, {sum(examples.lengths)} tokens; "
-        f"{len(steps)} steps on {ranks.count} x {ranks.device.type}"
+        f"{len(steps)} steps on {ranks.count} x {ranks.device.type} in {dtype}"
     )
 
     # the folder is claimed once the model is known to load: a mistyped path must not leave one that refuses a retry
@@ -183,12 +184,14 @@ def _may_change(cfg, made_from, stopped):
     return tuple(vars(cfg)) if stopped is None else (*MAY_CHANGE_ON_RESUME, "model.export_dtype")
 
 
-def _digests(cfg: TrainConfig, script: str, loss: Callable[[], object], examples: Examples, ranks: Ranks) -> dict:
+def _digests(
+    cfg: TrainConfig, script: str, loss: Callable[[], object], examples: Examples, dtype: str, ranks: Ranks
+) -> dict:
     """Digest what decides the result: {its name: digest of its content}. Raises UserError if ranks have different ones.
 
     Every rank reads for itself: copies on the disks of several machines may differ.
     """
-    inputs = {"data.file": examples.digest()}
+    inputs = {"data.file": examples.digest(), "model.compute_dtype": dtype}  # auto may mean another one elsewhere
     # the weights are long: of ranks that see the very same files the first reads them for all
     files = WeightFiles(cfg.model.path)
     stats = [file.stat() for file in files.files]

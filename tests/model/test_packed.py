@@ -3,13 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Gemma3Config, LlamaConfig
 
 from data.packing import pack
 from data.render import Sequence
 from errors import UserError
 from model.attention import ATTEND, backends_here, choose_backend
-from model.load import ModelConfig, load_policy, load_tokenizer
+from model.load import WIDE, ModelConfig, load_policy, load_tokenizer, resolve_dtype
 from model.logprobs import response_sums
 from model.parallel import Ranks
 
@@ -171,3 +171,24 @@ def test_gpus_before_ampere_have_no_flash_kernels(monkeypatch):
     assert choose_backend("auto", cuda, torch.bfloat16) == "sdpa"
     with pytest.raises(UserError, match="varlen needs a GPU of the Ampere generation"):
         choose_backend("varlen", cuda, torch.bfloat16)
+
+
+@pytest.mark.parametrize("flags", [{"avx512_bf16"}, {"amx_tile"}, {"avx512_bf16", "amx_tile"}, set()])
+def test_auto_computes_in_bfloat16_where_the_cpu_multiplies_it_and_the_model_is_wide_enough(monkeypatch, flags):
+    for flag in ("avx512_bf16", "amx_tile"):
+        monkeypatch.setattr(torch.cpu, f"_is_{flag}_supported", lambda flag=flag: flag in flags)
+    narrow, wide = LlamaConfig(hidden_size=WIDE // 2), LlamaConfig(hidden_size=WIDE)
+    expected = torch.bfloat16 if flags else torch.float32
+    assert resolve_dtype("auto", CPU, wide) == expected
+    assert resolve_dtype("auto", CPU, Gemma3Config(text_config={"hidden_size": WIDE})) == expected
+    assert resolve_dtype("auto", CPU, narrow) == torch.float32
+    assert resolve_dtype("auto", torch.device("cuda"), narrow) == torch.bfloat16
+    for config in (narrow, wide):
+        assert resolve_dtype("float32", CPU, config) == torch.float32
+        assert resolve_dtype("bfloat16", CPU, config) == torch.bfloat16
+
+
+def test_torch_without_a_flag_says_no(monkeypatch):
+    for flag in ("avx512_bf16", "amx_tile"):
+        monkeypatch.delattr(torch.cpu, f"_is_{flag}_supported", raising=False)
+    assert resolve_dtype("auto", CPU, LlamaConfig(hidden_size=WIDE)) == torch.float32
