@@ -43,6 +43,7 @@ from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
 from evals.served import Earlier, draw
 from evals.store import Ledgers
+from evals.tables import write
 from lock import locked
 from progress import say
 from values import Bounds, Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Whole
@@ -291,7 +292,7 @@ def render(cfg: Config, tables: dict[str, TableConfig], run: Evaluation, facts: 
     folder = Path(cfg.report or cfg.out)
     made = {place.path: facts["speed"].get(place.path) for seeds in run.places.values() for place in seeds.values()}
     speeds = {path: f"{speed[0] / speed[1]:.0f} tokens/s" for path, speed in made.items() if speed}
-    text = assembly.write(folder, cfg.title, measured(cfg, tables, run), speeds)
+    text = write(folder, cfg.title, measured(cfg, tables, run), speeds)
     say(f"written: {folder}/table.md, table.html, table.tex, table.png; generations and grades: {cfg.out}")
     # question by question, where there is an answer
     if items := viewer.collected(run):

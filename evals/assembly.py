@@ -7,10 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from errors import UserError
-from evals.latex_table import latex
 from evals.published import ALIASES, FIGURES, TABLES, Count
 from evals.results import Table
-from evals.tables import markdown, webpage
 from values import FilePath
 
 PAPERS = TABLES | FIGURES
@@ -107,19 +105,3 @@ def levels(folders: dict[str, str]) -> dict[tuple[str, str], Count]:
         if total:
             cells |= {(level.capitalize(), column): Count(counts[level], total) for level in ("easy", "medium", "hard")}
     return cells
-
-
-def write(folder: str | Path, title: str, tables: list[Table], speeds: dict[str, str]) -> str:
-    """Write table.md, table.html, table.tex and one PNG a table into `folder`. Returns the Markdown."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    text = markdown(tables, speeds)
-    (folder / "table.md").write_text(text, encoding="utf-8")
-    from evals.charts import chart  # matplotlib: a second that --help and --plan do not need
-
-    charts = [chart(table) for table in tables]
-    (folder / "table.html").write_text(webpage(title, tables, speeds, [svg for _, svg in charts]), encoding="utf-8")
-    (folder / "table.tex").write_text(latex(tables), encoding="utf-8")
-    for number, (table, (image, _)) in enumerate(zip(tables, charts, strict=True)):
-        (folder / (f"table-{table.name}.png" if number else "table.png")).write_bytes(image)
-    return text

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 from evals import benchmarks
 from evals.assembly import TableConfig, assemble
@@ -27,19 +27,21 @@ class Evaluation:
     grade_keys: dict
 
     @cached_property
-    def responses(self) -> dict[tuple[Place, Problem], list[dict | None]]:
-        """Return {(place, problem): [response, one a sample]}, None for one that is missing or not graded. A response
-        is what tables and pages show of it; "text" and "prompt" are functions that read them."""
+    def answers(self) -> dict[tuple[Place, Problem], list[Answer | None]]:
+        """Return {(place, problem): [Answer, one a sample]}, None for one that is missing or not graded."""
         found = defaultdict(list)
         for question in self.questions:
-            key, graded_as, response = question.key, self.grade_keys.get((question.key, question.problem)), None
+            key, graded_as, answer = question.key, self.grade_keys.get((question.key, question.problem)), None
             if key in self.generations and graded_as in self.grades:
                 made, grade = self.generations[key], self.grades[graded_as]
-                response = {name: made.get(name) for name in ("tokens", "finish_reason", "dtype")}
-                response |= {name: grade.get(name) for name in ("status", "extracted", "detail", "isolation")}
-                response["text"] = lambda key=key: self.generations[key]["text"]
-                response["prompt"] = lambda key=key: self.generations[key].get("prompt")
-            found[question.place, question.problem].append(response)
+                answer = Answer(
+                    **{name: grade[name] for name in ("status", "extracted", "detail")},
+                    **{name: made.get(name) for name in ("tokens", "finish_reason", "dtype")},
+                    program=benchmarks.runs_programs(question.problem.kind),
+                    isolation=grade.get("isolation"),
+                    made=partial(self.generations.__getitem__, key),
+                )
+            found[question.place, question.problem].append(answer)
         return found
 
 
@@ -47,14 +49,6 @@ def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table
     """Return the Table of every TableConfig. A cell with a response that is missing or not graded is left out."""
     rows = rows_of(cfg, run.problems)
     papers = {name: row for name, b in cfg.benchmarks.items() if (row := benchmarks.row_of(name, b))}
-    # every answer once, however many tables and rows show it; programs are not voted on
-    answers = {
-        (place, problem): [
-            r and Answer(r["status"], r["tokens"], None if benchmarks.runs_programs(problem.kind) else r["extracted"])
-            for r in found
-        ]
-        for (place, problem), found in run.responses.items()
-    }
     shown = []
     for name, table in tables.items():
         cells, dtypes, isolations = {}, {}, defaultdict(set)
@@ -62,14 +56,14 @@ def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table
             # a cell of each row, unless a response is not there
             places = run.places[model]
             for row, problems in rows.items():
-                runs = {seed: {p.id: answers[place, p] for p in problems} for seed, place in places.items()}
+                runs = {seed: {p.id: run.answers[place, p] for p in problems} for seed, place in places.items()}
                 if problems and all(None not in found for by_id in runs.values() for found in by_id.values()):
                     cells[row, column] = Cell(runs)
             # for the notes: what the responses were computed in, and what their programs ran in
-            there = [(p, r) for place in places.values() for p in run.problems for r in run.responses[place, p] if r]
-            dtypes[column] = {response["dtype"] for _, response in there}
-            for problem, response in there:
-                isolations[problem.benchmark].add(response["isolation"])
+            there = [(p, a) for place in places.values() for p in run.problems for a in run.answers[place, p] if a]
+            dtypes[column] = {answer.dtype for _, answer in there}
+            for problem, answer in there:
+                isolations[problem.benchmark].add(answer.isolation)
         below = notes(cfg, run, cells, isolations) + dtype_note(dtypes)
         shown.append(assemble(name, table, list(rows), cells, below, papers, frozenset(rows.keys() - cfg.benchmarks)))
     return shown

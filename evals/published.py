@@ -6,7 +6,7 @@ from pathlib import Path
 
 import yaml
 
-from evals.stats import k_of_n, wilson
+from evals.stats import k_of_n, percent, span, wilson
 
 PAPER = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
 SIZES: dict[str, int] = PAPER["sizes"]
@@ -23,6 +23,14 @@ class Printed:
     note: str = ""
 
     @property
+    def text(self) -> str:
+        return str(self.value)
+
+    @property
+    def accuracy(self) -> float:
+        return self.value / 100
+
+    @property
     def ks(self) -> range:
         """Return all numbers of right answers that are printed so."""
         return k_of_n(self.value, self.n)
@@ -33,29 +41,30 @@ class Printed:
         return self.ks[len(self.ks) // 2] if self.ks else None
 
     @property
-    def accuracy(self) -> float:
-        return self.value / 100
-
-    @property
     def interval(self) -> tuple[float, float] | None:
         """Return the 95 % Wilson at one response a problem, or None."""
         return wilson(self.k, self.n) if self.ks else None
 
+    @property
+    def basis(self) -> str:
+        """Say what the value stands on at one response a problem: 9/30 [16.7, 47.9], ≈ where several k round to it."""
+        return f"{'≈' * (len(self.ks) > 1)}{self.k}/{self.n} {span(self.interval)}" if self.ks else f"no k/{self.n} †"
 
-@dataclass(frozen=True)
-class Count:
+
+class Count(Printed):
     """A cell of Table 1, printed or measured: `value` of n chains were rated so."""
-
-    value: int
-    n: int
 
     @property
     def accuracy(self) -> float:
         return self.value / self.n
 
     @property
-    def interval(self) -> tuple[float, float]:
-        return wilson(self.value, self.n)
+    def ks(self) -> range:
+        return range(self.value, self.value + 1)
+
+    @property
+    def basis(self) -> str:
+        return f"{percent(self.accuracy)} % of {self.n} {span(self.interval)}"
 
 
 @dataclass(frozen=True)
@@ -83,18 +92,17 @@ class Published:
         return self.number == "Table 1"
 
     @cached_property
-    def cells(self) -> dict[tuple[str, str], Printed | Count]:
+    def cells(self) -> dict[tuple[str, str], Printed]:
         """Return {(benchmark, column): what is printed there} with the names of SIZES."""
         odd = {(benchmark, column): why for benchmark, column, why in self.not_k_of_n}
-        cells = {}
-        for benchmark, label in self.benchmarks.items():
-            for column, value in zip(self.columns, self.rows[label], strict=False):  # a figure has no values
-                place = benchmark, column
-                if self.counts:  # all of them of the responses to MATH-500
-                    cells[place] = Count(value, SIZES["MATH-500"])
-                else:
-                    cells[place] = Printed(value, SIZES[benchmark], odd.get(place, ""))
-        return cells
+        printed = {  # a figure has no values
+            (benchmark, column): value
+            for benchmark, label in self.benchmarks.items()
+            for column, value in zip(self.columns, self.rows[label], strict=False)
+        }
+        if self.counts:  # all of them of the responses to MATH-500
+            return {place: Count(value, SIZES["MATH-500"]) for place, value in printed.items()}
+        return {place: Printed(value, SIZES[place[0]], odd.get(place, "")) for place, value in printed.items()}
 
 
 TABLES = {name: Published(**block) for name, block in PAPER["tables"].items()}

@@ -1,25 +1,38 @@
 """From graded answers to the numbers of a table: one Cell per benchmark and column, and the tests between columns."""
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import combinations
 
-from evals.published import Count, Printed, Published
-from evals.stats import bootstrap, holm, pass_at_k, sign_flip, wilson
+from evals.published import Printed, Published
+from evals.stats import bootstrap, holm, pass_at_k, percent, sign_flip, span, wilson
 from grading import STATUSES
 from grading.notation import normalise
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Answer:
-    """One graded response. status: one of grading.STATUSES. tokens: generated. extracted: what the majority
-    vote counts, the answer as text; None if there is none, and for programs, which whoever makes this leaves out
-    (evals/cells.py)."""
+    """One graded response. status: one of grading.STATUSES. tokens: generated. extracted: the answer as text, None if
+    there is none. detail: the grader's reason. program: the answer is one, so there is no vote (of wrong ones no two
+    are the same). isolation: what it ran in. label: which of several seeds and samples. made: reads the generation's
+    record, with its text and prompt (evals/store.py)."""
 
     status: str
     tokens: int
     extracted: str | None = None
+    detail: str = ""
+    finish_reason: str = "stop"
+    dtype: str | None = None
+    program: bool = False
+    isolation: str | None = None
+    label: str = ""
+    made: Callable[[], dict] = dict
+
+    @property
+    def right(self) -> bool:
+        return self.status == "correct"
 
 
 @dataclass(frozen=True)
@@ -29,8 +42,9 @@ class Cell:
     runs: dict
 
     @cached_property
-    def answers(self) -> list[Answer]:
-        return [answer for run in self.runs.values() for samples in run.values() for answer in samples]
+    def groups(self) -> list[list[Answer]]:
+        """Return the samples of every run and problem: the responses of one model to one problem."""
+        return [samples for run in self.runs.values() for samples in run.values()]
 
     @cached_property
     def problems(self) -> dict[str, list[Answer]]:
@@ -40,16 +54,16 @@ class Cell:
     @cached_property
     def right(self) -> dict[str, int]:
         """Return {problem id: how many of its responses, over all runs, are right}"""
-        return {id: sum(a.status == "correct" for a in answers) for id, answers in self.problems.items()}
+        return {id: sum(a.right for a in answers) for id, answers in self.problems.items()}
 
     @property
     def samples(self) -> int:
         """Count the responses a problem within one run: n of avg@n."""
-        return len(next(iter(next(iter(self.runs.values())).values())))
+        return len(self.groups[0])
 
-    @property
+    @cached_property
     def n(self) -> int:
-        return len(self.answers)
+        return sum(map(len, self.groups))
 
     @property
     def k(self) -> int:
@@ -71,6 +85,15 @@ class Cell:
         return bootstrap(scores)
 
     @property
+    def text(self) -> str:
+        return f"{percent(self.accuracy)} %"
+
+    @property
+    def basis(self) -> str:
+        """Say what the accuracy stands on: 60/96 [52.5, 71.5]."""
+        return f"{self.k}/{self.n} {span(self.interval)}" + (f" avg@{self.samples}" if self.samples > 1 else "")
+
+    @property
     def per_run(self) -> list[float]:
         """Return the accuracy of each run, in order."""
         return [Cell({name: run}).accuracy for name, run in self.runs.items()]
@@ -78,43 +101,31 @@ class Cell:
     def pass_at(self, k: int) -> float:
         """Estimate, without bias, the chance that at least one of k responses is right; the mean over problems and
         runs."""
-        chances = [
-            pass_at_k(len(samples), sum(a.status == "correct" for a in samples), k)
-            for run in self.runs.values()
-            for samples in run.values()
-        ]
-        return sum(chances) / len(chances)
+        return sum(pass_at_k(len(group), sum(a.right for a in group), k) for group in self.groups) / len(self.groups)
 
     @cached_property
     def majority(self) -> float | None:
         """Return maj@n: how often the most frequent answer is right; the mean over problems and runs. None if no answer
         can be voted on. Right answers are one candidate, however written; wrong ones are counted by `normalise`. Of
         tied candidates each is as likely to win, so a tie counts for one over their number."""
-        if not any(answer.extracted for answer in self.answers):
+        if not any(a.extracted and not a.program for group in self.groups for a in group):
             return None
-        wins = [_majority(samples) for run in self.runs.values() for samples in run.values()]
-        return sum(wins) / len(wins)
+        wins = 0.0
+        for group in self.groups:
+            votes = Counter(True if a.right else normalise(a.extracted) for a in group if a.right or a.extracted)
+            first = [answer for answer, count in votes.items() if count == max(votes.values())]
+            wins += (True in first) / max(1, len(first))
+        return wins / len(self.groups)
 
     @property
     def statuses(self) -> dict[str, int]:
         """Return {status: count}, those that occur, in the order of STATUSES."""
-        counts = Counter(answer.status for answer in self.answers)
+        counts = Counter(answer.status for group in self.groups for answer in group)
         return {status: counts[status] for status in STATUSES if counts[status]}
 
     @property
     def mean_tokens(self) -> float:
-        return sum(answer.tokens for answer in self.answers) / self.n
-
-
-def _majority(samples):
-    """The chance that the right answer wins the vote: 1, 0, or between for a tie."""
-    votes = Counter(
-        True if a.status == "correct" else normalise(a.extracted)
-        for a in samples
-        if a.status == "correct" or a.extracted
-    )
-    first = [answer for answer, count in votes.items() if count == max(votes.values())]
-    return (True in first) / max(1, len(first))
+        return sum(answer.tokens for group in self.groups for answer in group) / self.n
 
 
 @dataclass(frozen=True)
@@ -131,6 +142,11 @@ class Comparison:
     lost: int
     p: float
     holm: float | None = None
+
+    def turned(self) -> "Comparison":
+        """Return the test of `reference` against `column`."""
+        sides = {"column": self.reference, "reference": self.column, "difference": -self.difference}
+        return replace(self, **sides, gained=self.lost, lost=self.gained)
 
 
 @dataclass(frozen=True)
@@ -151,7 +167,7 @@ class Table:
     parts: frozenset = frozenset()
 
     @property
-    def printed(self) -> dict[tuple[str, str], Printed | Count]:
+    def printed(self) -> dict[tuple[str, str], Printed]:
         """Return what the paper prints in each cell; nothing for a figure or a table of your own."""
         return self.published.cells if self.published else {}
 
@@ -159,12 +175,6 @@ class Table:
     def counts(self) -> bool:
         """Tell whether the cells are counts (Table 1), which are no contest."""
         return self.published is not None and self.published.counts
-
-    def reference(self, column: str) -> str | None:
-        """Return the column that `column` is compared with: the one before it unless `against` says otherwise, or
-        None."""
-        previous = dict(zip(self.columns[1:], self.columns, strict=False)) | self.against
-        return previous.get(column) or None
 
     @cached_property
     def pairs(self) -> dict[tuple[str, str, str], Comparison]:
@@ -181,36 +191,23 @@ class Table:
         return {(c.row, c.column, c.reference): c for c in tested}
 
     def comparison(self, row: str, column: str) -> Comparison | None:
-        """Return the paired test of a cell against its reference column, or None."""
-        reference = self.reference(column)
-        c = self.pairs.get((row, reference, column))
-        if c is None:
-            return self.pairs.get((row, column, reference))
-        turned = {"column": column, "reference": reference, "difference": -c.difference}  # it stands to the right
-        return replace(c, **turned, gained=c.lost, lost=c.gained)
+        """Return the paired test of a cell against its reference column: the one before it unless `against` says
+        otherwise. None without one."""
+        reference = (dict(zip(self.columns[1:], self.columns, strict=False)) | self.against).get(column)
+        to_the_right = self.pairs.get((row, reference, column))
+        return to_the_right.turned() if to_the_right else self.pairs.get((row, column, reference))
 
+    @property
     def comparisons(self) -> list[Comparison]:
         """Return the paired tests of every row, each column against its reference."""
         return [c for row in self.rows for column in self.columns if (c := self.comparison(row, column))]
 
 
-def ranks(scores: dict[str, float]) -> dict[str, int]:
-    """Return {name: 1 for the highest score, 2 for the second}, ties included; nothing where all are equal."""
-    best = sorted(set(scores.values()), reverse=True)[:2]
-    return {name: best.index(score) + 1 for name, score in scores.items() if score in best and len(best) > 1}
-
-
 def compare(row: str, column: str, reference: str, cell: Cell, base: Cell) -> Comparison:
     """Test two cells exactly: McNemar's test for one response each, else the sign-flip test over problems
     (evals/stats.py)."""
-    ours, theirs = (len(next(iter(c.problems.values()))) for c in (cell, base))
-    differences = [cell.right[id] * theirs - base.right[id] * ours for id in cell.right]
-    return Comparison(
-        row,
-        column,
-        reference,
-        cell.accuracy - base.accuracy,
-        sum(d > 0 for d in differences),
-        sum(d < 0 for d in differences),
-        sign_flip(differences),
-    )
+    # of each problem, the difference of the shares of right responses, on a common denominator
+    ours, theirs = cell.problems, base.problems
+    differences = [cell.right[id] * len(theirs[id]) - base.right[id] * len(ours[id]) for id in ours]
+    gained, lost = sum(d > 0 for d in differences), sum(d < 0 for d in differences)
+    return Comparison(row, column, reference, cell.accuracy - base.accuracy, gained, lost, sign_flip(differences))

@@ -1,4 +1,4 @@
-"""Statistics of right and wrong answers.
+"""Statistics of right and wrong answers, and how they are written.
 
 With one response a problem, accuracy is k/N with the Wilson interval, and two columns over the same problems are
 compared by the exact McNemar test. With several samples or seeds the answers to one problem are not independent:
@@ -85,3 +85,27 @@ def k_of_n(percent: float, n: int) -> range:
     half = 0.05 + 1e-9
     low, high = math.ceil((percent - half) * n / 100), math.floor((percent + half) * n / 100)
     return range(max(0, low), min(n, high) + 1)
+
+
+# --- as text ---
+
+
+def percent(x: float) -> str:
+    return f"{100 * x:.1f}"
+
+
+def signed(text: str) -> str:
+    """Give a number's text its sign, a true minus."""
+    return "−" + text[1:] if text.startswith("-") else "+" + text
+
+
+def points(difference: float) -> str:
+    return signed(percent(difference))
+
+
+def span(interval: tuple[float, float]) -> str:
+    return f"[{percent(interval[0])}, {percent(interval[1])}]"
+
+
+def p_value(p: float) -> str:
+    return "p < .001" if p < 0.001 else "p = 1" if p >= 0.9995 else f"p = {p:.3f}".replace("0.", ".", 1)

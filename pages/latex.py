@@ -1,4 +1,5 @@
-"""LaTeX in model texts -> MathML that is safe to put into a page; browsers render it without a script or a font."""
+"""LaTeX in model texts -> MathML that is safe to put into a page; browsers render it without a script or a font. And a
+text as LaTeX has it."""
 
 import html
 import re
@@ -62,3 +63,14 @@ def mathml(latex, display):
     if room > WIDEST:
         return None
     return ElementTree.tostring(root, encoding="unicode")
+
+
+# what a text needs to stand in a LaTeX document
+SPECIAL = {c: "\\" + c for c in "&%$#_{}"} | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+SPECIAL |= {"\\": r"\textbackslash{}", "−": "$-$", "–": "--", "≈": r"$\approx$", "·": r"$\cdot$", "†": r"$^\dagger$"}
+SPECIAL |= {"α": r"$\alpha$", "β": r"$\beta$", "γ": r"$\gamma$", "<": "$<$", ">": "$>$", "|": "$|$", "×": r"$\times$"}
+
+
+def escape(text: str) -> str:
+    """Return a text as it is written in LaTeX."""
+    return text.translate(str.maketrans(SPECIAL))

@@ -16,19 +16,24 @@ from pathlib import Path
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pages.latex import MATHS, formulas, mathml
+from pages.latex import MATHS, escape, formulas, mathml
 
 HERE = Path(__file__).parent
 TEMPLATES = Environment(
-    loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    loader=FileSystemLoader(HERE),
+    autoescape=lambda name: name.endswith((".html", ".svg")),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
 )
 TEMPLATES.filters["words"] = lambda name: name.replace("_", " ")
 TEMPLATES.filters["percent"] = lambda n, total: f"{100 * n / max(1, total):.1f}"
+TEMPLATES.filters["latex"] = escape
 TEMPLATES.filters["thousands"] = lambda cell: f"{cell:,}" if isinstance(cell, int) else cell
 
 
 def render(template: str, browser: dict | None = None, **data) -> str:
-    """A page: a template of this folder with its data.
+    """A page, or a text beside one: a template of this folder with its data.
 
     browser: single items to look at: {"items": [item], "filters": {name: [value]}, "note", "search": what the search
     field says, "answer": what stands before an item's answer, "absent": what stands for no text, "both"?: all columns

@@ -12,7 +12,7 @@ from evals.grade import grade_keys, grade_missing
 from evals.models import Place
 from evals.questions import questions, settings_of
 from evals.store import Ledgers
-from evals.tables import markdown
+from evals.tables import rendered
 from grading.programs import isolation
 
 
@@ -74,7 +74,7 @@ def test_two_problems_of_one_prompt_share_the_response_and_not_the_grade(tmp_pat
     assert sum(1 for _ in Ledgers(tmp_path, "generations")) == 1
     assert {id: record["status"] for id, record in grades.items()} == {"a": "correct", "b": "wrong"}
     assert (table.cells["sums", "m"].right, table.cells["sums", "m"].n) == ({"a": 1, "b": 0}, 2)
-    assert [item["runs"]["m"][0]["status"] for item in items] == ["correct", "wrong"]
+    assert [item.answers["m"][0].status for item in items] == ["correct", "wrong"]
 
 
 def test_programs_are_not_voted_on(tmp_path):
@@ -94,7 +94,7 @@ def test_programs_are_not_voted_on(tmp_path):
     table, _, _ = showed(tmp_path, cfg, respond)
     assert any(f"ran in {', or '.join(sorted(['a cell elsewhere', isolation()]))}. 6 s" in n for n in table.notes)
     assert (table.cells["LCB", "m"].k, table.cells["LCB", "m"].majority) == (2, None)
-    assert "avg@3" in markdown([table], {}) and "maj@" not in markdown([table], {})
+    assert "avg@3" in rendered("md", [table]) and "maj@" not in rendered("md", [table])
 
 
 def test_responses_computed_in_two_dtypes_are_told(tmp_path):

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from evals.results import Answer, Cell, Table, ranks
+from evals.results import Answer, Cell, Table
 from evals.stats import bootstrap, holm, sign_flip, wilson
 
 STATUS = {"c": "correct", "w": "wrong", "n": "no_answer", "t": "truncated", "x": "timeout"}
@@ -106,12 +106,7 @@ def test_pairs_of_several_samples_flip_whole_problems():
 def test_a_reference_to_the_right_turns_the_sign():
     cells = {("legs", "a"): sampled(list("wwwwccc")), ("legs", "b"): sampled(list("cccccww"))}
     shown = table(cells, "ab", {"a": "b", "b": ""})
-    (c,) = shown.comparisons()
+    (c,) = shown.comparisons
     assert (c.column, c.reference, c.gained, c.lost) == ("a", "b", 2, 4)
     assert c.difference == pytest.approx(-2 / 7)
     assert c.p == shown.pairs["legs", "b", "a"].p
-
-
-def test_ranks():
-    assert ranks({"a": 3, "b": 3, "c": 2, "d": 1}) == {"a": 1, "b": 1, "c": 2}
-    assert ranks({"a": 3, "b": 3}) == {}

@@ -7,7 +7,9 @@ import re
 
 import pytest
 
-from evals.samples import write_comparison, write_samples
+from evals.problem import Problem
+from evals.results import Answer
+from evals.samples import Item, write_comparison, write_samples
 from evals.stats import sign_flip
 from tests.support.browser import Browser, needs_browser
 
@@ -15,25 +17,20 @@ EVIL = "</script><script>document.body.dataset.pwned = 1</script><img src=x oner
 SECRET = "Which quokka of Rottnest lactonises \\tfrac{7}{91} of its ylide? A) wombat B) numbat C) dunnart D) bilby"
 
 
-def sample(status, text="so \\boxed{7}", **more):
+def sample(status, text="so \\boxed{7}", prompt=None, **more):
     extracted = None if status in ("no_answer", "truncated") else "7"
     finish = "length" if status == "truncated" else "stop"
-    return {
-        "status": status,
-        "extracted": extracted,
-        "detail": "",
-        "text": lambda: text,
-        "tokens": 12,
-        "finish_reason": finish,
-    } | more
+    return Answer(status, **{"tokens": 12, "extracted": extracted, "finish_reason": finish} | more,
+                  made=lambda: {"text": text, "prompt": prompt})  # fmt: skip
 
 
-def problem(benchmark, id, runs, **more):
+def problem(benchmark, id, runs, question=None, gold="7", private=False, messages=()):
     """runs: {model: statuses, or samples}"""
-    runs = {m: [sample(s) if isinstance(s, str) else s for s in samples] for m, samples in runs.items()}
-    fixed = {"question": f"question {id}", "gold": "7", "private": False, "runs": runs}
-    fixed["messages"] = [{"role": "user", "content": f"Please: question {id}"}]
-    return {"benchmark": benchmark, "problem_id": id} | fixed | more
+    answers = {m: [sample(s) if isinstance(s, str) else s for s in samples] for m, samples in runs.items()}
+    question = f"question {id}" if question is None else question
+    if messages == ():
+        messages = [{"role": "user", "content": f"Please: question {id}"}]
+    return Item(Problem(benchmark, id, question, gold, private=private), messages, answers)
 
 
 THOUGHT = sample("correct", "<think>first $\\frac{1}{2}$, needle42</think>then $\\frac{2}{3}$ is \\boxed{7}")
@@ -54,8 +51,8 @@ ITEMS = [
             question=f"{EVIL} $\\href{{javascript:1}}{{x^2}}$"),
     problem("GPQA", "rec1", {"sft": [sample("wrong", SECRET, extracted="B", detail=SECRET)],
                              "cogpo": [sample("correct", f"<think>{SECRET}</think>{SECRET}", extracted="C")]},
-            question=SECRET, gold="C", private=True, options=[SECRET], messages=[{"role": "user", "content": SECRET}]),
-    problem("GPQA", "rec2", {"sft": [sample("wrong", SECRET, extracted=SECRET, prompt=lambda: SECRET)]},
+            question=SECRET, gold="C", private=True, messages=[{"role": "user", "content": SECRET}]),
+    problem("GPQA", "rec2", {"sft": [sample("wrong", SECRET, extracted=SECRET, prompt=SECRET)]},
             question=SECRET, gold=SECRET, private=True),
 ]  # fmt: skip
 
@@ -181,7 +178,7 @@ def texts(browser, selector):
 @pytest.mark.parametrize(
     ("name", "view", "ids"),
     [
-        ("samples.html", "", [item["problem_id"] for item in ITEMS]),
+        ("samples.html", "", [item.problem.id for item in ITEMS]),
         ("samples.html", "benchmark=AIME", ["a1", "a2", "a3", "a4"]),
         ("samples.html", "benchmark=MATH&model=sft", ["m1", "m2", "m3"]),
         ("samples.html", "status=wrong&benchmark=AIME", ["a1"]),
@@ -270,7 +267,7 @@ def test_code_keeps_its_dollars_and_a_bare_answer_is_a_formula(opened):
 )
 def test_text_and_prompt_stand_there_as_they_were(browser, tmp_path, text):
     prompt = "<|im_start|>user\n$\\frac{1}{2}$ <b>?<|im_end|>\n"
-    items = [problem("AIME", "x", {"sft": [sample("wrong", text, prompt=lambda: prompt)]}, question="$\\frac{1}{2}$")]
+    items = [problem("AIME", "x", {"sft": [sample("wrong", text, prompt=prompt)]}, question="$\\frac{1}{2}$")]
     items += [problem("AIME", "y", {"sft": [sample("wrong", "other")]}, messages=None)]
     write_samples(tmp_path / "raw.html", "Raw", items)
     browser.open(tmp_path / "raw.html", "at=AIME/x")

@@ -10,12 +10,11 @@ import pytest
 
 from config import build, read_yaml
 from errors import UserError
-from evals.assembly import PAPERS, TableConfig, assemble, check, check_rows, levels, write
+from evals.assembly import PAPERS, TableConfig, assemble, check, check_rows, levels
 from evals.charts import chart
-from evals.latex_table import latex
 from evals.published import FIGURES, TABLES
 from evals.results import Answer, Cell
-from evals.tables import grids, markdown, markdown_grid, printed_grid, webpage
+from evals.tables import grids, rendered, write
 from tests.support.browser import Browser, needs_browser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -50,31 +49,31 @@ def test_with_nothing_measured_the_table_is_the_papers(name):
         pytest.skip("the paper's text is not here")
     lines = PAPER.read_text(encoding="utf-8").replace("β\\beta", "β").splitlines()
     caption = next(i for i, line in enumerate(lines) if line.startswith(f"Table {name.removeprefix('table')}: "))
-    head, _, *body = markdown_grid(printed_grid(bare(name)))
+    _, _, head, _, *body = rendered("md", [bare(name)]).split("\n\n### ")[0].splitlines()
     ours = [words(line) for line in (head, *body)]
     assert lines[caption - len(ours) : caption] == ours
-    assert rows_of(webpage("t", [bare(name)], {}, [""])) == ours
-    text = latex([bare(name)]).replace("$\\beta$", "β").split("\\bottomrule")[0]
+    assert rows_of(rendered("html", [bare(name)], "t")) == ours
+    text = rendered("tex", [bare(name)]).replace("$\\beta$", "β").split("\\bottomrule")[0]
     plain = re.sub(r"\\(?:textbf|underline)\{([^}]*)\}", r"\1", text).splitlines()
     assert [line.removesuffix(" \\\\").replace(" & ", " ") for line in plain if line.endswith("\\\\")] == ours
 
 
 def test_bold_and_underlined_by_the_rule_of_the_caption():
-    lines = markdown([bare("table2")], {}).splitlines()
+    lines = rendered("md", [bare("table2")]).splitlines()
     assert "| AIME2024 | 10.0 | 20.0 | <u>26.7</u> | 23.3 | 23.3 | <u>26.7</u> | **30.0** |" in lines
     assert "| GPQA Diamond | 33.3 | 37.4 | **40.9** | <u>40.0</u> | 37.4 | **40.9** | **40.9** |" in lines
     row = r"MMLU & 71.9 & \underline{76.1} & \textbf{76.5} & \underline{76.1} & 76.0 & \textbf{76.5} & \textbf{76.5} \\"
-    assert row in latex([bare("table2")])
+    assert row in rendered("tex", [bare("table2")])
     # transposed: the best of a benchmark is the best of a column
-    assert "| Qwen2.5-7B-Instruct | 13.3 | 80.2 | **40.9** | 92.3 | 30.5 | 43.9 |" in markdown([bare("table4")], {})
-    assert "**" not in markdown([bare("table1")], {})  # levels are no contest
+    assert "| Qwen2.5-7B-Instruct | 13.3 | 80.2 | **40.9** | 92.3 | 30.5 | 43.9 |" in rendered("md", [bare("table4")])
+    assert "**" not in rendered("md", [bare("table1")])  # levels are no contest
 
 
 def test_every_printed_cell_has_its_interval_or_its_footnote():
-    lines = markdown([bare("table2")], {})
+    lines = rendered("md", [bare("table2")])
     assert "30.0<br>9/30 [16.7, 47.9]" in lines and "40.0<br>no k/198 †" in lines and "≈10743/14042" in lines
     assert "> † GPQA Diamond, DPO cannot be k/198: 40.0 lies between 79/198 = 39.9 and 80/198 = 40.4.  " in lines
-    assert "195<br>39.0 % of 500 [34.8, 43.3]" in markdown([bare("table1")], {})
+    assert "195<br>39.0 % of 500 [34.8, 43.3]" in rendered("md", [bare("table1")])
     for name, table in TABLES.items():
         (_, (_, grid)) = grids(bare(name))
         shown = [entry.lines[1] for _, entries in grid.rows for entry in entries if len(entry.lines) > 1]
@@ -88,16 +87,16 @@ def test_measured_beside_printed():
         ("MATH500", "CRV+SFT"): answers("c" * 425 + "w" * 75),  # another name of MATH-500
     }
     table = bare("table2", cells, against={"CRV+SFT": "SFT"})
-    text = markdown([table], {})
+    text = rendered("md", [table])
     ours, theirs = "**40.0 %**<br>12/30 [24.6, 57.7]", "paper 26.7 (+13.3)<br>8/30 [14.2, 44.4]"
     assert f"| {ours}<br>{theirs}<br>+20.0 on SFT, p = .031 |" in text
     assert "| <u>20.0 %</u><br>6/30 [9.5, 37.3]<br>paper 20.0 (+0.0)<br>6/30 [9.5, 37.3] |" in text
     assert "| –<br>paper 30.0<br>9/30 [16.7, 47.9] |" in text
     assert "85.0 %<br>425/500" in text
-    shown = webpage("t", [table], {}, [""])
+    shown = rendered("html", [table], "t")
     assert '<span class="value rank1">40.0 %</span>' in shown and "+20.0 on SFT, p = .031" in shown
     assert '<span class="small theirs">paper 26.7 (+13.3)</span>' in shown
-    tex = latex([table])
+    tex = rendered("tex", [table])
     assert r"\textbf{40.0 \%}" in tex and r"\scriptsize paper 26.7 (+13.3)" in tex
     assert tex.count(r"\begin{tabular}") == 2  # as printed, and measured
 
@@ -107,7 +106,7 @@ def test_levels_are_counted_by_the_runs_of_build_crv(tmp_path):
     counts = {"easy": 70, "medium": 399, "hard": 30, "unrated": 1}
     (tmp_path / "7b/report.json").write_text(json.dumps({"levels_before": counts}))
     folders = {"7B": str(tmp_path / "7b"), "32B": str(tmp_path / "not there yet")}
-    text = markdown([bare("table1", levels=folders)], {})
+    text = rendered("md", [bare("table1", levels=folders)])
     assert "| 70<br>14.0 % of 500 [11.2, 17.3]<br>paper 80 (−10)<br>16.0 % of 500 [13.0, 19.5] |" in text
     assert "| –<br>paper 19<br>3.8 % of 500 [2.4, 5.9] |" in text
     (tmp_path / "7b/report.json").write_text('{"levels": 3}')
@@ -117,10 +116,10 @@ def test_levels_are_counted_by_the_runs_of_build_crv(tmp_path):
 
 def test_a_figure_has_only_what_was_measured():
     empty = bare("figure6")
-    text = markdown([empty], {})
+    text = rendered("md", [empty])
     assert "The paper's text has no numbers for Figure 6" in text and "| AIME2024 | – | – | – | – |" in text
     drawn = bare("figure6", {("AIME2024", "β = 0.1"): answers("cw")})
-    assert "50.0 %<br>1/2 [9.5, 90.5]" in markdown([drawn], {})
+    assert "50.0 %<br>1/2 [9.5, 90.5]" in rendered("md", [drawn])
     assert chart(drawn) != chart(empty)
 
 
@@ -206,7 +205,7 @@ def test_table_2_is_seen_whole_on_a_laptop_and_scrolls_in_its_box_on_a_phone(tmp
     places = [(row, column) for row in TABLES["table2"].rows for column in TABLES["table2"].columns]
     cells = {place: answers("c" * (400 + 9 * i) + "w" * (900 - 9 * i)) for i, place in enumerate(places)}
     path = tmp_path / "table.html"
-    path.write_text(webpage("t", [bare("table2", cells)], {}, [""]))
+    path.write_text(rendered("html", [bare("table2", cells)], "t"))
     browser = Browser(tmp_path / "profile")
     try:
         colours = []

@@ -9,8 +9,8 @@ import pytest
 
 from evals.charts import chart
 from evals.results import Answer, Cell, Table
-from evals.stats import bootstrap, sign_flip, wilson
-from evals.tables import cell_text, markdown, p_value, ranking, webpage
+from evals.stats import bootstrap, p_value, sign_flip, wilson
+from evals.tables import measured_grid, ranking, rendered
 
 
 def cell(*runs):
@@ -29,7 +29,7 @@ def test_cell_of_one_run():
     one = cell("c" * 60 + "w" * 30 + "t" * 6)
     assert (one.k, one.n) == (60, 96)
     assert one.interval == wilson(60, 96)
-    assert cell_text(one) == "62.5 % (60/96) [52.5, 71.5]"
+    assert measured_grid(table({("legs", "a"): one}, "a")).rows[0][1][0].lines == ["62.5 % (60/96) [52.5, 71.5]"]
     assert one.statuses == {"correct": 60, "wrong": 30, "truncated": 6}
     assert one.mean_tokens == pytest.approx(10 * 95 / 2)
 
@@ -45,7 +45,7 @@ def test_cell_of_three_seeds_bootstraps_over_problems():
 
 def test_comparison_is_mcnemar_on_the_same_problems():
     cells = {("legs", "a"): cell("cccwwwww"), ("legs", "b"): cell("wccccccc")}
-    (c,) = table(cells, ["a", "b"]).comparisons()
+    (c,) = table(cells, ["a", "b"]).comparisons
     assert (c.column, c.reference, c.gained, c.lost) == ("b", "a", 5, 1)
     assert c.difference == pytest.approx(4 / 8)
     assert c.p == sign_flip([-1] + [1] * 5)
@@ -53,7 +53,7 @@ def test_comparison_is_mcnemar_on_the_same_problems():
 
 def test_comparison_of_three_seeds_with_one():
     cells = {("legs", "base"): cell("wwwwwwww"), ("legs", "sft"): cell("ccccccww", "ccccccww", "ccccccww")}
-    (c,) = table(cells, ["base", "sft"]).comparisons()
+    (c,) = table(cells, ["base", "sft"]).comparisons
     assert c.difference == pytest.approx(6 / 8)
     assert c.p == sign_flip([1] * 6)  # three equal seeds are no more evidence than one
     assert (c.gained, c.lost) == (6, 0)
@@ -61,7 +61,7 @@ def test_comparison_of_three_seeds_with_one():
 
 def test_against_replaces_the_previous_column_and_gaps_are_left_out():
     cells = {("legs", x): cell("cw") for x in ("a", "b", "d")}
-    pairs = [(c.column, c.reference) for c in table(cells, "abcd", against={"d": "a"}).comparisons()]
+    pairs = [(c.column, c.reference) for c in table(cells, "abcd", against={"d": "a"}).comparisons]
     assert pairs == [("b", "a"), ("d", "a")]
 
 
@@ -69,7 +69,7 @@ def test_best_and_second_of_a_row():
     cells = {("legs", x): cell(run) for x, run in zip("abcd", ("cccw", "ccww", "cccw", "cwww"), strict=True)}
     assert ranking(table(cells, "abcd"), cells) == {("legs", "a"): 1, ("legs", "c"): 1, ("legs", "b"): 2}
     cells = {("legs", x): cell("cw") for x in "ab"}
-    assert ranking(table(cells, "ab"), cells) == {}
+    assert ranking(table(cells, "ab"), cells) == {}  # where all are equal
 
 
 @pytest.mark.parametrize(("p", "text"), [(1 / 32, "p = .031"), (1.0, "p = 1"), (0.0002, "p < .001"), (0.5, "p = .500")])
@@ -88,7 +88,7 @@ def example(rows=("legs", "sums"), columns=("base", "SFT", "CRV+SFT", "CogPO"), 
 
 
 def test_markdown():
-    text = markdown([example()], {"out/sft": "220 tokens/s"})
+    text = rendered("md", [example()], speeds={"out/sft": "220 tokens/s"})
     lines = text.splitlines()
     assert lines[0] == "## A title"
     assert lines[2] == "|  | base | SFT | CRV+SFT | CogPO |"
@@ -98,11 +98,11 @@ def test_markdown():
     assert "> a note  " in lines
     assert "220 tokens/s" in text
     assert "Pairs of columns tested in this table: 12;" in text  # 2 rows of 4 columns
-    assert "seeds " in markdown([example(seeds=3)], {})
+    assert "seeds " in rendered("md", [example(seeds=3)])
 
 
 def test_a_bar_in_a_name_is_no_column():
-    text = markdown([example(rows=("p | q",), columns=("a|b", "c"))], {})
+    text = rendered("md", [example(rows=("p | q",), columns=("a|b", "c"))])
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert rows[0] == r"|  | a\|b | c |" and rows[2].startswith(r"| p \| q | ")
     first = [len(re.split(r"(?<!\\)\|", row)) for row in rows[:3]]
@@ -111,27 +111,27 @@ def test_a_bar_in_a_name_is_no_column():
 
 def test_an_empty_table_says_so():
     empty = table({}, ["a", "b"])
-    assert "| legs | – | – |" in markdown([empty], {})
-    assert webpage("t", [empty], {}, [""]).count(">–</span></td>") == 2
+    assert "| legs | – | – |" in rendered("md", [empty])
+    assert rendered("html", [empty], "t").count(">–</span></td>") == 2
 
 
 def test_what_became_of_the_answers():
-    text = markdown([table({("legs", "a"): cell("cwtttnnxxe")}, "a")], {})
+    text = rendered("md", [table({("legs", "a"): cell("cwtttnnxxe")}, "a")])
     assert "| truncated | no answer | grader timeout | grader error |" in text
     assert "3 truncated, 2 timeout, 1 error | 30.0 % | 20.0 % | 20.0 % | 10.0 % | 45 |" in text
     several = Cell({"": {i: [Answer("correct", 5, "1"), Answer("wrong", 5, "2")] for i in range(4)}})
-    text = markdown([table({("legs", "a"): several}, "a")], {})
+    text = rendered("md", [table({("legs", "a"): several}, "a")])
     assert "50.0 % (4/8) [15.0, 85.0] avg@2" in text and "pass@2 100.0 · maj@2 50.0" in text
 
 
 def test_the_difference_that_is_none_has_no_sign():
     cells = {("legs", "a"): cell("cw"), ("legs", "b"): cell("wc")}
-    assert "b − a: +0.0 (1 gained, 1 lost, p = 1)" in markdown([table(cells, "ab")], {})
+    assert "b − a: +0.0 (1 gained, 1 lost, p = 1)" in rendered("md", [table(cells, "ab")])
 
 
 def test_html_is_well_formed_escaped_and_self_contained():
     shown = example(columns=("<base>", "A&B"))
-    text = webpage("a < b", [shown], {"m": "1 tokens/s"}, [chart(shown)[1]])
+    text = rendered("html", [shown], "a < b", {"m": "1 tokens/s"}, [chart(shown)[1]])
     assert "<base>" not in text and "&lt;base&gt;" in text and "A&amp;B" in text
 
     class Check(html.parser.HTMLParser):
@@ -178,7 +178,7 @@ def test_parts_of_a_benchmark_are_tested_outside_the_family():
     assert len(whole.pairs) == 12 and len(split.pairs) == 54
     assert {key: split.pairs[key].holm for key in whole.pairs} == {key: c.holm for key, c in whole.pairs.items()}
     assert {c.holm for key, c in split.pairs.items() if key not in whole.pairs} == {None}
-    before, after = markdown([whole], {}), markdown([split], {})
+    before, after = rendered("md", [whole]), rendered("md", [split])
     said = re.search(r"tested in this table: 12; below \.05 after Holm's correction: (\d+)", before)
     assert said[0] in after and int(said[1]) == after.count(" * |") == 12
     assert "The 42 of parts of a benchmark hold its problems again" in after and "of parts" not in before

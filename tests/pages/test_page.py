@@ -28,8 +28,9 @@ def item(id, text="so", **more):
 def page(items, **more):
     kinds = dict.fromkeys(item["kind"] for item in items)
     filters = {"kind": kinds, "model": ["a", "b"], "status": ["wrong"]}
-    words = {"note": "a note", "search": "search", "answer": "gold ", "absent": "not here"}
-    summary = {"heading": "h", "models": [], "heads": [], "rows": [], "explained": "", "statuses": ["wrong"]}
+    words = {"search": "search", "answer": "gold ", "absent": "not here"}
+    summary = {"heading": "h", "models": [], "heads": [], "rows": [], "statuses": ["wrong"]}
+    summary |= {"problems": len(items), "private": 0, "responses": 0, "texts": 0}
     return render("samples.html", {"items": items, "filters": filters} | words, title="t", **summary | more)
 
 
@@ -40,11 +41,9 @@ def test_the_renderer_knows_no_other_room():
 
 
 def test_names_are_escaped_and_nothing_else_may_run():
-    shown = page(
-        [item("1", EVIL)], heading=EVIL, models=[EVIL], heads=[EVIL], rows=[(EVIL, {}, [EVIL])], explained=EVIL
-    )
+    shown = page([item("1", EVIL)], heading=EVIL, models=[EVIL], heads=[EVIL], rows=[(EVIL, {}, [EVIL])])
     assert shown.count("<script") == 2 and "<img" not in shown
-    assert shown.count("&lt;img") == 8  # those six, and a filter's value, which stands there twice
+    assert shown.count("&lt;img") == 7  # those five, and a filter's value, which stands there twice
     policy = re.search(r'Content-Security-Policy" content="([^"]*)"', shown)[1]
     assert policy.startswith("default-src &#39;none&#39;;") and "script-src &#39;sha256-" in policy
 
