@@ -305,8 +305,8 @@ def add_reference(run: Run) -> None:
             for step in steps
             for micro in plan_step(step, examples, cfg.batch, run.ranks.count, run.quadratic)[run.ranks.rank]
         ]
-        folder = Path(cfg.reference_cache) / key
-        logps = reference_logps(run.model, examples.sequences, micro_batches, folder, run.ranks)
+        path = Path(cfg.reference_cache) / f"{key}.jsonl"
+        logps = reference_logps(run.model, examples.sequences, micro_batches, path, run.ranks)
         examples.ref_logps = logps.to(run.ranks.device)
 
 

@@ -15,7 +15,6 @@ and tokens: a scoring that was killed goes on, and build_crv.py (critic_mode=stu
 
 import hashlib
 import itertools
-import json
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from data.packing import Unit, pack, plan_micro_batches
+from data.packing import PackedBatch, Unit, plan_micro_batches
 from data.records import numbered_records
 from data.render import Renderer, Sequence, problem_messages
 from data.rows import iter_rows
@@ -32,15 +31,15 @@ from errors import UserError
 from model.cost import quadratic, shape_of
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, warn_of_length
 from model.logprobs import mm32, response_sums
-from model.parallel import Ranks, reshard
-from model.reference import sequence_hash
+from model.parallel import Ranks
+from model.reference import SequenceValues, sequence_hash
 from progress import Progress, say
 from settings import ModelConfig
 from values import Count, FilePath
 
 CLIP = 100  # ranks count as this at most, as in 2601.14249: beyond, a word is just unexpected
 TOKENS = 256  # whose logits exist at a time: [256, V] in float32 is 156 MB for 152k words
-WAVE = 64  # chains of each rank between two writes
+WAVE = 64  # chains of each rank that are packed together
 
 Text = tuple[list[dict], str]
 """The messages before a chain, and the chain."""
@@ -71,11 +70,11 @@ class Student:
     """
 
     def __init__(self, cfg: ModelConfig, path: str | Path, max_tokens: int = 16384, ranks: Ranks | None = None):
-        self.cfg, self.path, self.max_tokens, self.ranks = cfg, Path(path), max_tokens, ranks or Ranks()
+        self.cfg, self.max_tokens, self.ranks = cfg, max_tokens, ranks or Ranks()
         self.tokenizer = load_tokenizer(cfg.path)
         self.renderer, self.config, self.model = Renderer(self.tokenizer), load_config(cfg.path), None
         self.weights = self.ranks.broadcast(WeightFiles(cfg.path).digest() if self.ranks.is_main else None)
-        self.known = self.ranks.broadcast(read_fits(self.path) if self.ranks.is_main else None)
+        self.kept = SequenceValues(Path(path), self.ranks)
 
     def all_fits(self, texts: Iterable[Text], total: int) -> list[Fit]:
         """Return the fit of each of `total` texts, which are read as they are needed; shows how far it is."""
@@ -90,10 +89,10 @@ class Student:
         """Return the fit of each text, computed or read from the file. Raises UserError for a chain without a token."""
         sequences = self._sequences(texts)
         keys = [self._key(sequence) for sequence in sequences]
-        new = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in self.known}
+        new = {key: sequence for key, sequence in zip(keys, sequences, strict=True) if key not in self.kept.known}
         if new:
             self._compute(new)
-        return [self.known[key] for key in keys]
+        return [Fit(**self.kept.known[key]) for key in keys]
 
     def _sequences(self, texts):
         """Tokenize the chains behind their prompts, without what ends the assistant's turn."""
@@ -118,52 +117,23 @@ class Student:
         units, lengths = [Unit(seqs=(i,)) for i in range(len(keys))], [len(s) for s in sequences]
         cost = quadratic(shape_of(self.config))
         plan = plan_micro_batches([*range(len(keys))], units, lengths, self.max_tokens, self.ranks.count, cost)
-        mine = {}
-        for micro in plan[self.ranks.rank]:
-            batch = pack([sequences[i] for i in micro or [0]]).to(self.ranks.device)
-            with torch.no_grad():
-                logps_N, ranks_N = self.model(batch)
-            surprisals = (-response_sums(logps_N, batch)).tolist()
-            ranks = response_sums(ranks_N.clamp(max=CLIP).float(), batch).tolist()
-            for i, surprisal, rank in zip(micro, surprisals, ranks, strict=False):  # an empty one ran for the others
-                tokens = len(sequences[i]) - sequences[i].prompt_len
-                mine[keys[i]] = Fit(tokens, surprisal / tokens, rank / max(surprisal, 1e-6))
-        reshard(self.model)
+        for _ in self.kept.compute(self.model, sequences, keys, plan[self.ranks.rank], _values):
+            pass
 
-        # everybody knows all of them; one rank writes
-        fits = {key: fit for found in self.ranks.gather(mine) for key, fit in found.items()}
-        if self.ranks.is_main:
-            write_fits(self.path, fits)
-        self.known |= fits
+
+def _values(answer: tuple[Tensor, Tensor], batch: PackedBatch) -> list[dict]:
+    """Sum what a model says of tokens up to one Fit a chain, as a dict."""
+    logps_N, ranks_N = answer
+    surprisals = (-response_sums(logps_N, batch)).tolist()
+    ranks = response_sums(ranks_N.clamp(max=CLIP).float(), batch).tolist()
+    found = zip(batch.response_lens, surprisals, ranks, strict=True)
+    return [vars(Fit(tokens, surprisal / tokens, rank / max(surprisal, 1e-6))) for tokens, surprisal, rank in found]
 
 
 def _answer_with_ranks(model):
     """Have the model's head answer with (log-probs, ranks): called as a module, so that FSDP gathers its weight."""
     head, logps = model.lm.lm_head, model.lm.lm_head.forward
     head.forward = lambda h_ND, labels_N: (logps(h_ND, labels_N), ranks_of(h_ND, head.weight, labels_N))
-
-
-def read_fits(path: Path) -> dict[str, Fit]:
-    """Read {key: fit}; a line torn by a kill is cut off. Raises UserError if nothing can be appended to them."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab"):
-            data = path.read_bytes()
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from None
-    if not data.endswith(b"\n"):
-        path.write_bytes(data[: data.rfind(b"\n") + 1])
-    try:
-        return {row.pop("key"): Fit(**row) for _, row in iter_rows(path)}
-    except (KeyError, TypeError):
-        raise UserError(f"{path} holds other lines than fits; set another file") from None
-
-
-def write_fits(path: Path, fits: dict[str, Fit]) -> None:
-    """Append fits to their file."""
-    with path.open("a") as file:
-        for key, fit in fits.items():
-            file.write(json.dumps({"key": key, **vars(fit)}) + "\n")
 
 
 @dataclass

@@ -11,6 +11,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from config import run_cli
+from data.ledger import Ledger
 from data.records import read_records
 from data.render import Renderer
 from errors import UserError
@@ -23,7 +24,7 @@ KINDS = ("easy*", "hard*", "med", "easy", "hard", "~med", "~easy", "~hard")
 def main(cfg: StudyConfig) -> None:
     """Print a line a kind of chain: the median, and of how many chains. Raises UserError if a run has not ended."""
     from model.load import load_tokenizer  # here, so that --help answers at once
-    from model.reference import read_cache, sequence_hash
+    from model.reference import sequence_hash
 
     renderer, logps = Renderer(load_tokenizer(cfg.student)), defaultdict(list)
     for mixture in cfg.mixtures:
@@ -32,8 +33,8 @@ def main(cfg: StudyConfig) -> None:
             if not Path(replicate.model("cogpo")).exists():  # a run that ended has every reference log-prob
                 where = replicate.output("cogpo")
                 raise UserError(f"{where} has not ended; run pocket.study.study with this config first")
-            for folder in Path(replicate.output("reference")).iterdir():
-                known |= read_cache(folder)
+            for path in Path(replicate.output("reference")).iterdir():
+                known |= {record["key"]: record["logp"] for record in Ledger(path)}
 
             # a response's log-prob is found by a hash of its tokens
             chains = chains_of(replicate.records("pairs"))

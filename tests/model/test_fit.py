@@ -5,10 +5,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
+from data.ledger import Ledger
 from data.records import write_jsonl
 from data.render import Renderer, prompt_messages
 from errors import UserError
-from model.fit import CLIP, Config, Student, main, read_fits
+from model.fit import CLIP, Config, Student, main
 from model.load import load_tokenizer
 from pocket.tiny import make_model
 from settings import ModelConfig
@@ -50,7 +51,7 @@ def over_ranks(ranks, student, path, expected):
 
 def test_sharded_over_ranks_they_are_the_same(tiny_qwen, tmp_path):
     on_ranks(2, over_ranks, tiny_qwen, tmp_path / "fit.jsonl", by_hand(tiny_qwen, TEXTS))
-    assert len(read_fits(tmp_path / "fit.jsonl")) == len(TEXTS)  # one rank writes
+    assert len(Ledger(tmp_path / "fit.jsonl")) == len(TEXTS)  # one rank writes
 
 
 def test_what_is_known_is_read_and_what_a_kill_tore_is_computed(tiny_qwen, tmp_path):
@@ -62,7 +63,7 @@ def test_what_is_known_is_read_and_what_a_kill_tore_is_computed(tiny_qwen, tmp_p
     assert again.model is None and path.read_bytes() == known  # not even loaded
     path.write_bytes(known[:-20])
     repaired = Student(ModelConfig(tiny_qwen), path).fits(TEXTS)
-    assert [fit.tokens for fit in repaired] == [fit.tokens for fit in first] and len(read_fits(path)) == len(TEXTS)
+    assert [fit.tokens for fit in repaired] == [fit.tokens for fit in first] and len(Ledger(path)) == len(TEXTS)
 
 
 def test_other_weights_are_another_student(tmp_path):
@@ -72,7 +73,7 @@ def test_other_weights_are_another_student(tmp_path):
     weights["model.norm.weight"] += torch.linspace(0, 1, len(weights["model.norm.weight"]))
     save_file(weights, tmp_path / "student" / "model.safetensors", {"format": "pt"})
     second = Student(ModelConfig(folder), tmp_path / "fit.jsonl").fits(TEXTS[:3])
-    assert len(read_fits(tmp_path / "fit.jsonl")) == 6 and all(a != b for a, b in zip(first, second, strict=True))
+    assert len(Ledger(tmp_path / "fit.jsonl")) == 6 and all(a != b for a, b in zip(first, second, strict=True))
 
 
 def test_the_command_scores_a_file_of_problems(tiny_qwen, tmp_path, capsys):
@@ -102,7 +103,7 @@ def test_a_folder_is_no_file_of_fits(tiny_qwen, tmp_path):
 
 
 def test_a_file_of_something_else_is_refused(tiny_qwen, files):
-    with pytest.raises(UserError, match="holds other lines than fits"):
+    with pytest.raises(UserError, match=r"sft\.jsonl:1 is damaged, it is no record"):
         Student(ModelConfig(tiny_qwen), files / "sft.jsonl")
 
 

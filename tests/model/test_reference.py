@@ -1,17 +1,16 @@
 """The cache of reference log-probs: what is a hit, what is a miss, and what a killed pass costs."""
 
-import json
-
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from data.dataset import DataConfig, load_pairs
+from data.ledger import Ledger
 from data.render import Renderer, Sequence
+from errors import UserError
 from model.load import ModelConfig, WeightFiles, load_policy, load_tokenizer
 from model.parallel import Ranks
-from model.reference import cache_key, read_cache, reference_logps
+from model.reference import cache_key, reference_logps
 from pocket.tiny import make_model
 from tests.support.small_runs import on_ranks
 
@@ -28,13 +27,10 @@ def sequences(tiny_qwen, files):
 
 def compute(model, sequences, folder):
     """(log-probs, how many of them were computed rather than read)"""
-    before = computed(folder)
-    logps = reference_logps(model, sequences, [[i] for i in range(len(sequences))], folder, Ranks())
-    return logps, computed(folder) - before
-
-
-def computed(folder):
-    return sum(len(path.read_text().splitlines()) for path in folder.glob("rank-*.jsonl"))
+    path = folder / "key.jsonl"
+    before = len(Ledger(path))
+    logps = reference_logps(model, sequences, [[i] for i in range(len(sequences))], path, Ranks())
+    return logps, len(Ledger(path)) - before
 
 
 def test_the_second_time_everything_is_read(model, sequences, tmp_path):
@@ -78,27 +74,24 @@ def test_weights_dtype_and_backend_are_part_of_the_key(tmp_path):
 def test_a_pass_that_was_killed_goes_on(model, sequences, tmp_path):
     whole, _ = compute(model, sequences, tmp_path / "whole")
     (tmp_path / "torn").mkdir()
-    lines = (tmp_path / "whole" / "rank-0.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "torn" / "rank-0.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
-    again = reference_logps(model, sequences, [[i] for i in range(9)], tmp_path / "torn", Ranks())
-    assert torch.equal(whole, again)
-    kept = [line for line in (tmp_path / "torn" / "rank-0.jsonl").read_text().splitlines() if line.endswith("]")]
-    assert len(kept) == 9 and all(np.isfinite(json.loads(line)[1]) for line in kept)
+    lines = (tmp_path / "whole" / "key.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "torn" / "key.jsonl").write_text("".join(lines[:4]) + lines[4][:20])
+    again, count = compute(model, sequences, tmp_path / "torn")
+    assert torch.equal(whole, again) and count == 5
 
 
-def reads_again_what_each_rank_wrote(ranks, student, sequences, folder):
-    model = load_policy(ModelConfig(student), ranks, load_tokenizer(student))
+def reads_again_what_rank_0_wrote(ranks, student, sequences, folder):
+    model, path = load_policy(ModelConfig(student), ranks, load_tokenizer(student)), folder / f"{ranks.rank}.jsonl"
     mine = [[i] for i in range(ranks.rank, len(sequences), ranks.count)]
-    first, again = (reference_logps(model, sequences, mine, folder / str(ranks.rank), ranks) for _ in range(2))
-    assert torch.equal(first, again) and computed(folder / str(ranks.rank)) == len(mine)
+    first, again = (reference_logps(model, sequences, mine, path, ranks) for _ in range(2))
+    assert torch.equal(first, again) and len(Ledger(path)) == len(sequences) * ranks.is_main
 
 
-def test_each_machine_may_have_a_folder_of_its_own(tiny_qwen, sequences, tmp_path):
-    on_ranks(2, reads_again_what_each_rank_wrote, tiny_qwen, sequences[:8], tmp_path)
+def test_each_machine_may_have_a_disk_of_its_own(tiny_qwen, sequences, tmp_path):
+    on_ranks(2, reads_again_what_rank_0_wrote, tiny_qwen, sequences[:8], tmp_path)
 
 
-def test_damaged_lines_of_the_cache_are_misses(tmp_path):
-    (tmp_path / "rank-0.jsonl").write_bytes(
-        b'["a", -1.5]\n["b", -2\n.5]\n\xff\xfe]\n5\n["c"]\n["d", null]\n["a", -9.0]\n["e", -3.0]'
-    )
-    assert read_cache(tmp_path) == {"a": -1.5, "e": -3.0}
+def test_a_damaged_line_of_the_cache_is_named(model, sequences, tmp_path):
+    (tmp_path / "key.jsonl").write_bytes(b'{"key": "a", "logp": -1.5}\n\xff\xfe]\n')
+    with pytest.raises(UserError, match=r"key\.jsonl:2 is damaged"):
+        compute(model, sequences, tmp_path)

@@ -1,6 +1,5 @@
 """The medians of log π_ref by kind of chain, from pairs and a reference cache as the study leaves them."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -25,10 +24,9 @@ def test_a_kind_has_the_median_of_its_chains(tmp_path, capsys):
     prompt = [{"role": "user", "content": "x"}]
     pairs = make_pairs("1", prompt, "easy", "r1", "w1", "r1*") + make_pairs("2", prompt, "easy", "r2", "w2", "r2*")
     write_jsonl(tmp_path / "a/seed1/crv/pairs.jsonl", pairs + make_pairs("3", prompt, "medium", "r3", "w3"))
-    renderer, cache = Renderer(load_tokenizer(student)), tmp_path / "a/seed1/reference/key"
-    cache.mkdir(parents=True)
-    lines = [[sequence_hash(renderer.sequences([(prompt, text)])[0]), value] for text, value in values.items()]
-    (cache / "rank-0.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    renderer, cache = Renderer(load_tokenizer(student)), tmp_path / "a/seed1/reference/key.jsonl"
+    keys = [sequence_hash(renderer.sequences([(prompt, text)])[0]) for text in values]
+    write_jsonl(cache, [{"key": key, "logp": value} for key, value in zip(keys, values.values(), strict=True)])
     with pytest.raises(UserError, match=r"seed1/cogpo has not ended; run pocket.study.study"):
         known.main(cfg)
     (tmp_path / "a/seed1/cogpo/model").mkdir(parents=True)

@@ -16,6 +16,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from data.records import write_jsonl
 from pocket.tiny import make_model
 from tests.support.scripts import (
     ROOT,
@@ -295,9 +296,9 @@ def test_logits_that_the_loss_would_get_wrong_are_refused(tiny_qwen, files, tmp_
 def test_a_stale_reference_is_caught_before_any_step(tiny_qwen, files, tmp_path):
     words = cogpo_words(tiny_qwen, files, tmp_path / "a")
     run("train_cogpo.py", *words)
-    (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
-    lines = [json.loads(line) for line in cache.read_text().splitlines()]
-    cache.write_text("".join(json.dumps([key, value - 5.0 * i]) + "\n" for i, (key, value) in enumerate(lines)))
+    (cache,) = (tmp_path / "reference").glob("*.jsonl")
+    rows = [json.loads(line) for line in cache.read_text().splitlines()]
+    write_jsonl(cache, [row | {"logp": row["logp"] - 5.0 * i} for i, row in enumerate(rows)])
     said = fails("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b"))
     assert "policy and reference log-probs differ by " in said and f"delete {tmp_path}/reference" in said
     assert not (tmp_path / "b" / "model").exists()
@@ -305,7 +306,7 @@ def test_a_stale_reference_is_caught_before_any_step(tiny_qwen, files, tmp_path)
 
 def test_reference_cache_is_shared_by_a_sweep_and_missed_by_other_weights(tiny_qwen, files, tmp_path):
     run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "a"))
-    (cache,) = (tmp_path / "reference").glob("*/rank-0.jsonl")
+    (cache,) = (tmp_path / "reference").glob("*.jsonl")
     before = cache.read_text()
     run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "b", loss__name="dpo"))
     assert cache.read_text() == before
