@@ -114,7 +114,7 @@ class Config:
     batch_size: Count = 48
     """responses generated together in this process; memory grows with it"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """compute dtype; auto: bfloat16 on CUDA, float32 on a CPU (faster there at this batch size)"""
+    """compute dtype; auto: as training's, bfloat16 on CUDA and, for wider models, on CPUs that multiply it natively"""
     chat_template_kwargs: dict = field(default_factory=dict)
     """what chat templates are given besides the messages, e.g. {enable_thinking: false}; must be the one of training. A
     template that does not read a key goes without it. For endpoints: in their extra_body"""

@@ -28,7 +28,7 @@ from data.render import Renderer
 from errors import UserError
 from model.attention import causal_attention, only_plain
 from model.guard import differs, library_logps, probes, shown
-from model.load import WeightFiles, build, check_vocabulary, fill, load_tokenizer
+from model.load import WeightFiles, build, check_vocabulary, fill, load_config, load_tokenizer, resolve_dtype
 from model.logprobs import logit_scale
 from model.parallel import to_empty
 from progress import Progress, say
@@ -146,10 +146,7 @@ def respond(
     is a device. Raises UserError for a model that cannot be loaded, and when the memory does not suffice.
     """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    auto = (
-        "bfloat16" if device.type == "cuda" else "float32"
-    )  # a few tokens at a time: a CPU reads more than it computes
-    dtype = getattr(torch, auto if dtype == "auto" else dtype)
+    dtype = resolve_dtype(dtype, device, load_config(folder))
     say(f"{folder}: {len(asked)} responses to generate ({dtype}, {device.type})")
     tokenizer = load_tokenizer(folder)
     renderer = Renderer(tokenizer, chat_template_kwargs, strict=False)

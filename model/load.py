@@ -47,7 +47,7 @@ WIDE = 256  # hidden size from which bfloat16 pays on a CPU: in narrower models 
 
 
 def resolve_dtype(name: str, device: torch.device, config: PretrainedConfig) -> torch.dtype:
-    """Return the dtype that model.compute_dtype means for a model on a device.
+    """Return the dtype that model.compute_dtype, or evaluate.py's dtype, means for a model on a device.
 
     auto: bfloat16 on CUDA, and on a CPU that multiplies it natively if the model is wide enough; else float32.
     """

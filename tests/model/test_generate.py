@@ -13,7 +13,6 @@ from data.render import Renderer, prompt_messages
 from errors import UserError
 from model import generate as gen
 from model.generate import Request, Sampling, generate, pick
-from model.load import resolve_dtype
 
 CPU = torch.device("cpu")
 
@@ -148,12 +147,6 @@ def test_a_template_that_opens_the_thought_is_told_by_the_text(tiny_qwen, tmp_pa
     asked = {"k": (prompt_messages("1+1?"), Sampling(max_new_tokens=4))}
     gen.respond(str(tmp_path), asked, lambda key, made: kept.append(made), 2, "float32")
     assert kept[0]["text"].startswith("<think>\n") and kept[0]["dtype"] == "float32" and kept[0]["seconds"] > 0
-
-
-def test_auto_dtype():
-    assert resolve_dtype("auto", CPU) == torch.float32
-    assert resolve_dtype("auto", torch.device("cuda")) == torch.bfloat16
-    assert resolve_dtype("bfloat16", CPU) == torch.bfloat16
 
 
 @pytest.mark.gpu
