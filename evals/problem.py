@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 class Problem:
     """benchmark: its name in the config, a row of the tables. question: what {problem} stands for in the instruction.
     gold: the right answer as text; empty where tests decide. group: the part of the benchmark that it belongs to, or
-    empty. kind: the benchmark's, a key of FAMILIES. extra: what only its family knows (options, tests, tolerance, …).
-    record: what belongs into every record of a generation (the order of the options). private: its text must not appear
-    in anything that is shown or shared, nor does it in the repr."""
+    empty. kind: as evals/benchmarks.yaml has it. extra: what only its family knows (options, tests, tolerance,
+    …). record: what belongs into every record of a generation (the order of the options). private: its text must not
+    appear in anything that is shown or shared, nor does it in the repr."""
 
     benchmark: str
     id: str

@@ -1,4 +1,5 @@
-"""Protocols: how many responses a problem gets and how they are sampled. The prompts are the families'.
+"""Protocols: how responses are sampled. The prompts, and how many responses a problem gets, are the
+benchmarks' (evals/benchmarks.yaml).
 
 paper   One greedy response, at most 32,768 tokens. The paper does not state its settings. Its cells are k/N, so one
         response a problem; the rest are the defaults of SkyThought's evaluation, the harness that its numbers point to.
@@ -11,11 +12,4 @@ message of its own when there is none (Qwen2.5's does) still does so, as in trai
 """
 
 MAX_NEW_TOKENS = 32768  # longest response, the thought included
-PROTOCOLS = {  # temperature 0: greedy. samples: responses a problem by kind of benchmark, 1 where nothing is said
-    "paper": {"temperature": 0.0, "top_p": 1.0, "samples": {}},
-    "r1": {
-        "temperature": 0.6,
-        "top_p": 0.95,
-        "samples": {"aime2024": 64, "math500": 4, "gpqa_diamond": 8, "livecodebench_v2": 16},
-    },
-}
+PROTOCOLS = {"paper": {"temperature": 0.0, "top_p": 1.0}, "r1": {"temperature": 0.6, "top_p": 0.95}}  # 0: greedy

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from data.render import prompt_messages
 from errors import UserError
-from evals.benchmarks import TITLES, family, kind_of
+from evals.benchmarks import KINDS, instruction, kind_of
 from evals.models import Place, identity
 from evals.problem import Problem
 from evals.protocols import MAX_NEW_TOKENS, PROTOCOLS
@@ -51,7 +51,7 @@ def settings_of(cfg) -> dict[str, Settings]:
         own = {key: value for key, value in vars(cfg.sampling).items() if value is not None}
         sampling = {key: protocol.get(key, default) for key, default in GREEDY.items()} | own
         greedy = sampling["temperature"] == 0
-        samples = _first(benchmark.samples, cfg.samples, protocol["samples"].get(kind_of(name, benchmark), 1))
+        samples = _first(benchmark.samples, cfg.samples, KINDS[kind_of(name, benchmark)].samples.get(cfg.protocol, 1))
         if greedy and samples > 1:
             raise UserError(
                 f"{samples} samples of {name} at temperature 0 would be one answer {samples} times; set "
@@ -91,7 +91,7 @@ def questions(
 
 
 def _messages(problem, settings, protocol):
-    template = settings.template or family(problem.kind).instruction(problem, protocol)
+    template = settings.template or instruction(problem, protocol)
     return prompt_messages(problem.question, settings.system, template)
 
 
@@ -112,7 +112,7 @@ def show_plan(cfg, tables: dict, settings: dict[str, Settings]) -> str:
     """Return the text that --plan prints: responses and tokens for the models of `tables` and of `compare`."""
     counts = {}
     for name, benchmark in cfg.benchmarks.items():
-        size = SIZES.get(TITLES.get(kind_of(name, benchmark)))
+        size = SIZES.get(KINDS[kind_of(name, benchmark)].title)
         size = min(filter(None, (size, benchmark.limit)), default=None)
         if size is None:
             raise UserError(

@@ -54,13 +54,13 @@ def test_a_data_source(tmp_path):
 
 
 def test_a_benchmark(tmp_path):
-    tree = patched(tmp_path / "tree", "evals/benchmarks/mathematics.py")
+    tree = patched(tmp_path / "tree", "evals/benchmarks.yaml")
     (tmp_path / "rows.jsonl").write_text(json.dumps({"id": "1", "problem": "70 + 3?", "answer": "73"}) + "\n")
     script = f"""
-from evals.benchmarks import family, load
+from evals.benchmarks import family, instruction, load
 from evals.benchmarks.common import BenchmarkConfig
 (problem,) = load("aime2025", BenchmarkConfig(file={str(tmp_path / "rows.jsonl")!r}))
 module = family(problem.kind)
-print(module.instruction(problem, "paper"), module.grade(problem, "So it is \\\\boxed{{073}}.", True).status)
+print(instruction(problem, "paper"), module.grade(problem, "So it is \\\\boxed{{073}}.", True).status)
 """
     assert run(tree, "-c", script).strip() == "Return your final response within \\boxed{}. {problem} correct"

@@ -1,23 +1,23 @@
-"""Benchmarks, one readable module a family: what the problems are, how they are asked, how an answer is graded.
+"""Benchmarks: what the problems are, how they are asked, how an answer is graded. One module a family; what is only
+particular to one benchmark stands in evals/benchmarks.yaml.
 
     problems = load("MATH-500", BenchmarkConfig())        # name in the config, section of the config
-    module = family(problems[0].kind)                     # mathematics
-    module.instruction(problems[0], "paper")              # the template around {problem}
-    module.grade(problems[0], "… \\\\boxed{7}", True)       # a grading.Grade; True: generation was not cut
+    instruction(problems[0], "paper")                     # the template around {problem}
+    family(problems[0].kind).grade(problems[0], "… \\\\boxed{7}", True)  # a grading.Grade; True: generation was not cut
 
 How to add a benchmark. If it has one final answer each, a file with id, problem and answer is enough: kind `local`.
-Else, to a family: a Source in its KINDS (hub id, and which columns hold id, question and gold) and what is special in
-its `load`. Else, a new module here with
+Else, a block in benchmarks.yaml, of the family that reads and grades it the right way. Else, a new module here with
 
     load(kind, name, cfg) -> [Problem]        all of them; common.read reads, checks and groups
-    instruction(problem, protocol) -> str     with {problem} where the question goes
     grade(problem, text, finished) -> Grade   called from several threads
+    instruction(problem) -> str               with {problem} where the question goes; only for a protocol that has no
+                                              prompt in benchmarks.yaml
     PROGRAMS = True                           only where answers are programs, which are run; then also
     notes(isolations) -> [line]               what a reader of the tables must know
 
-and a line in FAMILIES. The number of problems and the limit are looked after by `load` below, for all. State the source
-of each convention in the module's docstring; test it on a few rows and on its own golds (tests/evals/test_benchmarks.py
-and test_benchmarks_real.py).
+The number of problems and the limit are looked after by `load` below, for all. State the source of each convention in
+the module's docstring; test it on a few rows and on its own golds (tests/evals/test_benchmarks.py and
+test_benchmarks_real.py).
 """
 
 import difflib
@@ -28,44 +28,26 @@ from importlib import import_module
 from types import ModuleType
 
 from errors import UserError
-from evals.benchmarks.common import BenchmarkConfig
+from evals.benchmarks.common import KINDS, BenchmarkConfig
 from evals.problem import Problem
 from evals.published import ALIASES, SIZES
 
-FAMILIES = {  # kind: module
-    "aime2024": "mathematics",
-    "math500": "mathematics",
-    "gsm8k": "mathematics",
-    "olympiadbench": "olympiad",
-    "gpqa_diamond": "choice",
-    "mmlu": "choice",
-    "livecodebench_v2": "code",
-    "local": "mathematics",
-}
-NAMES = {  # as the paper's tables print them: kind
-    "AIME2024": "aime2024",
-    "MATH-500": "math500",
-    "GSM8K": "gsm8k",
-    "GPQA Diamond": "gpqa_diamond",
-    "LiveCodeBench V2": "livecodebench_v2",
-    "MMLU": "mmlu",
-    "OlympiadBench (math-en)": "olympiadbench",
-}
-TITLES = {kind: title for title, kind in NAMES.items()}  # kind: its name in Table 7, evals/published.SIZES
+# names of the paper's tables: kinds
+NAMES = {kind.title: name for name, kind in KINDS.items() if kind.title}
 NAMES |= {alias: NAMES[name] for alias, name in ALIASES.items()}
 
 
 def kind_of(name: str, cfg: BenchmarkConfig) -> str:
     """Return the kind of a benchmark: as configured, else by its name, else local, which needs a file. Raises
     UserError."""
-    kind = cfg.kind or NAMES.get(name) or (name if name in FAMILIES else "local")
-    if kind not in FAMILIES:
-        near = difflib.get_close_matches(kind, FAMILIES, 1)
+    kind = cfg.kind or NAMES.get(name) or (name if name in KINDS else "local")
+    if kind not in KINDS:
+        near = difflib.get_close_matches(kind, KINDS, 1)
         hint = f"; did you mean {near[0]}?" if near else ""
-        raise UserError(f"benchmarks.{name}.kind is {kind!r}; it can be {', '.join(FAMILIES)}{hint}")
+        raise UserError(f"benchmarks.{name}.kind is {kind!r}; it can be {', '.join(KINDS)}{hint}")
     if kind == "local" and not cfg.file:
         raise UserError(
-            f"benchmarks.{name} needs a file (JSON Lines with id, problem, answer), a kind ({', '.join(FAMILIES)}), "
+            f"benchmarks.{name} needs a file (JSON Lines with id, problem, answer), a kind ({', '.join(KINDS)}), "
             f"or a name from the paper's Table 7 ({', '.join(NAMES)})"
         )
     return kind
@@ -74,12 +56,17 @@ def kind_of(name: str, cfg: BenchmarkConfig) -> str:
 def row_of(name: str, cfg: BenchmarkConfig) -> str | None:
     """Return the row of the paper's tables that a benchmark fills: by its name, else by its kind; None if there is
     none."""
-    return ALIASES.get(name, name) if name in NAMES else TITLES.get(kind_of(name, cfg))
+    return ALIASES.get(name, name) if name in NAMES else KINDS[kind_of(name, cfg)].title or None
 
 
 def family(kind: str) -> ModuleType:
     """Import the module of a kind."""
-    return import_module(f"evals.benchmarks.{FAMILIES[kind]}")
+    return import_module(f"evals.benchmarks.{KINDS[kind].family}")
+
+
+def instruction(problem: Problem, protocol: str) -> str:
+    """Return the template around {problem} that a problem is asked with under a protocol; empty: as paper."""
+    return KINDS[problem.kind].prompts.get(protocol or "paper") or family(problem.kind).instruction(problem)
 
 
 def runs_programs(kind: str) -> bool:
@@ -97,7 +84,7 @@ def load(name: str, cfg: BenchmarkConfig, folder: str = "", allow_size: bool = F
     copy = cfg.file or (os.path.join(folder, f"{kind}.jsonl") if folder else "")
     cfg = replace(cfg, file=copy)
     problems = [replace(problem, kind=kind) for problem in family(kind).load(kind, name, cfg)]
-    place, title = cfg.file or f"the hub's {name}", TITLES.get(kind)
+    place, title = cfg.file or f"the hub's {name}", KINDS[kind].title
     if not problems:
         raise UserError(f"{place} holds no problems")
     if title and len(problems) != SIZES[title] and not allow_size:
@@ -113,7 +100,7 @@ def notes(name: str, cfg: BenchmarkConfig, problems: list[Problem], isolations: 
     say. isolations: what its programs ran in, as their grades say."""
     kind = kind_of(name, cfg)
     own = family(kind).notes(isolations) if runs_programs(kind) else []
-    title, limited = TITLES.get(kind), len(problems) == cfg.limit
+    title, limited = KINDS[kind].title, len(problems) == cfg.limit
     if title and len(problems) != SIZES[title]:
         why = f"limit: {cfg.limit}" if limited else "allow_size"
         return [f"{name}: {len(problems)} problems ({why}); the paper's Table 7 has {SIZES[title]}.", *own]

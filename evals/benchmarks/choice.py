@@ -17,7 +17,7 @@ from collections import Counter
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import BenchmarkConfig, Source
+from evals.benchmarks.common import BenchmarkConfig
 from evals.problem import Problem
 from grading import Grade
 from grading import choices as letters
@@ -25,34 +25,7 @@ from grading.extraction import strip_thought
 from grading.workers import Undecided
 
 LETTERS = "ABCD"
-OPTIONS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorrect Answer 3")  # of GPQA
-
-KINDS = {
-    "gpqa_diamond": Source(
-        "Idavidrein/gpqa",
-        "gpqa_diamond",
-        "train",
-        {"id": ("Record ID",), "question": ("Question",), **{option: (option,) for option in OPTIONS}},
-        gated=True,
-    ),
-    "mmlu": Source(
-        "cais/mmlu",
-        "all",
-        "test",
-        {"subject": ("subject",), "question": ("question",), "answer": ("answer",)},
-        also=("choices",),
-    ),
-}
-
-BOXED_LETTER = (
-    "Return your final response within \\boxed{} and only include the letter choice (A, B, C, or D) as your final "
-    "response. {problem}"
-)
-BOXED = "Return your final response within \\boxed{}. {problem}"
-LAST_LINE = (
-    "Answer the following multiple choice question. The last line of your response should be of the following format: "
-    "'Answer: $LETTER' (without quotes) where LETTER is one of ABCD. Think step by step before answering.\n\n{problem}"
-)
+OPTIONS = ("right", "wrong1", "wrong2", "wrong3")  # columns of GPQA
 
 
 def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
@@ -72,7 +45,7 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
         question = texts["question"] + "\nAnswer Choices: " + " ".join(map("({}) {}".format, LETTERS, options))
         return Problem(name, name_of, question, letter(texts["answer"], where), extra={"options": options})
 
-    return common.read(KINDS[kind], name, cfg, gpqa if kind == "gpqa_diamond" else mmlu)
+    return common.read(kind, name, cfg, gpqa if kind == "gpqa_diamond" else mmlu)
 
 
 def choices(value: object, where: str) -> list[str]:
@@ -88,12 +61,6 @@ def letter(answer: str, where: str) -> str:
     if found not in list(LETTERS):
         raise UserError(f"{where}: answer must be 0 to 3 or A to D")
     return found
-
-
-def instruction(problem: Problem, protocol: str) -> str:
-    if protocol == "r1":
-        return LAST_LINE
-    return BOXED_LETTER if problem.kind == "gpqa_diamond" else BOXED
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:

@@ -27,7 +27,7 @@ from huggingface_hub import hf_hub_download
 from data.rows import an_object, parsed
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import BenchmarkConfig
+from evals.benchmarks.common import KINDS, BenchmarkConfig
 from evals.problem import Problem
 from grading import Grade, hidden_tests
 from grading.extraction import extract_code, strip_thought
@@ -35,8 +35,7 @@ from grading.programs import Limits, check_tests, run_tests
 
 PROGRAMS = True  # answers are run; of wrong ones no two are the same, so there is no vote
 
-REPOSITORY = "livecodebench/code_generation_lite"
-KINDS = {"livecodebench_v2": ("test.jsonl", "test2.jsonl")}  # files of the hub's dataset
+FILES = ("test.jsonl", "test2.jsonl")  # release_v2, of the hub's dataset
 LIMITS = Limits(seconds=6.0)
 
 
@@ -45,7 +44,7 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     in the place of metadata and private_test_cases. Raises UserError naming file and line, and every problem without
     tests."""
     problems, places, empty = [], {}, []
-    for file in [cfg.file] if cfg.file else _from_hub(kind, name):
+    for file in [cfg.file] if cfg.file else _from_hub(KINDS[kind].repo, name):
         for where, offset, row in _rows(file):
             problem = _problem(name, cfg, row, where, Tests(str(file), offset, where))
             if problem.id in places:
@@ -55,7 +54,7 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
             if not row["public_test_cases"] and not _has_hidden(row, where):
                 empty.append(problem.id)
     if empty:
-        raise UserError(f"{cfg.file or REPOSITORY}: no tests, so nothing could be right: {', '.join(empty)}")
+        raise UserError(f"{cfg.file or KINDS[kind].repo}: no tests, so nothing could be right: {', '.join(empty)}")
     return problems
 
 
@@ -107,7 +106,7 @@ STDIN = (
 )
 
 
-def instruction(problem: Problem, protocol: str) -> str:
+def instruction(problem: Problem) -> str:
     """LiveCodeBench's prompt around {problem}, the same under every protocol."""
     starter = problem.extra["starter_code"]
     form, code = (STARTER, starter) if starter else (STDIN, "# YOUR CODE HERE")
@@ -152,14 +151,14 @@ def notes(isolations: Iterable[str]) -> list[str]:
 # --- reading ---
 
 
-def _from_hub(kind, name):
+def _from_hub(repo, name):
     try:
-        return [hf_hub_download(REPOSITORY, file, repo_type="dataset") for file in KINDS[kind]]
+        return [hf_hub_download(repo, file, repo_type="dataset") for file in FILES]
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
         reason = " ".join(str(error).split())[:200].rstrip(". ")
         raise UserError(
-            f"benchmarks.{name}: no {REPOSITORY} from the hub ({reason}); set benchmarks.{name}.file to one file with "
-            f"the lines of its {' and '.join(KINDS[kind])}"
+            f"benchmarks.{name}: no {repo} from the hub ({reason}); set benchmarks.{name}.file to one file with "
+            f"the lines of its {' and '.join(FILES)}"
         ) from None
 
 

@@ -1,7 +1,10 @@
 """What the benchmark families share: a benchmark's config, its rows from the hub or a file, the checks."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import yaml
 
 from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
@@ -30,23 +33,26 @@ class BenchmarkConfig:
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a benchmark is and what its columns are called.
+class Kind:
+    """A benchmark as evals/benchmarks.yaml describes it; the fields are explained there."""
 
-    repo, subset, split: on the Hugging Face hub; empty for what only a file can hold. columns: {our name: the names
-    that rows may have for it, the hub's first}; these hold text. also: columns of another type that its family reads.
-    gated: the hub asks for consent.
-    """
-
-    repo: str
-    subset: str | None
-    split: str
-    columns: dict
-    also: tuple = ()
+    family: str
+    title: str = ""
+    repo: str = ""
+    subset: str | None = None
+    split: str = ""
+    columns: dict[str, list[str]] = field(default_factory=dict)
+    also: list[str] = ()
     gated: bool = False
+    prompts: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
 
 
-def read(source: Source, name: str, cfg: BenchmarkConfig, parse: Callable[..., Problem]) -> list[Problem]:
+DESCRIBED = Path(__file__).parents[1] / "benchmarks.yaml"
+KINDS = {name: Kind(**kind) for name, kind in yaml.safe_load(DESCRIBED.read_text(encoding="utf-8"))["kinds"].items()}
+
+
+def read(kind: str, name: str, cfg: BenchmarkConfig, parse: Callable[..., Problem]) -> list[Problem]:
     """Read all problems of a benchmark, rows checked.
 
     parse: (number from 1, {our name: text}, row, where) -> Problem, where `row` has every column as the file has it and
@@ -54,8 +60,8 @@ def read(source: Source, name: str, cfg: BenchmarkConfig, parse: Callable[..., P
     empty, duplicated ids, and a hub that cannot be reached. No message quotes a row.
     """
     problems, places = [], {}
-    for number, (where, row) in enumerate(rows(source, name, cfg), 1):
-        texts = {ours: text(row, names, where) for ours, names in source.columns.items()}
+    for number, (where, row) in enumerate(rows(KINDS[kind], name, cfg), 1):
+        texts = {ours: text(row, names, where) for ours, names in KINDS[kind].columns.items()}
         problem = parse(number, texts, row, where)
         if problem.id in places:
             raise UserError(f"{where}: duplicate id {problem.id!r}, first seen at {places[problem.id]}")
@@ -67,7 +73,7 @@ def read(source: Source, name: str, cfg: BenchmarkConfig, parse: Callable[..., P
 # --- rows ---
 
 
-def rows(source: Source, name: str, cfg: BenchmarkConfig) -> Rows:
+def rows(source: Kind, name: str, cfg: BenchmarkConfig) -> Rows:
     """Yield (where, row) from cfg.file, else from the hub."""
     if cfg.file:
         yield from iter_rows(cfg.file)
@@ -81,7 +87,7 @@ def rows(source: Source, name: str, cfg: BenchmarkConfig) -> Rows:
         raise UserError(f"benchmarks.{name}: {error}; {consent}{wanted}") from None
 
 
-def text(row: dict, names: tuple, where: str) -> str:
+def text(row: dict, names: Sequence[str], where: str) -> str:
     """Return the text of the first of these columns that a row has. Whole numbers count as text. Raises UserError, also
     for half a surrogate pair, which JSON can spell and no file can hold."""
     key = next((key for key in names if row.get(key) is not None), None)

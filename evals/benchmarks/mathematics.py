@@ -15,33 +15,9 @@ import re
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import BenchmarkConfig, Source
+from evals.benchmarks.common import BenchmarkConfig
 from evals.problem import Problem
 from grading import Grade, answers
-
-KINDS = {
-    "aime2024": Source(
-        "Maxwell-Jia/AIME_2024",
-        None,
-        "train",
-        {"id": ("ID", "id"), "question": ("Problem", "problem"), "gold": ("Answer", "answer")},
-    ),
-    "math500": Source(
-        "HuggingFaceH4/MATH-500",
-        None,
-        "test",
-        {"id": ("unique_id", "id"), "question": ("problem",), "gold": ("answer",)},
-    ),
-    "gsm8k": Source("openai/gsm8k", "main", "test", {"question": ("question",), "gold": ("answer",)}),
-    "local": Source("", None, "", {"id": ("id",), "question": ("problem",), "gold": ("answer",)}),
-}
-
-BOXED = "Return your final response within \\boxed{}. {problem}"
-CLOSING = (
-    "Given the following problem, reason and give a final answer to the problem.\nProblem: {problem}\n"
-    'Your response should end with "The final answer is [answer]" where [answer] is the response to the problem.'
-)
-STEP_BY_STEP = "{problem}\nPlease reason step by step, and put your final answer within \\boxed{}."
 
 
 def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
@@ -49,7 +25,7 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
         gold = solution_end(texts["gold"], where) if kind == "gsm8k" else texts["gold"]
         return Problem(name, texts.get("id", str(number)), texts["question"], gold)
 
-    return common.read(KINDS[kind], name, cfg, parse)
+    return common.read(kind, name, cfg, parse)
 
 
 def solution_end(solution: str, where: str) -> str:
@@ -58,14 +34,6 @@ def solution_end(solution: str, where: str) -> str:
     if not match:
         raise UserError(f"{where}: answer must end with a line `#### number`")
     return match[1].replace(",", "")
-
-
-def instruction(problem: Problem, protocol: str) -> str:
-    if problem.kind == "local":  # whose instruction is that of training, in the config
-        return "{problem}"
-    if protocol == "r1":
-        return STEP_BY_STEP
-    return CLOSING if problem.kind == "gsm8k" else BOXED
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:

@@ -15,22 +15,11 @@ import re
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import BenchmarkConfig, Source
+from evals.benchmarks.common import BenchmarkConfig
 from evals.problem import Problem
 from grading import Grade, answers
 from grading.extraction import extract_boxes, strip_thought
 
-KINDS = {
-    "olympiadbench": Source(
-        "Hothan/OlympiadBench",
-        "OE_TO_maths_en_COMP",
-        "train",
-        {"id": ("id",), "question": ("question",), "type": ("answer_type",)},
-        also=("final_answer", "is_multiple_answer", "unit", "error"),
-    )
-}
-
-BOXED = "Return your final response within \\boxed{}. {problem}"
 OWN = (
     "The following is an open-ended problem from an International Math competition. {type}Please calculate the answer "
     "according to the given requirements and the information provided. Please use LaTeX format to represent the "
@@ -58,7 +47,7 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
             raise UserError(f"{where}: a test problem needs is_multiple_answer, true or false")
         return Problem(name, texts["id"], texts["question"], gold(row.get("final_answer"), where), extra=extra)
 
-    return common.read(KINDS[kind], name, cfg, parse)
+    return common.read(kind, name, cfg, parse)
 
 
 def gold(final_answer: object, where: str) -> str:
@@ -80,9 +69,8 @@ def tolerance(error: object, where: str) -> float | list[float] | None:
     return values if len(values) > 1 else values[0]
 
 
-def instruction(problem: Problem, protocol: str) -> str:
-    if protocol != "r1":
-        return BOXED
+def instruction(problem: Problem) -> str:
+    """Return OlympiadBench's own prompt around {problem}."""
     multiple, unit = problem.extra["multiple"], problem.extra["unit"]
     kinds = list(dict.fromkeys(TYPES.get(part.strip()) for part in problem.extra["type"].split(",")))
     if None in kinds:

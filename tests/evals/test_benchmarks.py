@@ -12,7 +12,7 @@ import pytest
 from errors import UserError
 from evals import benchmarks
 from evals.benchmarks import choice
-from evals.benchmarks.common import BenchmarkConfig
+from evals.benchmarks.common import KINDS, BenchmarkConfig
 from evals.published import SIZES, TABLES
 from tests.support.benchmark_rows import GPQA, MMLU, ROWS, load, one, write
 
@@ -22,7 +22,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_names_of_the_papers_tables_are_kinds():
-    assert set(benchmarks.TITLES.values()) == set(SIZES)
+    assert {kind.title for kind in KINDS.values()} - {""} == set(SIZES)
     for name, kind in benchmarks.NAMES.items():
         assert benchmarks.kind_of(name, BenchmarkConfig()) == kind
     printed = {benchmark for table in TABLES.values() for benchmark, _ in table.cells} - {"Easy", "Medium", "Hard"}
@@ -60,9 +60,8 @@ def test_rows_of_the_hub_and_of_local_copies(tmp_path, kind, suffix, monkeypatch
             folder = tmp_path / f"repo{number}"
             folder.mkdir()
             write(folder / "train.parquet", [row])
-            family = benchmarks.family(kind)
-            here = replace(family.KINDS[kind], repo=str(folder), subset=None, split="train")
-            monkeypatch.setitem(family.KINDS, kind, here)
+            here = replace(KINDS[kind], repo=str(folder), subset=None, split="train")
+            monkeypatch.setitem(KINDS, kind, here)
             monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
             (problem,) = benchmarks.load("bench", BenchmarkConfig(kind=kind), allow_size=True)
         else:
@@ -211,8 +210,8 @@ def test_the_number_of_problems_is_table_7s_or_is_allowed_and_shown(tmp_path):
 @pytest.mark.parametrize("kind", ROWS)
 def test_every_kind_checks_its_size(tmp_path, kind):
     cfg = BenchmarkConfig(file=write(tmp_path / "rows.jsonl", ROWS[kind][:1]))
-    with pytest.raises(UserError, match=rf"holds 1 problems, .* has {SIZES[benchmarks.TITLES[kind]]} in"):
-        benchmarks.load(benchmarks.TITLES[kind], cfg)
+    with pytest.raises(UserError, match=rf"holds 1 problems, .* has {SIZES[KINDS[kind].title]} in"):
+        benchmarks.load(KINDS[kind].title, cfg)
 
 
 # --- the order of GPQA's options ---
@@ -222,7 +221,7 @@ def test_the_order_of_options_is_recorded_and_the_same_everywhere(tmp_path):
     rows = [GPQA | {"Record ID": f"rec{i}"} for i in range(400)]
     problems = load(tmp_path, "gpqa_diamond", rows)
     assert load(tmp_path, "gpqa_diamond", rows[::-1]) == problems[::-1]  # of the question, not of its place
-    plain = [GPQA[option].strip() for option in choice.OPTIONS]
+    plain = [GPQA[KINDS["gpqa_diamond"].columns[option][0]].strip() for option in choice.OPTIONS]
     for problem in problems:
         order = problem.record["order"]
         assert [plain[i] for i in order] == problem.extra["options"]

@@ -11,7 +11,7 @@ from tests.support.benchmark_rows import GPQA, MMLU, OLYMPIAD, ROWS, one
 
 
 def prompt(problem, protocol):
-    template = benchmarks.family(problem.kind).instruction(problem, protocol)
+    template = benchmarks.instruction(problem, protocol)
     assert template.count("{problem}") == 1
     return template.replace("{problem}", problem.question)
 

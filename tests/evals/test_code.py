@@ -212,9 +212,9 @@ def test_the_public_window(tmp_path):
 
 def test_prompts(tmp_path):
     stdin, function = load(tmp_path, STDIN, FUNCTION)
-    asked = code.instruction(function, "paper").replace("{problem}", function.question)
+    asked = benchmarks.instruction(function, "paper").replace("{problem}", function.question)
     assert FUNCTION["starter_code"] in asked and "Print twice {N}." in asked and "stdin" not in asked
-    asked = code.instruction(stdin, "r1")
+    asked = benchmarks.instruction(stdin, "r1")
     assert "{problem}" in asked and "Read the inputs from stdin" in asked and "starter code" not in asked
 
 

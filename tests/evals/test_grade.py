@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from evals.benchmarks import FAMILIES
+from evals.benchmarks.common import KINDS
 from evals.grade import grader_id
 from pocket.tiny import make_model
 from tests.support.evaluate_cli import ROOT, lines
 
 ROOMS = ("agents", "data", "evals", "grading", "losses", "model", "pages")
-NAMED = f"import json; from evals.grade import *; print(json.dumps({{k: grader_id(k) for k in {list(FAMILIES)}}}))"
+NAMED = f"import json; from evals.grade import *; print(json.dumps({{k: grader_id(k) for k in {list(KINDS)}}}))"
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ TEXT = {"aime2024", "math500", "gsm8k", "olympiadbench", "gpqa_diamond", "mmlu",
         ("grading/choices.py", {"gpqa_diamond", "mmlu"}),
         ("grading/cell.py", {"livecodebench_v2"}),
         ("grading/compare_output.py", {"livecodebench_v2"}),
-        ("grading/extraction.py", set(FAMILIES)),
+        ("grading/extraction.py", set(KINDS)),
         ("evals/benchmarks/olympiad.py", {"olympiadbench"}),
         ("pages/page.py", set()),
         ("evals/tables.py", set()),
@@ -58,12 +58,12 @@ def test_an_edit_counts_where_it_can_change_a_verdict(copy, file, kinds):
     (copy / file).write_text(text + "# edited\n")
     after = ids(copy)
     (copy / file).write_text(text)
-    assert {kind for kind in FAMILIES if before[kind] != after[kind]} == kinds
+    assert {kind for kind in KINDS if before[kind] != after[kind]} == kinds
 
 
 def test_it_is_the_content_that_counts(copy):
-    assert ids(copy) == {kind: grader_id(kind) for kind in FAMILIES}
-    assert len(set(ids(copy).values())) == len(set(FAMILIES.values()))
+    assert ids(copy) == {kind: grader_id(kind) for kind in KINDS}
+    assert len(set(ids(copy).values())) == len({kind.family for kind in KINDS.values()})
 
 
 def test_an_edited_grader_grades_anew_what_is_kept(copy, tmp_path):
