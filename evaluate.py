@@ -34,9 +34,8 @@ from config import RESOLVED, check_folder, check_output, claim_output, run_cli
 from errors import UserError
 from evals import assembly, benchmarks
 from evals import samples as viewer
-from evals.assembly import TableConfig
+from evals.assembly import Evaluation, TableConfig, measured
 from evals.benchmarks.common import BenchmarkConfig
-from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing, outdated
 from evals.models import read_facts, resolve, write_facts
 from evals.problem import Problem

@@ -112,9 +112,7 @@ def grade_missing(questions: list[Question], generations: Ledgers, grades: Ledge
                     "problem_id": problem.id,
                     "sample": todo[key].sample,
                     "grader": grader_id(problem.kind),
-                    "status": verdict.status,
-                    "extracted": verdict.extracted,
-                    "detail": verdict.detail,
+                    **vars(verdict),
                 }
                 if runs_programs(problem.kind):
                     record["isolation"] = isolation()

@@ -31,7 +31,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Question:
-    """One response that is asked for. key: of the generation, None if nothing is known of the model."""
+    """One response that is asked for. key: of the generation, a hash of all that it depends on; None if nothing is
+    known of the model."""
 
     key: str | None
     place: Place
@@ -51,25 +52,17 @@ def settings_of(cfg) -> dict[str, Settings]:
         own = {key: value for key, value in vars(cfg.sampling).items() if value is not None}
         sampling = {key: protocol.get(key, default) for key, default in GREEDY.items()} | own
         greedy = sampling["temperature"] == 0
-        samples = _first(benchmark.samples, cfg.samples, KINDS[kind_of(name, benchmark)].samples.get(cfg.protocol, 1))
+        kind = KINDS[kind_of(name, benchmark)]
+        samples = benchmark.samples or cfg.samples or kind.samples.get(cfg.protocol, 1)
         if greedy and samples > 1:
             raise UserError(
                 f"{samples} samples of {name} at temperature 0 would be one answer {samples} times; set "
                 f"sampling.temperature, or samples=1"
             )
-        longest = _first(benchmark.max_new_tokens, cfg.max_new_tokens, MAX_NEW_TOKENS)
-        found[name] = Settings(
-            cfg.system or "",
-            _first(benchmark.instruction, cfg.instruction),
-            dict(GREEDY) if greedy else sampling,
-            longest,
-            samples,
-        )
+        template = benchmark.instruction or cfg.instruction
+        longest = benchmark.max_new_tokens or cfg.max_new_tokens or MAX_NEW_TOKENS
+        found[name] = Settings(cfg.system or "", template, dict(GREEDY) if greedy else sampling, longest, samples)
     return found
-
-
-def _first(*values):
-    return next((value for value in values if value is not None), None)
 
 
 def questions(
@@ -77,35 +70,23 @@ def questions(
 ) -> list[Question]:
     """Return a Question for every place (each once), problem and sample. problems: of all benchmarks. contents: cache
     of what model folders hold (evals.models.model_content), updated."""
-    prompts = {problem: _messages(problem, settings[problem.benchmark], cfg.protocol) for problem in problems}
-    found, given = [], cfg.chat_template_kwargs
+    prompts, found, given = {}, [], cfg.chat_template_kwargs
+    for problem in problems:
+        asked = settings[problem.benchmark]
+        template = asked.template or instruction(problem, cfg.protocol)
+        prompts[problem] = prompt_messages(problem.question, asked.system, template)
+    # what a response also depends on where it is computed in this process; with a server that is the server's affair
+    here = {"dtype": cfg.dtype} | ({"chat_template_kwargs": given} if given else {})
     for place in places:
         model = identity(place, cfg.endpoints, contents)
         for problem, messages in prompts.items():
             asked = settings[problem.benchmark]
+            parts = {"model": model, "messages": messages, "sampling": asked.sampling}
+            parts |= {"max_new_tokens": asked.max_new_tokens} | ({} if place.endpoint else here)
             for sample in range(asked.samples):
-                here = {"dtype": cfg.dtype} | ({"chat_template_kwargs": given} if given else {})
-                key = generation_key(place, model, messages, asked, here, sample) if model else None
+                key = key_of(**parts, sample=sample) if model else None
                 found.append(Question(key, place, problem, sample, messages, asked))
     return found
-
-
-def _messages(problem, settings, protocol):
-    template = settings.template or instruction(problem, protocol)
-    return prompt_messages(problem.question, settings.system, template)
-
-
-def generation_key(place: Place, model: str | dict, messages: list, settings: Settings, here: dict, sample: int) -> str:
-    """Return a hash of all that a response depends on. here: dtype and chat_template_kwargs of models that are computed
-    in this process; a server's are its own affair."""
-    return key_of(
-        model=model,
-        messages=messages,
-        sampling=settings.sampling,
-        max_new_tokens=settings.max_new_tokens,
-        sample=sample,
-        **({} if place.endpoint else here),
-    )
 
 
 def show_plan(cfg, tables: dict, settings: dict[str, Settings]) -> str:

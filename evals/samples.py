@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from evals.cells import Evaluation
+from evals.assembly import Evaluation
 from evals.problem import Problem
 from evals.results import Answer, Cell, compare
 from grading import STATUSES

@@ -7,7 +7,6 @@ memory until a server of the endpoint has answered once: until then it may be th
 answers as another model than it was asked for stops the run.
 """
 
-import asyncio
 import re
 import time
 from collections import deque
@@ -54,86 +53,70 @@ async def draw(
     again and again while others were answered: they are to be asked in another run. Raises UserError when an endpoint
     is broken, serves another model or costs too much; the others then finish what they have begun.
     """
-    by_endpoint = {}
+    waiting, lost, begin, tokens = {}, [], time.monotonic(), 0
     for question in questions:
-        by_endpoint.setdefault(question.place.endpoint, deque()).append(question)
-    endpoints, pools = open_endpoints(configs, {name: [name] for name in by_endpoint}, earlier, prober, max_cost)
+        waiting.setdefault(question.place.endpoint, deque()).append(question)
+    endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, earlier, prober, max_cost)
+
+    async def ask_one_by_one(name: str, unconfirmed: list) -> None:
+        """Ask one question after the other, and keep each answer before the next. unconfirmed: what was said before the
+        endpoint's first answer; until then a refusal may mean that the request is wrong."""
+        nonlocal tokens
+        pool = pools[name]
+        while waiting[name]:
+            question = waiting[name].popleft()
+            reply = await pool.chat(request(pool.cfg.model, question))
+            tokens += reply.completion_tokens
+            bar.update(1, tokens_per_s=tokens / max(time.monotonic() - begin, 1e-9))
+            if reply.status == "transport":
+                lost.append((question, reply.detail))
+                continue
+            check_answered_as(pool.cfg.model, reply, pool)
+            unconfirmed.append((question, made_of(reply, name, pool.cfg.model)))
+            while pool.has_answered and unconfirmed:
+                keep(*unconfirmed.pop(0))
+
+    async def ask_all(name: str) -> None:
+        """Ask all questions of one endpoint, which may be several servers."""
+        pool, unconfirmed = pools[name], []
+        for endpoint in pool.endpoints:
+            await check_listed(endpoint)
+        workers = min(len(waiting[name]), sum(e.cfg.concurrency for e in pool.endpoints))
+        await run_together([ask_one_by_one(name, unconfirmed) for _ in range(workers)], [pool])
+        pool.check_served()
+
     try:
         with Progress(len(questions), "sample", unit="responses") as bar:
-            begin, tokens = time.monotonic(), 0
-
-            def count(reply: Reply) -> None:
-                nonlocal tokens
-                tokens += reply.completion_tokens
-                bar.update(1, tokens_per_s=tokens / max(time.monotonic() - begin, 1e-9))
-
-            queues = [_Queue(pools[name], waiting, keep, count) for name, waiting in by_endpoint.items()]
-            ends = await asyncio.gather(*[queue.run(queues) for queue in queues], return_exceptions=True)
+            await run_together(map(ask_all, waiting), pools.values())
     finally:
         for endpoint in endpoints:
             await endpoint.close()
-    for error in ends:
-        if error is not None:
-            raise error
-    return [loss for queue in queues for loss in queue.lost]
+    return lost
 
 
-class _Queue:
-    """All questions of one endpoint (which may be several servers). lost: those that nobody answered, and why.
-    unconfirmed: what was said before the first answer; until then a refusal may mean that the request is wrong."""
+def request(model: str, question: Question) -> dict:
+    """Return the body that asks a question."""
+    asked = question.settings
+    body = {"model": model, "messages": question.messages, "temperature": asked.sampling["temperature"],
+            "top_p": asked.sampling["top_p"]}  # fmt: skip
+    if asked.sampling["top_k"]:  # the hosts that do not know it refuse it
+        body["top_k"] = asked.sampling["top_k"]
+    return body | {TOKEN_KEYS[0]: asked.max_new_tokens, "seed": call_seed(question.key)}
 
-    def __init__(self, pool: Pool, waiting: deque, keep: Callable, count: Callable[[Reply], None]):
-        self.pool, self.waiting, self.keep, self.count = pool, waiting, keep, count
-        self.lost, self.unconfirmed = [], []
 
-    async def run(self, queues: list["_Queue"]) -> None:
-        """Raises the first error of its workers, once their answers in flight are kept; the other queues begin nothing
-        more."""
-        try:
-            for endpoint in self.pool.endpoints:
-                await check_listed(endpoint)
-            workers = min(len(self.waiting), sum(e.cfg.concurrency for e in self.pool.endpoints))
-            await run_together([self._work() for _ in range(workers)], [self.pool])
-            if self.unconfirmed:
-                said = self.unconfirmed[-1][1]["detail"]
-                raise UserError(f"{self.pool.where} refused every request; the last time it said {said}")
-        except BaseException:
-            for queue in queues:
-                queue.waiting.clear()
-            raise
-
-    async def _work(self) -> None:
-        """Ask one question after the other, and keep each answer before the next."""
-        while self.waiting:
-            question = self.waiting.popleft()
-            asked, model = question.settings, self.pool.cfg.model
-            body = {"model": model, "messages": question.messages, "temperature": asked.sampling["temperature"],
-                    "top_p": asked.sampling["top_p"]}  # fmt: skip
-            if asked.sampling["top_k"]:  # the hosts that do not know it refuse it
-                body["top_k"] = asked.sampling["top_k"]
-            body |= {TOKEN_KEYS[0]: asked.max_new_tokens, "seed": call_seed(question.key)}
-            reply = await self.pool.chat(body)
-            self.count(reply)
-            if reply.status == "transport":
-                self.lost.append((question, reply.detail))
-                continue
-            check_answered_as(model, reply, self.pool)
-            made = {
-                "text": reply.whole if reply.status in ANSWERED else "",
-                "tokens": reply.completion_tokens,
-                "prompt_tokens": reply.prompt_tokens,
-                "finish_reason": REASONS.get(reply.status, "stop"),
-                "detail": reply.detail,
-                "seconds": reply.seconds,
-                "endpoint": question.place.endpoint,
-                "served": model,
-                **({"left_out": reply.left_out} if reply.left_out else {}),
-            }
-            self.unconfirmed.append((question, made))
-            if self.pool.has_answered:
-                for confirmed in self.unconfirmed:
-                    self.keep(*confirmed)
-                self.unconfirmed = []
+def made_of(reply: Reply, endpoint: str, model: str) -> dict:
+    """Return what a generation's record says of a reply."""
+    made = {
+        "text": reply.whole if reply.status in ANSWERED else "",
+        "tokens": reply.completion_tokens,
+        "prompt_tokens": reply.prompt_tokens,
+        "finish_reason": REASONS.get(reply.status, "stop"),
+        "detail": reply.detail,
+        "seconds": reply.seconds,
+        "endpoint": endpoint,
+        "served": model,
+    }
+    return made | ({"left_out": reply.left_out} if reply.left_out else {})
 
 
 async def check_listed(endpoint: Endpoint) -> None:

@@ -10,8 +10,7 @@ Else, a block in benchmarks.yaml, of the family that reads and grades it the rig
 
     load(kind, name, cfg) -> [Problem]        all of them; common.read reads, checks and groups
     grade(problem, text, finished) -> Grade   called from several threads
-    instruction(problem) -> str               with {problem} where the question goes; only for a protocol that has no
-                                              prompt in benchmarks.yaml
+    instruction(problem, prompt) -> str       only where something is to be filled into a prompt of benchmarks.yaml
     PROGRAMS = True                           only where answers are programs, which are run; then also
     notes(isolations) -> [line]               what a reader of the tables must know
 
@@ -66,7 +65,9 @@ def family(kind: str) -> ModuleType:
 
 def instruction(problem: Problem, protocol: str) -> str:
     """Return the template around {problem} that a problem is asked with under a protocol; empty: as paper."""
-    return KINDS[problem.kind].prompts.get(protocol or "paper") or family(problem.kind).instruction(problem)
+    prompt = KINDS[problem.kind].prompts[protocol or "paper"]
+    fill = getattr(family(problem.kind), "instruction", None)
+    return fill(problem, prompt) if fill else prompt
 
 
 def runs_programs(kind: str) -> bool:

@@ -91,29 +91,12 @@ def as_tests(cases: list[dict], function: str | None, where: str) -> dict:
 
 # --- asking ---
 
-ROLE = (
-    "You will be given a question (problem specification) and will generate a correct Python program that matches the "
-    "specification and passes all tests."
-)
-STARTER = (
-    "You will use the following starter code to write the solution to the problem and enclose your code within "
-    "delimiters."
-)
-STDIN = (
-    "Read the inputs from stdin solve the problem and write the answer to stdout (do not directly test on the sample "
-    "inputs). Enclose your code within delimiters as follows. Ensure that when the python program runs, it reads the "
-    "inputs, runs the algorithm and writes output to STDOUT."
-)
 
-
-def instruction(problem: Problem) -> str:
-    """LiveCodeBench's prompt around {problem}, the same under every protocol."""
+def instruction(problem: Problem, prompt: str) -> str:
+    """Fill in the starter code that LeetCode's problems come with; the others, which have none, have a prompt of their
+    own."""
     starter = problem.extra["starter_code"]
-    form, code = (STARTER, starter) if starter else (STDIN, "# YOUR CODE HERE")
-    return (
-        f"{ROLE}\n\n### Question:\n{{problem}}\n\n### Format: {form}\n```python\n{code}\n```\n\n"
-        "### Answer: (use the provided format with backticks)\n"
-    )
+    return prompt.replace("{starter_code}", starter) if starter else KINDS[problem.kind].prompts["stdin"]
 
 
 # --- grading ---

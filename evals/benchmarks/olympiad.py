@@ -20,12 +20,6 @@ from evals.problem import Problem
 from grading import Grade, answers
 from grading.extraction import extract_boxes, strip_thought
 
-OWN = (
-    "The following is an open-ended problem from an International Math competition. {type}Please calculate the answer "
-    "according to the given requirements and the information provided. Please use LaTeX format to represent the "
-    "variables and formulas used in the solution process and results. Please end your solution with "
-    '"So the final answer is {box}." and give the result explicitly{unit}.\n{problem}'
-)
 TYPES = {
     "Numerical": "a numerical value",
     "Expression": "an expression",
@@ -69,8 +63,8 @@ def tolerance(error: object, where: str) -> float | list[float] | None:
     return values if len(values) > 1 else values[0]
 
 
-def instruction(problem: Problem) -> str:
-    """Return OlympiadBench's own prompt around {problem}."""
+def instruction(problem: Problem, prompt: str) -> str:
+    """Fill in what OlympiadBench's own prompt says of the answer."""
     multiple, unit = problem.extra["multiple"], problem.extra["unit"]
     kinds = list(dict.fromkeys(TYPES.get(part.strip()) for part in problem.extra["type"].split(",")))
     if None in kinds:
@@ -87,7 +81,7 @@ def instruction(problem: Problem) -> str:
         "{box}": box + ("(unit)" if unit else ""),
         "{unit}": ", note that the unit of the answer should not be included in \\boxed{}" if unit else "",
     }
-    return re.sub("|".join(fields), lambda match: fields[match.group()], OWN)
+    return re.sub("|".join(fields), lambda match: fields[match.group()], prompt)
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:

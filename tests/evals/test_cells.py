@@ -5,9 +5,8 @@ from dataclasses import dataclass, field
 
 from evals import benchmarks
 from evals import samples as viewer
-from evals.assembly import TableConfig
+from evals.assembly import Evaluation, TableConfig, measured
 from evals.benchmarks.common import BenchmarkConfig
-from evals.cells import Evaluation, measured
 from evals.grade import grade_keys, grade_missing
 from evals.models import Place
 from evals.questions import questions, settings_of

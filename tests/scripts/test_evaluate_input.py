@@ -8,7 +8,7 @@ import pytest
 import evaluate
 from config import load
 from errors import UserError
-from evals.cells import Evaluation
+from evals.assembly import Evaluation
 from evals.models import Place
 
 
