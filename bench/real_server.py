@@ -1,11 +1,12 @@
 """A real server beside the same weights in process: are the answers equal, and what do killed clients and servers cost?
 
     bash runs/real_server.sh llama          (or vllm) installs the server beside .venv, then runs this
-    python -m bench.real_server llama ENVIRONMENT [--problems 96] [--checkpoint FOLDER] [--out out/real]
+    python -m bench.real_server llama out/real/env-llama --problems 96 --agents 12 --checkpoint FOLDER --out out/real
 
 The pocket student is served and asked to be all three agents of build_crv.py on a dozen problems; a checkpoint, trained
 on these problems' own chains unless one is given, answers test problems in process and served. Each client is killed
 once, and the evaluation's server once. One table: one row a stage. Asked twice: calls that have two answers on disk.
+A server does not outlive this process, however it ends (runs/keep.sh).
 """
 
 import argparse
@@ -48,8 +49,8 @@ class Served:
     def start(self) -> str:
         """Returns the address once it answers; exits with the end of its log if it dies before."""
         with self.log.open("a") as log:
-            words = list(map(str, self.command))
-            self.process = subprocess.Popen(words, env=self.env, stdout=log, stderr=log, start_new_session=True)
+            words = ["bash", ROOT / "runs/keep.sh", os.getpid(), *self.command]
+            self.process = subprocess.Popen(list(map(str, words)), env=self.env, stdout=log, stderr=log)
         end = time.monotonic() + START
         while time.monotonic() < end and self.process.poll() is None:
             try:
@@ -62,7 +63,7 @@ class Served:
 
     def kill(self) -> None:
         if self.process.poll() is None:
-            os.killpg(self.process.pid, signal.SIGKILL)  # vLLM's engine is a process of its own
+            self.process.send_signal(signal.SIGUSR1)
         self.process.wait()
 
 
@@ -93,15 +94,15 @@ def asked_twice(rows: list[dict]) -> int:
     return sum(count - 1 for count in Counter(row["key"] for row in rows).values())
 
 
-def agents(server: Served, out: Path) -> dict:
-    """build_crv.py on a dozen problems, its client killed in the middle. Returns a row of the table."""
-    words = [f"problems={out}/problems.jsonl", "limit=12", f"out={out}/crv", "endpoints.teacher.model=m",
+def agents(server: Served, out: Path, problems: int) -> dict:
+    """build_crv.py on so many problems, its client killed in the middle. Returns a row of the table."""
+    words = [f"problems={out}/problems.jsonl", f"limit={problems}", f"out={out}/crv", "endpoints.teacher.model=m",
              f"endpoints.teacher.base_url={server.start()}", "endpoints.teacher.concurrency=4",
              "sampling.max_tokens=96", "incorrect_tries=1", "max_rounds=1", "response_style=plain",
              f"system={SYSTEM}"]  # fmt: skip
     begin, journal = time.monotonic(), out / "crv/journal.jsonl"
     first = client("build_crv.py", *words)
-    until(first, journal, 10)
+    until(first, journal, problems)
     first.kill()
     first.wait()
     finish(client("build_crv.py", *words))
@@ -116,10 +117,10 @@ def row_of(stage: str, count: int, speed: float, twice: int, texts: object = Non
             "verdicts equal": verdicts}  # fmt: skip
 
 
-def evaluated(server: Served, checkpoint: Path, out: Path, problems: int) -> list[dict]:
+def evaluated(server: Served, checkpoint: Path, out: Path, problems: int, tokens: int) -> list[dict]:
     """evaluate.py on the checkpoint in process, and served with client and server killed. Returns the table's rows."""
     common = [f"benchmarks.legs.file={out}/test.jsonl", f"benchmarks.legs.limit={problems}", f"system={SYSTEM}",
-              "max_new_tokens=256", "dtype=float32"]  # fmt: skip
+              f"max_new_tokens={tokens}", "dtype=float32"]  # fmt: skip
     finish(client("evaluate.py", *common, f"models.m={checkpoint}", f"out={out}/local"))
     (speed,) = json.loads((out / "local/models.json").read_text())["speed"].values()
 
@@ -160,6 +161,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("kind", choices=["llama", "vllm"])
     parser.add_argument("home", type=Path, help="where runs/real_server.sh put the server")
     parser.add_argument("--problems", type=int, default=96, help="test problems to answer, at most 96")
+    parser.add_argument("--tokens", type=int, default=256, help="longest answer to a test problem")
+    parser.add_argument("--agents", type=int, default=12, help="problems for build_crv.py, at most 128")
     parser.add_argument("--checkpoint", type=Path, help="default: trained here")
     parser.add_argument("--out", type=Path, default=Path("out/real"))
     given = parser.parse_args(argv)
@@ -180,12 +183,12 @@ def main(argv: list[str]) -> None:
     subprocess.run([sys.executable, "-m", "pocket.student", f"out={out}/student"], cwd=ROOT, check=True)
     config = ["--config", "configs/pocket/problems.yaml", f"out={out}"]
     subprocess.run([sys.executable, "-m", "pocket.problems", *config], cwd=ROOT, check=True)
-    lines = [agents(served(out / "student"), out)]
+    lines = [agents(served(out / "student"), out, given.agents)]
     if not given.checkpoint:
         words = [f"model.path={out}/student", f"data.file={out}/crv/sft_original.jsonl", f"out={out}/sft", "epochs=4"]
         finish(client("train_sft.py", "--config", "configs/pocket/sft.yaml", *words))
     checkpoint = (given.checkpoint or out / "sft/model").absolute()
-    lines += evaluated(served(checkpoint), checkpoint, out, given.problems)
+    lines += evaluated(served(checkpoint), checkpoint, out, given.problems, given.tokens)
     print(f"{given.kind}: {machine}\n\n{table(lines)}")
 
 

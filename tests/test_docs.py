@@ -11,7 +11,6 @@ import typing
 
 import pytest
 
-from config import load
 from pocket.tiny import FAMILIES
 from tests.support.scripts import ROOT
 
@@ -93,28 +92,16 @@ def test_config_keys_exist():
     assert unknown == [] and used > 50
 
 
-def commands():
-    """(page, script, words) of every command for bash or one of SCRIPTS that is whole: no … for a reader to fill in."""
-    for page in PAGES:
-        text = prose(page).replace("\\\n", " ")
-        for line in re.findall(r"^ {4}((?:bash|python|torchrun) .*)$", text, re.MULTILINE):
-            words = re.split(r" &|\s#", line)[0]
-            at = re.search(rf"\b(bash|{'|'.join(map(re.escape, SCRIPTS))})(?:\.py)? ", words)
-            if at and not re.search(r"[…$]|\bmy\.|=ipo\b", words):
-                yield page.name, at[1], shlex.split(words[at.end() :])
-
-
-def test_commands_are_taken_by_their_scripts():
+def test_commands_of_the_shell_are_taken_by_their_scripts():
+    """Those for Python are tried in test_commands.py."""
     pages = []
-    for page, script, words in commands():
-        pages.append(page)
-        if script == "bash":
-            texts = [(ROOT / name).read_text(encoding="utf-8") for name in (words[0], "runs/recipe.sh")]
-            assert all(any(word in text for text in texts) for word in words[1:]), (page, words)
-        else:
-            schema = importlib.import_module(script).Config
-            assert load(schema, [str(ROOT / w) if w.endswith(".yaml") else w for w in words]), (page, script, words)
-    assert pages.count("README.md") >= 12 and len(pages) > 30
+    for page in PAGES:
+        for line in re.findall(r"^ {4}bash (.*)$", prose(page).replace("\\\n", " "), re.MULTILINE):
+            script, *words = shlex.split(re.split(r" &|\s#", line)[0])
+            pages.append(page.name)
+            texts = [(ROOT / name).read_text(encoding="utf-8") for name in (script, "runs/recipe.sh")]
+            assert all(any(word in text for text in texts) for word in words), (page, line)
+    assert pages.count("README.md") >= 3 and len(pages) > 5
 
 
 def test_a_documented_server_adds_no_settings_of_its_own_and_is_not_waited_for_when_it_died():

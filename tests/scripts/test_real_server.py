@@ -71,7 +71,10 @@ def test_llama_server_answers_as_the_model_in_process_and_nothing_is_asked_twice
     if done.returncode:
         why = "not in two minutes" if done.returncode == 124 else done.stderr.strip().splitlines()[-1:]
         pytest.skip(f"llama-server cannot be installed here: {why}; bash runs/real_server.sh llama --install")
-    words += ["--problems", "12", "--out", str(tmp_path / "real")]
+    # the student itself, made on the way, in the place of a checkpoint: a training would take most of the time
+    student = tmp_path / "real/llama/student"
+    words += ["--problems", "8", "--tokens", "96", "--agents", "4", "--checkpoint", str(student)]
+    words += ["--out", str(tmp_path / "real")]
     done = subprocess.run(words, cwd=ROOT, env=HERE, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stderr[-3000:]
     lines = [line for line in done.stdout.splitlines() if line.startswith("| ")]
@@ -79,6 +82,6 @@ def test_llama_server_answers_as_the_model_in_process_and_nothing_is_asked_twice
         [cell.strip() for cell in line.strip("|").split("|")] for line in lines if "---" not in line
     )
     rows = [dict(zip(names, row, strict=True)) for row in (crv, local, served)]
-    assert [row["asked twice"] for row in rows] == ["0", "0", "0"] and int(rows[0]["responses"]) >= 12
+    assert [row["asked twice"] for row in rows] == ["0", "0", "0"] and int(rows[0]["responses"]) >= 8
     texts, verdicts = (int(rows[2][name].split("/")[0]) for name in ("texts equal", "verdicts equal"))
-    assert texts >= 9 and verdicts >= 10  # float32 on both sides, summed in other orders
+    assert texts >= 6 and verdicts >= 6  # of 8; float32 on both sides, summed in other orders
