@@ -10,11 +10,11 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 from agents.complaints import GUESSES, CallError, answer_limit, read_refusal, room_left
 from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit, retry_after
-from agents.replies import Reply, StreamError, read_completion, read_reply
+from agents.replies import Reply, StreamError, read_completion, read_reply, tokens_in
 from errors import UserError
 from progress import say
 
@@ -36,30 +36,20 @@ KEEPALIVE = 4.0  # seconds, below the 5 s after which uvicorn (vLLM) closes an i
 TOKENS_PER_SECOND = 10.0  # slowest speed of one answer: max_tokens at this speed is part of its deadline
 MAX_DOUBLINGS = 4  # of a deadline, one after each miss
 SILENT_CUT = 16, 20_000  # N characters a token, in a prompt of M characters: no language; the server cut it
+DECIDED = ("filtered", "too_long", "refused")  # kinds of a CallError, and then the status of a Reply
 LEAST_ROOM = 256  # fewer tokens than this for an answer are not worth a call
-
-
-@dataclass
-class RequestQuirks:
-    """How a server wants to be asked; agents/probe.py finds out, and so do its refusals.
-
-    token_key: the name it wants for max_tokens, "" for any. stream: it answers in streams only. prefilled: its chat
-    template writes the opening <think>, so that answers hold the closing tag alone. left_out: fields that it refuses
-    and that change nothing in what an answer is drawn from (seed).
-    """
-
-    token_key: str = ""
-    stream: bool = False
-    prefilled: bool = False
-    left_out: list[str] = field(default_factory=list)
 
 
 class Endpoint:
     """`ask(body) -> Reply`, one try at one server, within its limits.
 
     url: the server, one of cfg.base_url (the first, if none is given). has_answered: whether it is known to have done
-    so before (a resumed run). prober: `async prober(endpoint, body) -> RequestQuirks`, called once, before the first
-    question.
+    so before (a resumed run). prober: `async prober(endpoint, body)`, called once, before the first question.
+
+    How the server wants to be asked, which its refusals and agents/probe.py tell: token_key, its name for max_tokens,
+    "" for any; stream, it answers in streams only; prefilled, its chat template writes the opening <think>, so that
+    answers hold the closing tag alone; left_out, fields that it refuses and that change nothing in what an answer is
+    drawn from (seed); pins; window and longest, the tokens of prompt and answer and of an answer, 0 if not known.
     """
 
     def __init__(
@@ -68,7 +58,7 @@ class Endpoint:
         cfg: EndpointConfig,
         url: str = "",
         has_answered: bool = False,
-        prober: Callable[["Endpoint", dict], Awaitable[RequestQuirks]] | None = None,
+        prober: Callable[["Endpoint", dict], Awaitable[None]] | None = None,
     ):
         import httpx2
         import openai  # here: it takes 0.7 s to load, and --help does without
@@ -79,9 +69,9 @@ class Endpoint:
         # what it may be asked, what it is and how it wants to be asked, and what it has done so far
         self.limit = AdaptiveLimit(cfg.concurrency)
         self.requests, self.tokens = RateLimit(cfg.requests_per_minute), RateLimit(cfg.tokens_per_minute)
-        self.prober, self.getting_ready, self.ready = prober, None, False
-        self.quirks, self.listed = None if prober else RequestQuirks(), None
-        self.pins, self.window, self.longest, self.shortens = {}, 0, 0, False  # in tokens; 0: not known
+        self.prober, self.ready, self.listed = prober, False, None
+        self.token_key, self.stream, self.prefilled, self.left_out = "", False, False, []
+        self.pins, self.window, self.longest, self.shortens = {}, 0, 0, False
         self.has_answered, self.last_refusal, self.locked_since = has_answered, "", 0.0
         self.calls = self.retried = self.refusals = self.failures_in_row = self.completion_tokens = 0
         self.last_answer, self.away_until, self.broken = -1.0, 0.0, ""  # times: time.monotonic()
@@ -93,19 +83,23 @@ class Endpoint:
         self.openai.organization = self.openai.project = None  # the user's environment may name them for another host
 
     async def ask(self, body: dict, doublings: int = 0) -> Reply:
-        """Send a question once. doublings: how often its deadline is doubled. The caller holds a place in `limit`.
+        """Send a question once. doublings: how often its deadline is doubled. The caller holds a place in `limit`, and
+        no other question is in flight before the first one has returned.
 
         Returns a Reply for whatever the server decided about this question; raises CallError for everything else.
         """
         cuts = self.limit.cuts
         try:
-            await self._get_ready(body)
+            if not self.ready:
+                await self.look_up()
+                if self.prober:
+                    await self.prober(self, body)
+                self.ready = True
+                self.limit.changed.give()
             return await self._answer(body, doublings)
-        except TimeoutError:
-            failure = CallError(f"no answer within {self.deadline(body, doublings):g} s", late=True)
         except CallError as error:
-            if error.kind in ("filtered", "too_long", "refused"):
-                return self._decided(error, self.adapted(body, self.quirks or RequestQuirks()))
+            if error.kind in DECIDED:
+                return self._decided(error, self.adapted(body))
             failure = self._locked(error) if error.kind == "locked" else error
 
         # the server was busy, or it is in trouble: fewer at a time then, or none for a while (agents/pool.py)
@@ -114,35 +108,38 @@ class Endpoint:
         self.retried, self.failures_in_row = self.retried + 1, self.failures_in_row + (not failure.congested)
         raise failure
 
-    async def send(self, body: dict, deadline: float, read: Callable[[dict, float], object]) -> object:
-        """Wait for this minute's share, post, and return read(completion, seconds). Raises CallError, TimeoutError.
+    async def send(
+        self, body: dict, read: Callable[[dict, float], object], doublings: int = 0, room: int = 0
+    ) -> object:
+        """Post a question as the server wants it, again if its refusal says how (`adapt`), each within its minutes'
+        shares; the tokens of an answer are guessed before it and corrected after it.
 
-        The tokens of an answer are guessed before it and corrected after it."""
+        Returns read(completion, seconds); completion: the JSON of the answer, a stream put together. room: the most
+        tokens that the answer may have, 0 for no limit of its own. Raises CallError.
+        """
         guess = letters_in(body) // 4 + (self.completion_tokens // self.calls if self.calls else 0)
-        await self.requests.take(1)
-        await self.tokens.take(guess)
-        begin = time.monotonic()
-
-        def count(completion: dict) -> object:
-            usage = completion.get("usage") or {}
-            spent = [int(usage.get(f"{side}_tokens") or 0) for side in ("prompt", "completion")]
-            self.tokens.correct(sum(spent) - guess)
-            return read(completion, time.monotonic() - begin)
-
-        return await self.post(body, deadline, count)
-
-    async def post(self, body: dict, seconds: float, read: Callable[[dict], object]) -> object:
-        """Returns read(completion), the JSON of the answer, a stream put together. Raises CallError, TimeoutError."""
-        response = await self._request(self.openai.post, "/chat/completions", seconds, body=body)
-        try:
-            return read(read_completion(response.content))
-        except StreamError as error:
-            raise read_refusal(200, str(error).encode(), key=self.key) from None
-        except (ValueError, KeyError, TypeError, IndexError, AttributeError):  # an error, a web page, anything
-            raise read_refusal(200, response.content, key=self.key) from None
+        while True:
+            asked = self.adapted(body, room)
+            await self.requests.take(1)
+            await self.tokens.take(guess)
+            begin = time.monotonic()
+            try:
+                seconds = self.deadline(asked, doublings)
+                response = await self._request(self.openai.post, "/chat/completions", seconds, body=asked)
+                try:
+                    completion = read_completion(response.content)
+                    self.tokens.correct(sum(tokens_in(completion)) - guess)
+                    return read(completion, time.monotonic() - begin)
+                except StreamError as error:
+                    raise read_refusal(200, str(error).encode(), key=self.key) from None
+                except (ValueError, KeyError, TypeError, IndexError, AttributeError):  # an error, a web page, anything
+                    raise read_refusal(200, response.content, key=self.key) from None
+            except CallError as error:
+                if not self.adapt(error, asked):
+                    raise
 
     async def models(self, url: str = "") -> object:
-        """Returns the JSON of GET /models. Raises like `post`."""
+        """Returns the JSON of GET /models. Raises CallError."""
         closing = {"headers": {"Connection": "close"}}  # a server that fails here may close it: none is to be reused
         response = await self._request(self.openai.get, f"{url}/models", CONNECT, options=closing)
         try:
@@ -153,13 +150,15 @@ class Endpoint:
     async def _request(self, method: Callable, path: str, seconds: float, **given) -> object:
         """Returns the response itself: its JSON may hold what the library's types do not know, such as `reasoning`.
 
-        Raises TimeoutError and CallError, never chained to the library's error, which may hold the key."""
+        Raises CallError, never chained to the library's error, which may hold the key."""
         import httpx2
         import openai
 
         try:
             async with asyncio.timeout(seconds):
                 return await method(path, cast_to=httpx2.Response, **given)
+        except TimeoutError:
+            raise CallError(f"no answer within {seconds:g} s", late=True) from None
         except openai.APIStatusError as error:
             response = error.response
             raise read_refusal(
@@ -171,52 +170,34 @@ class Endpoint:
 
     def deadline(self, body: dict, doublings: int = 0) -> float:
         """Returns the seconds that a call may take."""
-        tokens = next((body[key] for key in TOKEN_KEYS if key in body), 0)
-        return (self.cfg.timeout + tokens / TOKENS_PER_SECOND) * 2 ** min(doublings, MAX_DOUBLINGS)
+        return (self.cfg.timeout + max_tokens_of(body) / TOKENS_PER_SECOND) * 2 ** min(doublings, MAX_DOUBLINGS)
 
     async def is_there(self) -> bool:
         """Whether anything speaks HTTP at the address."""
         try:
             await self.models()
-        except (CallError, TimeoutError) as error:
-            return isinstance(error, CallError) and error.status > 0
+        except CallError as error:
+            return error.status > 0
         return True
 
     async def close(self) -> None:
-        if self.getting_ready is not None:
-            self.getting_ready.cancel()
-            await asyncio.gather(self.getting_ready, return_exceptions=True)
         await self.openai.close()
 
-    def adapted(self, body: dict, quirks: RequestQuirks) -> dict:
+    def adapted(self, body: dict, room: int = 0) -> dict:
         """Returns the request body as this server wants it: without what is null or left out, nothing added by it."""
-        streamed = {"stream": True, "stream_options": {"include_usage": True}} if quirks.stream else {}
+        streamed = {"stream": True, "stream_options": {"include_usage": True}} if self.stream else {}
         body = self.pins | streamed | body | self.cfg.extra_body
         for key in TOKEN_KEYS:
-            if quirks.token_key and key != quirks.token_key and key in body:
-                body[quirks.token_key] = body.pop(key)
-            if body.get(key) and self.longest:
-                body[key] = min(body[key], self.longest)
-        return {key: value for key, value in body.items() if value is not None and key not in quirks.left_out}
+            if self.token_key and key != self.token_key and key in body:
+                body[self.token_key] = body.pop(key)
+            if body.get(key):
+                body[key] = min(tokens for tokens in (body[key], self.longest, room) if tokens)
+        return {key: value for key, value in body.items() if value is not None and key not in self.left_out}
 
     def price(self, prompt_tokens: int, completion_tokens: int) -> float:
         return (prompt_tokens * self.cfg.price_prompt + completion_tokens * self.cfg.price_completion) / 1e6
 
     # --- what it is, before the first question ---
-
-    async def _get_ready(self, body: dict) -> None:
-        """Find out what the server is and wants, once; all questions share one look. Raises CallError."""
-        while not self.ready:
-            if self.getting_ready is None or self.getting_ready.done():
-                self.getting_ready = asyncio.create_task(self._look(body))
-            await asyncio.shield(self.getting_ready)
-
-    async def _look(self, body: dict) -> None:
-        await self.look_up()
-        if self.quirks is None:
-            self.quirks = await self.prober(self, body)
-        self.ready = True
-        self.limit.wake(everyone=True)  # the pool lets one question alone wait for this
 
     async def look_up(self) -> list[dict]:
         """Returns what GET /models lists, [] if the server does not tell; asked once. Corrects an address without /v1,
@@ -225,10 +206,8 @@ class Endpoint:
             return self.listed
         try:
             found = await self.models()
-        except TimeoutError:
-            found = None
         except CallError as error:
-            if not error.status or error.congested:
+            if not error.late and (not error.status or error.congested):
                 raise
             found = await self._below_v1()
         data = found.get("data") if isinstance(found, dict) else None
@@ -248,7 +227,7 @@ class Endpoint:
             return None
         try:
             found = await self.models(f"{self.url}/v1")
-        except (CallError, TimeoutError):
+        except CallError:
             return None
         say(f"{self.where}: the API is below {self.url}/v1, which is used; correct base_url")
         self.url += "/v1"
@@ -258,32 +237,29 @@ class Endpoint:
     # --- one question ---
 
     async def _answer(self, body: dict, doublings: int) -> Reply:
-        """Ask until there is an answer or a refusal that stands: a server may want to be asked otherwise (adapt), or
-        the prompt may fit where prompt and answer together do not, and then the answer may be shorter."""
-        letters, asked, shortened = letters_in(body), self.adapted(body, self.quirks), 0
-        least = min([LEAST_ROOM, *(asked[key] for key in TOKEN_KEYS if key in asked)])
+        """Ask until there is an answer or a refusal that stands: the prompt may fit where prompt and answer together
+        do not, and then the answer may be shorter."""
+        letters, room, shortened = letters_in(body), 0, 0
 
         def read(completion: dict, seconds: float) -> Reply:
-            return read_reply(completion, seconds, self.quirks.prefilled, self.name)
+            return read_reply(completion, seconds, self.prefilled, self.name)
 
         while True:
+            most = max_tokens_of(self.adapted(body, room))  # before: another question may lower `longest` meanwhile
             try:
-                reply = await self.send(asked, self.deadline(asked, doublings), read)
+                reply = await self.send(body, read, doublings, room)
                 break
             except CallError as error:
-                if self.adapt(error, asked, self.quirks):
-                    asked = self.adapted(body, self.quirks)
-                    continue
-                key = next((key for key in TOKEN_KEYS if key in asked), None)
-                if error.kind != "too_long" or not key or shortened == len(GUESSES):
+                words = str(error)
+                if error.kind != "too_long" or shortened == len(GUESSES):
                     raise
-                room = room_left(str(error), asked[key], letters, shortened)
-                if room is None or not least <= room < asked[key]:
+                room = room_left(words, most, letters, shortened) or 0
+                if not min(LEAST_ROOM, most) <= room < most:
                     raise
                 if not self.shortens:
-                    say(f"{self.where} has no room for {asked[key]} tokens, answers are shortened to fit ({error})")
-                self.shortens, self.longest = True, answer_limit(str(error)) or self.longest  # true of every answer
-                asked, shortened = asked | {key: room}, shortened + 1
+                    say(f"{self.where} has no room for {most} tokens, answers are shortened to fit ({error})")
+                self.shortens, self.longest = True, answer_limit(words) or self.longest  # true of every answer
+                shortened += 1
 
         # what this answer says about the server
         self.calls, self.completion_tokens = self.calls + 1, self.completion_tokens + reply.completion_tokens
@@ -294,22 +270,22 @@ class Endpoint:
         if letters > long and 0 < reply.prompt_tokens * per_token < letters:
             words = f"the server counts {reply.prompt_tokens} tokens in {letters} characters: it cuts long prompts"
             return replace(reply, status="too_long", text="", detail=words)
-        return replace(reply, left_out=tuple(self.quirks.left_out))
+        return replace(reply, left_out=tuple(self.left_out))
 
-    def adapt(self, error: CallError, asked: dict, quirks: RequestQuirks) -> bool:
-        """Change `quirks` as a refusal asks for, where that changes nothing in what answers are drawn from. Returns
-        whether it did."""
+    def adapt(self, error: CallError, asked: dict) -> bool:
+        """Ask otherwise from now on, if a refusal asks for that, and if it changes nothing in what answers are drawn
+        from. Returns whether it did."""
         words, named = str(error), self._named(error, asked)
         if error.kind != "refused":
             return False
         if TOKEN_KEYS[1] in words and TOKEN_KEYS[0] in asked:
-            quirks.token_key = TOKEN_KEYS[1]
+            self.token_key = TOKEN_KEYS[1]
         elif re.search(r"\bstream", words) and not asked.get("stream"):
-            quirks.stream = True
+            self.stream = True
         elif "seed" in named:
-            if "seed" not in quirks.left_out:  # another question may have found it out
+            if "seed" not in self.left_out:  # another question may have found it out
                 say(f"{self.where} refuses seed, which is left out: its answers cannot be repeated ({words})")
-                quirks.left_out.append("seed")
+                self.left_out.append("seed")
         elif any(key in self.pins for key in named):
             self.pins = {key: value for key, value in self.pins.items() if key not in named}
         else:
@@ -348,6 +324,11 @@ class Endpoint:
             hint = " (base_url is the address up to and including /v1)"
         fatal = self.last_answer < 0 and now - self.locked_since >= LOCKED_OUT
         return CallError(f"says {error}{hint}", error.status, error.code, error.wait, fatal=fatal, kind="locked")
+
+
+def max_tokens_of(body: dict) -> int:
+    """Returns the longest answer that a request asks for, 0 if it does not say."""
+    return next((body[key] for key in TOKEN_KEYS if key in body), 0)
 
 
 def letters_in(body: dict) -> int:

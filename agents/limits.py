@@ -66,17 +66,32 @@ def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
                 raise UserError(f"config key endpoints.{name}.base_url must not hold a key; name it in api_key_env")
 
 
+class Signal:
+    """`await signal.given()` returns at the next `signal.give()`: all who wait look again whether it is their turn."""
+
+    def __init__(self):
+        self.event = asyncio.Event()
+
+    def give(self) -> None:
+        self.event.set()
+        self.event = asyncio.Event()
+
+    async def given(self) -> None:
+        await self.event.wait()
+
+
 class AdaptiveLimit:
     """Requests in flight at one server: at most `limit`, which moves between 1 and `ceiling`.
 
     It starts at the ceiling, is cut once per episode of congestion and grows again with every answer. An episode is
     over when a request that was sent after the cut fares badly: what was in flight during the cut says nothing new. So
-    a request remembers `cuts` (how many there were when it was sent), and `congested` wants that back.
+    a request remembers `cuts` (how many there were when it was sent), and `congested` wants that back. `changed` is
+    given whenever a place becomes free.
     """
 
     def __init__(self, ceiling: int):
         self.ceiling, self.limit, self.in_flight, self.cuts = ceiling, float(ceiling), 0, 0
-        self.waiters = {}  # futures of those who wait for a place here, in order; one may wait at several limits
+        self.changed = Signal()
 
     @property
     def free(self) -> bool:
@@ -87,41 +102,17 @@ class AdaptiveLimit:
 
     def leave(self) -> None:
         self.in_flight -= 1
-        self.wake()
+        self.changed.give()
 
     def answered(self) -> None:
         """Additive growth."""
-        if self.limit < self.ceiling:
-            self.limit = min(self.ceiling, self.limit + max(1.0, GROWTH * self.ceiling) / self.limit)
-            self.wake()
+        self.limit = min(self.ceiling, self.limit + max(1.0, GROWTH * self.ceiling) / self.limit)
 
     def congested(self, cuts: int) -> None:
         """One multiplicative cut, by the first failure of an episode only."""
         if cuts == self.cuts:
             self.limit = max(1.0, CUT * min(self.limit, self.in_flight))
             self.cuts += 1
-
-    def wake(self, everyone: bool = False) -> None:
-        """Let the first of those who wait look again, if there is a place; or everyone, whether there is or not."""
-        while self.waiters and (everyone or self.free):
-            waiter = next(iter(self.waiters))
-            del self.waiters[waiter]
-            if not waiter.done():
-                waiter.set_result(None)
-                if not everyone:
-                    break
-
-
-async def any_place(limits: list[AdaptiveLimit]) -> None:
-    """Returns when one of the limits may have a free place."""
-    waiter = asyncio.get_running_loop().create_future()
-    for limit in limits:
-        limit.waiters[waiter] = None
-    try:
-        await waiter
-    finally:
-        for limit in limits:
-            limit.waiters.pop(waiter, None)
 
 
 class RateLimit:
@@ -154,7 +145,7 @@ class Budget:
 
     def __init__(self, cap: float | None = None, spent: float = 0.0, calls: int = 0):
         self.cap, self.spent, self.calls, self.open = cap, spent, calls, 0
-        self.settled = asyncio.Event()
+        self.changed = Signal()
 
     async def admit(self) -> None:
         """Returns when one more call fits. Raises UserError when none does and none is in flight any more."""
@@ -164,15 +155,14 @@ class Budget:
                     f"max_cost {self.cap:g} is reached: {self.spent:.4g} spent on {self.calls} calls; every answer is "
                     f"kept, run the same command with a higher max_cost to resume"
                 )
-            await self.settled.wait()
+            await self.changed.given()
         self.open += 1
 
     def settle(self, cost: float) -> None:
         """The call is over; cost 0 if it brought no answer."""
         self.open -= 1
         self.spent, self.calls = self.spent + cost, self.calls + bool(cost)  # free ones would lower the mean
-        self.settled.set()
-        self.settled = asyncio.Event()
+        self.changed.give()
 
     def _mean(self) -> float:
         return self.spent / self.calls if self.calls else 0.0

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from agents import limits
 from agents.client import Endpoint
 from agents.complaints import CallError
-from agents.limits import Budget, EndpointConfig, any_place
+from agents.limits import Budget, EndpointConfig
 from agents.replies import Reply
 from errors import UserError
 from progress import say
@@ -66,6 +66,8 @@ class Pool:
         self.cfg = endpoints[0].cfg
         self.given_up = 0  # questions in a row
         self.stopped = asyncio.Event()
+        for endpoint in endpoints:  # pools may share endpoints, and all of a run share the budget
+            endpoint.limit.changed = self.budget.changed
 
     async def chat(self, body: dict) -> Reply:
         """Returns the Reply to one question, however often it must be asked. Raises UserError when there is nobody to
@@ -97,8 +99,7 @@ class Pool:
     def stop(self) -> None:
         """Begin no call any more; those in flight go on."""
         self.stopped.set()
-        for endpoint in self.endpoints:
-            endpoint.limit.wake(everyone=True)
+        self.budget.changed.give()
 
     async def close(self) -> None:
         for endpoint in self.endpoints:
@@ -152,10 +153,8 @@ class Pool:
             if free:
                 best = min(free, key=lambda endpoint: endpoint.limit.in_flight / endpoint.limit.limit)
                 best.limit.enter()
-                for endpoint in free:
-                    endpoint.limit.wake()  # who was woken takes one place only, perhaps not the one it was woken for
                 return best
-            await any_place([endpoint.limit for endpoint in healthy])
+            await self.budget.changed.given()
 
     def _alive(self) -> list[Endpoint]:
         """Returns the endpoints that are not broken for good. Raises UserError if there are none."""
@@ -177,7 +176,6 @@ class Pool:
         left."""
         if failure.fatal and not endpoint.broken:
             endpoint.broken = str(failure)
-            endpoint.limit.wake(everyone=True)
             self._alive()
             say(f"{endpoint.where} {failure}; the others continue without it")
         if endpoint.failures_in_row >= SET_ASIDE_AFTER and not endpoint.broken and len(self.endpoints) > 1:

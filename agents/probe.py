@@ -2,8 +2,8 @@
 
 Servers answer 200 to options that they ignore, so each one is tried with a question whose answer shows its effect:
 top_k = 1 at a temperature at which nothing else repeats itself, a prompt whose length is known. They are asked one
-after the other, within the endpoint's limits, and again after a passing failure. What is found is saved and used
-(`RequestQuirks`); a question that the server refuses leaves its line at "refused", and only an option that the run
+after the other, within the endpoint's limits, and again after a passing failure. What is found is saved, and told to
+the endpoint; a question that the server refuses leaves its line at "refused", and only an option that the run
 itself needs stops it.
 """
 
@@ -12,10 +12,10 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.client import TOKEN_KEYS, Endpoint, RequestQuirks
+from agents.client import DECIDED, TOKEN_KEYS, Endpoint
 from agents.complaints import CallError, room_left
 from agents.limits import pause
-from agents.replies import THOUGHTS, split_thought
+from agents.replies import THOUGHTS, split_thought, tokens_in
 from data.records import write_text
 from errors import UserError
 from progress import say
@@ -24,12 +24,12 @@ WORD = "Reply with exactly one word: alpha"
 LIST = "Write a list of twelve random words."
 LONG = 6000  # words, each of them one token to any tokenizer in use; Ollama cuts at 4,096 and says nothing
 SHORT_ANSWER, THOUGHTFUL_ANSWER = 24, 2048  # max_tokens
-SECONDS = 120  # for one of these answers, on top of what the endpoint allows for its queue
 TRIES = 4  # of one test question in a row; then the run's own question has failed once, and is tried again
 
 
 class Prober:
-    """`await prober(endpoint, body) -> RequestQuirks`; asks only what `path` (probe.json) does not tell already.
+    """`await prober(endpoint, body)` tells the endpoint what it is like; asks only what `path` (probe.json) does not
+    tell already.
 
     body: a question of the run, whose model and sampling the test questions share. long: try a long prompt, too; a
     server that cuts it in silence is a UserError, for it would cut the long chains of the run as well.
@@ -38,14 +38,13 @@ class Prober:
     def __init__(self, path: Path, long: bool = False):
         self.path, self.long = Path(path), long
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.begun = {}  # place -> what a probe that failed has found so far
 
-    async def __call__(self, endpoint: Endpoint, body: dict) -> RequestQuirks:
+    async def __call__(self, endpoint: Endpoint, body: dict) -> None:
         cfg = endpoint.cfg
         place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
         found = self.known.get(place)
         if found is None or (self.long and "long_prompt" not in found):
-            found = await probe(endpoint, body, self.long, self.begun.setdefault(place, {}))
+            found = await probe(endpoint, body, self.long)
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(
                     f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
@@ -54,49 +53,35 @@ class Prober:
                 )
             self.known[place] = found
             write_text(self.path, json.dumps(self.known, indent=2) + "\n")
+        endpoint.token_key, endpoint.stream = found["token_key"], found["stream"]
+        endpoint.prefilled, endpoint.left_out = found["thought"] == "prefilled", list(found.get("left_out", []))
         window = f"; window {endpoint.window:,} tokens" if endpoint.window else ""
         say(f"{endpoint.where}: {summary(found)}{window}")
         if found["top_k"] == "refused" and body.get("top_k") is not None:
             key = f"endpoints.{endpoint.name}.extra_body.top_k=null"
             raise UserError(f"{endpoint.where} refuses top_k; set {key} to leave it out ({found['top_k_words']})")
-        prefilled, left_out = found["thought"] == "prefilled", found.get("left_out", [])
-        return RequestQuirks(found["token_key"], found["stream"], prefilled, list(left_out))
 
 
-async def probe(endpoint: Endpoint, body: dict, long: bool = False, found: dict | None = None) -> dict:
-    """Returns what the server is like, JSON-able: `found`, completed. Raises CallError when it does not answer."""
-    found = {} if found is None else found
-    quirks = RequestQuirks(found.get("token_key", ""), found.get("stream", False), left_out=found.get("left_out", []))
+async def probe(endpoint: Endpoint, body: dict, long: bool = False) -> dict:
+    """Returns what the server is like, JSON-able. Raises CallError when it does not answer."""
 
     async def ask(question: dict, read: Callable) -> tuple:
         """(what `read` makes of the answer, ""), or (None, the words of the refusal)."""
         for failures in range(1, TRIES + 1):
-            asked = endpoint.adapted(question, quirks)
-            while True:
-                try:
-                    return await endpoint.send(asked, endpoint.cfg.timeout + SECONDS, read), ""
-                except TimeoutError:
-                    failure = CallError(f"no answer to a test question within {endpoint.cfg.timeout + SECONDS:g} s")
-                except CallError as error:
-                    failure = error
-                if not endpoint.adapt(failure, asked, quirks):
-                    break
-                asked = endpoint.adapted(question, quirks)
-            if failure.kind in ("refused", "too_long", "filtered"):
-                return None, str(failure)
-            if failures == TRIES or failure.kind == "locked" or not failure.status:
-                raise failure
-            await asyncio.sleep(pause(failures) if failure.wait is None else failure.wait)
+            try:
+                return await endpoint.send(question, lambda completion, _: read(completion)), ""
+            except CallError as error:
+                if error.kind in DECIDED:
+                    return None, str(error)
+                if failures == TRIES or error.kind == "locked":
+                    raise
+                await asyncio.sleep(pause(failures) if error.wait is None else error.wait)
 
-    if "thought" not in found:
-        thought, words = await ask(_question(body, WORD, THOUGHTFUL_ANSWER), lambda c, _: where_thought_is(_message(c)))
-        found |= {"thought": "unknown" if words else thought, "token_key": quirks.token_key}
-        found |= {"stream": quirks.stream, "left_out": quirks.left_out}
-    if "top_k" not in found:
-        found |= await _top_k(ask, body)
-    if long and "long_prompt" not in found:
+    thought, words = await ask(_question(body, WORD, THOUGHTFUL_ANSWER), where_thought_is)
+    found = {"thought": "unknown" if words else thought} | await _top_k(ask, body)
+    if long:
         found |= await _long_prompt(ask, body)
-    return found
+    return found | {"token_key": endpoint.token_key, "stream": endpoint.stream, "left_out": endpoint.left_out}
 
 
 def summary(found: dict) -> str:
@@ -120,8 +105,9 @@ def _message(completion):
     return completion["choices"][0]["message"]
 
 
-def where_thought_is(message: dict) -> str:
+def where_thought_is(completion: dict) -> str:
     """Returns "reasoning" or another field, "parts" (of the content), "inline" or "prefilled" (in its text), "none"."""
+    message = _message(completion)
     aside, content = split_thought(message)
     if aside:
         return next((name for name in THOUGHTS if message.get(name)), "parts")
@@ -137,7 +123,7 @@ async def _top_k(ask, body):
     seeds = [{"seed": seed} if "seed" in body else {} for seed in (1, 2)]
     asked = [_question(body, LIST, SHORT_ANSWER, **hot | seed, top_k=1) for seed in seeds]
     asked += [_question(body, LIST, SHORT_ANSWER, **hot | seed) for seed in seeds]
-    read = [await ask(question, lambda completion, _: str(_message(completion))) for question in asked]
+    read = [await ask(question, lambda completion: str(_message(completion))) for question in asked]
     (one, words), (two, _), (free_one, free_words), (free_two, _) = read
     if words and not free_words:
         return {"top_k": "refused", "top_k_words": words}
@@ -151,9 +137,7 @@ async def _top_k(ask, body):
 async def _long_prompt(ask, body):
     """Whether the server counts all the tokens of a prompt of known length, as `found` wants it."""
     question = _question(body, "one" + " word" * LONG, SHORT_ANSWER)
-    seen, words = await ask(
-        question, lambda completion, _: int((completion.get("usage") or {}).get("prompt_tokens") or 0)
-    )
+    seen, words = await ask(question, lambda completion: tokens_in(completion)[0])
     if words:
         room = room_left(words)
         return {"long_prompt": "refused" if room is None else f"refused, {room} tokens of room"}

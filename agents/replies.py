@@ -119,10 +119,15 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
     else:
         status = "misrouted" if "<think>" in whole else "empty"
 
-    usage = completion.get("usage") or {}
-    asked, spent = int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
     model = str(completion.get("model") or "")
-    return Reply(status, text, asked, spent, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
+    tokens = tokens_in(completion)
+    return Reply(status, text, *tokens, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
+
+
+def tokens_in(completion: dict) -> tuple[int, int]:
+    """Returns (prompt tokens, completion tokens) as the server counts them, 0 where it does not."""
+    usage = completion.get("usage") or {}
+    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
 
 
 def _with_thought(message: dict, prefilled: bool, finish: str) -> str:

@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from agents.client import Endpoint, RequestQuirks
+from agents.client import Endpoint
 from agents.limits import AdaptiveLimit, Budget, EndpointConfig, RateLimit
 from agents.pool import Pool, open_endpoints, run_together
 from agents.prompts import load_prompts, question
@@ -184,14 +184,14 @@ def test_one_question_waits_for_a_server_that_is_not_known_yet():
 
     async def use(pool):
         async def prober(endpoint, body):
-            return await endpoint.post(body, 2, lambda completion: RequestQuirks())
+            await endpoint.send(body, lambda completion, seconds: None)
 
-        pool.endpoints[1].prober, pool.endpoints[1].quirks = prober, None
+        pool.endpoints[1].prober = prober
         first = asyncio.create_task(pool.chat(body(0)))
         return [*await asyncio.gather(*map(pool.chat, map(body, range(1, 40)))), await first]
 
     with Server(soon) as well, Server(never) as ill:
-        replies, _ = ask([well, ill], 0, use, concurrency=8)
+        replies, _ = ask([well, ill], 0, use, concurrency=8, timeout=2)
     assert {(r.status, r.endpoint) for r in replies} == {("ok", "e0")} and len(ill.asked) <= 3
 
 

@@ -23,19 +23,20 @@ BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_
 
 
 def probe(tmp_path, answer, body=BODY, long=False):
-    """(what was found, the RequestQuirks, the server) for a server that answers probe questions with answer(asked)."""
+    """(what was found, the Endpoint, the server) for a server that answers probe questions with answer(asked)."""
     with Server(None, probe=answer) as server:
 
         async def ask():
             endpoint = Endpoint("teacher", EndpointConfig(server.url, "m"))
             try:
-                return await Prober(tmp_path / "probe.json", long)(endpoint, body)
+                await Prober(tmp_path / "probe.json", long)(endpoint, body)
+                return endpoint
             finally:
                 await endpoint.close()
 
-        quirks = asyncio.run(ask())
+        endpoint = asyncio.run(ask())
         found = json.loads((tmp_path / "probe.json").read_text())[f"{server.url} m"]
-    return found, quirks, server
+    return found, endpoint, server
 
 
 def honest(asked):
@@ -54,9 +55,9 @@ def ignorant(asked):
 
 def test_what_is_honoured_and_what_is_only_accepted(tmp_path):
     (tmp_path / "1").mkdir()
-    found, quirks, server = probe(tmp_path / "1", honest)
+    found, endpoint, server = probe(tmp_path / "1", honest)
     assert found["top_k"] == "honoured"
-    assert (found["thought"], quirks.stream, quirks.token_key) == ("none", False, "")
+    assert (found["thought"], endpoint.stream, endpoint.token_key) == ("none", False, "")
     assert len(server.probes) == 5 and all(asked.body["model"] == "m" for asked in server.probes)
     found, _, _ = probe(tmp_path, ignorant)
     assert found["top_k"] == "ignored"
@@ -80,8 +81,8 @@ def test_a_server_that_always_says_the_same_tells_nothing_about_top_k(tmp_path):
     ],
 )
 def test_where_thoughts_come_back(tmp_path, message, where, prefilled):
-    found, quirks, _ = probe(tmp_path, lambda asked: message)
-    assert found["thought"] == where and quirks.prefilled == prefilled
+    found, endpoint, _ = probe(tmp_path, lambda asked: message)
+    assert found["thought"] == where and endpoint.prefilled == prefilled
 
 
 def test_a_host_that_only_streams_and_wants_the_other_token_key(tmp_path):
@@ -93,8 +94,8 @@ def test_a_host_that_only_streams_and_wants_the_other_token_key(tmp_path):
         chunk = {"choices": [{"index": 0, "delta": {"content": "alpha"}, "finish_reason": "stop"}]}
         return web.Response(text=f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n")
 
-    found, quirks, _ = probe(tmp_path, answer)
-    assert (quirks.stream, quirks.token_key) == (True, "max_completion_tokens")
+    found, endpoint, _ = probe(tmp_path, answer)
+    assert (endpoint.stream, endpoint.token_key) == (True, "max_completion_tokens")
     assert "streaming only; max_completion_tokens" in summary(found)
 
 
@@ -150,7 +151,8 @@ def test_models_at_one_address_are_told_apart(tmp_path):
         for model, extra in [("thinker", {}), ("m", {}), ("thinker", {}), ("m", {}), ("m", {"think": True})]:
             endpoint = Endpoint("teacher", EndpointConfig(url, model, extra_body=extra))
             before = len(server.probes)
-            found.append(((await prober(endpoint, BODY | {"model": model})).prefilled, len(server.probes) > before))
+            await prober(endpoint, BODY | {"model": model})
+            found.append((endpoint.prefilled, len(server.probes) > before))
             await endpoint.close()
         return found
 
@@ -160,8 +162,8 @@ def test_models_at_one_address_are_told_apart(tmp_path):
 
 
 def test_a_refused_test_question_is_not_fatal_but_a_wrong_key_is(tmp_path):
-    found, quirks, _ = probe(tmp_path, lambda asked: error(400, "I only do mathematics"))
-    assert found["thought"] == "unknown" and not quirks.stream and "test question refused" in summary(found)
+    found, endpoint, _ = probe(tmp_path, lambda asked: error(400, "I only do mathematics"))
+    assert found["thought"] == "unknown" and not endpoint.stream and "test question refused" in summary(found)
     with pytest.raises(CallError, match="HTTP 401"):
         probe(tmp_path, lambda asked: error(401, "who are you?"))
 

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 from aiohttp import web
 
-from agents.client import Endpoint, RequestQuirks
+from agents.client import Endpoint
 from agents.limits import EndpointConfig
 from agents.pool import Pool
 from tests.agents.test_client import body, chat
@@ -13,10 +13,10 @@ from tests.agents.test_replies import stream_of
 from tests.support.scripted_endpoint import Server, error
 
 
-def with_quirks(server, quirks, bodies):
+def prepared(server, bodies, **found):
     async def run():
         async def prober(endpoint, body):
-            return quirks
+            vars(endpoint).update(found)
 
         pool = Pool([Endpoint("teacher", EndpointConfig(server.url, "m"), prober=prober)])
         try:
@@ -34,10 +34,10 @@ def test_what_the_probe_found_is_used():
         text = stream_of({"content": "think, no tag"} if asked.tries else {"content": "so</think>easy"})
         return web.Response(text=text, content_type="text/event-stream")
 
-    quirks = RequestQuirks(token_key="max_completion_tokens", stream=True, prefilled=True)
+    found = {"token_key": "max_completion_tokens", "stream": True, "prefilled": True}
     with Server(answer) as server:
-        replies = with_quirks(server, quirks, [body()])
-        replies += with_quirks(server, quirks, [body()])
+        replies = prepared(server, [body()], **found)
+        replies += prepared(server, [body()], **found)
     assert [(r.status, r.text) for r in replies] == [("ok", "easy"), ("misrouted", "")]
     assert server.asked[0].body["max_completion_tokens"] == 9
 
