@@ -14,64 +14,19 @@ passing      everything else: another try may fare better
 import html
 import json
 import re
+from pathlib import Path
 
-# each row is one way to say it (of the servers named behind it); a number in a named group is the window or the prompt
-# in tokens, or the longest answer that may be asked for
-OVERFLOWS = [
-    re.compile(row, re.IGNORECASE)
-    for row in (
-        # prompt and answer together against the window: a shorter answer may fit
-        r"maximum context (?:length|window)\D{0,12}(?P<window>\d+)",  # vLLM, SGLang, OpenAI, DeepSeek, OpenRouter
-        r"context length is only (?P<window>\d+)",  # vLLM 0.15
-        r"`inputs` tokens \+ `max_new_tokens` must be <= (?P<window>\d+)",  # TGI, Together
-        r"exceed context limit: (?P<prompt>\d+) \+ \d+ > (?P<window>\d+)",  # Anthropic
-        r"model token limit: (?P<window>\d+)",  # Moonshot
-        r"should not exceed max_(?:seq_len|num_tokens)\D{0,4}(?P<window>\d+)",  # TensorRT-LLM
-        # the answer alone
-        r"cannot be greater than max_model_len\D{0,20}(?P<answer>\d+)",  # vLLM since 0.19
-        r"at most (?P<answer>\d+) (?:completion|output) tokens",  # OpenAI
-        r"range of max_tokens (?:is|should be) \[\d+, ?(?P<answer>\d+)\]",  # DeepSeek, DashScope
-        r"max_(?:completion_)?tokens[`']? must be (?:less than or equal to|<=|at most) [`']?(?P<answer>\d+)",  # Groq
-        r"max_tokens: \d+ > (?P<answer>\d+)",  # Anthropic
-        r"tokens you requested exceeds the model limit of (?P<answer>\d+)",  # Bedrock
-        r"maxOutputTokens value of \d+ .{0,60}? to (?P<answer>\d+)",  # Gemini
-        # the prompt alone, or without numbers
-        r"context.?length.?exceeded|ContextWindowExceeded|string_above_max_length|tokens_limit_reached",  # codes
-        r"exceed_context_size|model_max_prompt_tokens",
-        r"(?:exceeds?|exceeded|larger than|longer than|greater than)\b.{0,40}"
-        r"(?:context|sequence|input|prompt|allowed|model) (?:length|window|size|limit)\b",
-        r"(?:context (?:length|window|size|limit)|max(?:imum)? (?:prompt |input )?length)\b.{0,30}"
-        r"(?:exceed|is (?:not enough|only)|of only|\d{3,} but)",
-        r"(?:exceeds?|over) the (?:maximum (?:number of tokens|allowed)|limit of \d+|configured limit of \d+ tokens)",
-        r"\b(?:prompts?|inputs?|messages?|conversation|text)\b[^.]{0,40}\btoo (?:long|large|big|many tokens)",
-        r"Range of input length|reduce the length of the (?:messages|prompt|input)|too many (?:total |text )*tokens",
-        r"too large for model|exceeds max length|is greater than max_seq_len",  # Mistral, Zhipu, TabbyAPI
-        r"must have less than \d+ tokens|Trying to keep the first \d+ tokens",  # TGI, LM Studio
-        r"(?:request entity|payload|content|request|body) (?:is )?too large|exceeds the maximum size",  # HTTP 413
-    )
-]  # fmt: skip
-# what is said of the prompt beside such a row
-PROMPTS = [
-    re.compile(row, re.IGNORECASE)
-    for row in (
-        r"(?P<prompt>\d+) (?:tokens )?(?:in|from|of) (?:(?:the|your|text|input) )*(?:messages|prompt|input)\b",
-        r"Given: (?P<prompt>\d+) `inputs`",
-        r"\b(?:messages|prompt|input|request|passed)(?: \w+){0,4}?:? \(?(?P<prompt>\d+)\b",
-    )
-]
+import yaml
+
+# {kind: ways to say it}, and "prompt": what is said of the prompt beside an overflow
+SAID = {
+    kind: [re.compile(row, re.IGNORECASE) for row in rows]
+    for kind, rows in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+}
+KINDS = ("filtered", "locked", "congested")  # that words tell; the first that holds decides
 SPARE = 64  # tokens left free between what a server says and what is then asked for: templates are counted in odd ways
 GUESSES = (4, 3, 2, 1)  # characters a token, where a server says only how long the prompt is at least
 
-# what a failure is, by the words and codes of the body; the first row that holds decides
-KINDS = {
-    "filtered": r"content.?(?:management.?|safety.?)?(?:filter|policy.?violation)|content management policy"
-    r"|data_inspection_failed|content exists risk|considered high risk|input was flagged|prompt was flagged"
-    r"|PROHIBITED_CONTENT",
-    "locked": r"insufficient.?(?:user.?)?(?:quota|balance|credits?|funds)|exceeded_current_quota|invalid.?api.?key"
-    r"|authentication_error|UNAUTHENTICATED|model_not_found|billing_hard_limit|AccountOverdue",
-    "congested": r"rate.?limit|too.?many.?requests|throttl|overloaded|RESOURCE_EXHAUSTED|at capacity|quota exceeded"
-    r"|tokens? per (?:minute|day)|requests? per (?:minute|day)",
-}  # fmt: skip
 # a single request that is larger than a minute's tokens never gets through (Groq, OpenAI)
 SHARE = re.compile(r"limit:? (\d+)\b.{0,40}?requested:? (\d+)", re.IGNORECASE)
 WRONG_REQUEST = re.compile(r"(?i)invalid.?(?:request|argument|parameter)|bad.?request|validation|unsupported")
@@ -130,8 +85,8 @@ def read_refusal(http_status: int, content: bytes, wait: float | None = None, ke
 
 def kind_of(status: int, words: str) -> str:
     """Returns the kind of a failure. words: codes and message of the body."""
-    found = next((kind for kind, row in KINDS.items() if re.search(row, words, re.IGNORECASE)), "")
-    if found != "congested" and any(row.search(words) for row in OVERFLOWS):
+    found = next((kind for kind in KINDS if any(row.search(words) for row in SAID[kind])), "")
+    if found != "congested" and any(row.search(words) for row in SAID["too_long"]):
         return "too_long"
     if found == "congested" and (share := SHARE.search(words)) and int(share[2]) > int(share[1]):
         return "too_long"
@@ -201,7 +156,8 @@ def room_left(words: str, asked: int = 0, letters: int = 0, tries: int = 0) -> i
     if limit := answer_limit(words):
         return limit
     found = {}
-    for row in OVERFLOWS + PROMPTS * ("characters" not in words):  # vLLM gives up counting tokens of a huge prompt
+    counted = "characters" not in words  # vLLM gives up counting the tokens of a huge prompt
+    for row in SAID["too_long"] + SAID["prompt"] * counted:
         if match := row.search(words):
             found = {name: int(number) for name, number in match.groupdict().items() if number} | found
     window, prompt = found.get("window"), found.get("prompt", 0)
@@ -216,5 +172,5 @@ def room_left(words: str, asked: int = 0, letters: int = 0, tries: int = 0) -> i
 
 def answer_limit(words: str) -> int | None:
     """Returns the longest answer that may be asked for, whatever the prompt, if that is what a server says."""
-    matches = (row.search(words) for row in OVERFLOWS if "answer" in row.groupindex)
+    matches = (row.search(words) for row in SAID["too_long"] if "answer" in row.groupindex)
     return next((int(match["answer"]) - ("exclusive" in words) for match in matches if match), None)

@@ -9,6 +9,9 @@ import re
 import textwrap
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
 
 from grading import UNDECIDED
 from grading.answers import compare, extract_boxed, final_answer, grade
@@ -33,46 +36,12 @@ def clean(text: str) -> str | None:
     return text or None
 
 
-# --- guards; each pattern reads a chain in lower case ---
+# --- guards ---
 
-REFUSAL = re.compile(
-    r"\W*(?:(?:i'?m|i am) (?:very )?sorry|sorry,|i apologi[sz]e|as an ai\b"
-    r"|i (?:can'?t|cannot|can not|won'?t|will not|am (?:un|not )able to|'?m (?:un|not )able to)"
-    r" (?:assist|help|comply|provide|fulfil|create|generate|produce|write|rewrite|extend|simplify|corrupt|convert|do))"
-)
-SCAFFOLD = re.compile(
-    r"<\|[a-z_]{2,30}\|>|<｜[^｜\n]{2,30}｜>|</?think>|\[/?inst\]|<</?sys>>"
-    r"|^[*#_ ]*(?:problem|reasoning process|output format)[*_ ]*:[*_ ]*$",
-    re.MULTILINE,
-)
-META = tuple(
-    map(
-        re.compile,  # one by one: each then begins with letters that can be searched for, and runs ten times as fast
-        [
-            r"(?:given|provided|supplied|reference|ground[- ]truth|stated)(?: final| correct)? answer"
-            r"\b(?! (?:choice|option|format|form\b|type))",
-            r"match(?:es|ing)?(?: with)? the (?:given|provided|correct|reference) answer",
-            r"given that the (?:correct |final )?answer is",
-            r"as (?:requested|instructed)\b(?! (?:by|in) the (?:problem|question|statement))",
-            r"small(?:er)? language model",
-            r"[0-9]b(?: parameter)? (?:language )?model",
-            r"(?:extended|simplified|revised|rewritten|corrupted|improved|enhanced|refined|expanded|incorrect|flawed)"
-            r" (?:reasoning|chain of thought|thought process)",
-            r"(?<!my )(?:original|provided|terse) (?:reasoning|chain of thought|thought process)",
-            r"the user (?:want|ask|provid|gave|is asking|need|said|mention|specif)",
-            r"(?:asked|told|instructed|tasked) to (?:extend|simplify|rewrite|expand|corrupt|introduce)",
-            r"address(?:es|ing)? the (?:critique|feedback)",
-            r"introduc(?:e|es|ed|ing) (?:an? |some |the |logical |deliberate |subtle )*(?:error|mistake|fallac|flaw)",
-            r"step (?:in|of) the reasoning process is designed",
-            r"\A\W*(?:certainly|of course|sure)[!.,]",
-            r"\A\s*(?:下面是|以下是)",
-        ],
-    )
-)
-GIVEAWAY = re.compile(
-    r"mistaken|erroneous|wrongly|incorrectly|by mistake|fallac(?:y|ies|ious)|flawed|deliberate|intentional"
-    r"|misleading|\((?:incorrect|wrong|error)\b|incorrect (?:step|assumption|conclusion|calculation|logic)"
-)
+TALK = {  # {guard: patterns}
+    guard: [re.compile(row, re.MULTILINE) for row in rows]
+    for guard, rows in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+}
 NOT_LATIN = re.compile(r"[\u0400-\u1cff\u2e80-\ua4ff\ua800-\udfff\uf900-\ufdff\uff66-\uffdc\U00010000-\U0003ffff]")
 
 
@@ -94,20 +63,16 @@ def faults(chain: str, source: str, mode: str) -> Iterator[str]:
     """
     text, before = chain.lower(), source.lower()
 
-    def exceeds(*patterns):
+    def exceeds(guard):
         """Whether it talks so, and more than its source: R1 itself says "the given answer" now and then, and may."""
-        said = sum(len(pattern.findall(text)) for pattern in patterns)
-        return said > 0 and said > sum(len(pattern.findall(before)) for pattern in patterns)
+        said = sum(len(row.findall(text)) for row in TALK[guard])
+        return said > 0 and said > sum(len(row.findall(before)) for row in TALK[guard])
 
     # talk: what a rewriter says about its task
-    if REFUSAL.match(text) and not REFUSAL.match(before):
+    opened, opened_before = (any(row.match(t) for row in TALK["refusal"]) for t in (text, before))
+    if opened and not opened_before:
         yield "refusal"
-    if exceeds(SCAFFOLD):
-        yield "scaffold"
-    if exceeds(*META):
-        yield "meta"
-    if mode == "incorrect" and exceeds(GIVEAWAY):
-        yield "giveaway"
+    yield from filter(exceeds, ("scaffold", "meta", "giveaway") if mode == "incorrect" else ("scaffold", "meta"))
     # degenerate texts
     if loops(chain):
         yield "loop"
