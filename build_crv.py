@@ -19,20 +19,21 @@ import itertools
 import json
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from pathlib import Path
-from typing import Annotated, BinaryIO, Literal
+from typing import BinaryIO
 
-from agents.crv import Rules, run_problems
+from agents.crv import run_problems
 from agents.journal import Journal
+from agents.keys import Config
 from agents.limits import EndpointConfig, check_endpoints
-from agents.measured import StudentConfig, StudentCritic, find_levels
+from agents.measured import StudentCritic, find_levels
 from agents.outputs import made_with, write_outputs
 from agents.pool import open_endpoints
 from agents.probe import Prober
 from agents.prompts import load_prompts
 from agents.report import Live, show
-from agents.roles import Agents, Sampling
+from agents.roles import Agents
 from config import claim_output, run_cli
 from data.records import numbered_records, write_jsonl
 from data.render import problem_messages
@@ -41,101 +42,6 @@ from errors import UserError
 from grading.programs import check_tests, isolation
 from lock import locked
 from progress import Progress, say
-from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, Seed, Whole
-
-Endpoints = Filled | Annotated[list[Filled], Bounds(1)]
-
-
-@dataclass
-class Bindings:
-    critic: Endpoints = "teacher"
-    """Endpoint of the Critic: π_large (§3.2.1, A.5). Several that serve the same model share the work: [a, b]."""
-    rethinker: Endpoints = "teacher"
-    """Endpoint of the Rethinker, for incorrect chains too: π_large (§3.2.2)."""
-    verifier: Endpoints = "teacher"
-    """Endpoint of the Verifier. §3.2.3 says π_base, A.2 and A.5 say π_large: bind it to another one for the former."""
-
-    def __post_init__(self):
-        for agent, names in vars(self).items():
-            setattr(self, agent, [names] if isinstance(names, str) else names)
-
-
-@dataclass
-class Config:
-    problems: FilePath
-    """Problems, in any form that data/rows.py opens, or a dataset of the hub (owner/name:split): id,
-    problem, answer, reasoning, and optionally solution, domain, tests (of code: {"fn_name"?, "inputs", "outputs"})."""
-    out: FilePath
-    """Output folder."""
-    endpoints: Annotated[dict[str, EndpointConfig], Bounds(1)]
-    """OpenAI-compatible endpoints by name."""
-    agents: Bindings = field(default_factory=Bindings)
-    """Which endpoint plays which agent."""
-    probe: bool = True
-    """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
-    back, how it wants to be asked, whether it honours top_k; and one prompt of 6,000 words: a server that cuts it
-    without a word (Ollama does) stops the run."""
-    max_cost: NotNegative | None = None
-    """Stop before all answers together cost more than this, by the endpoints' prices; null for no cap."""
-    sampling: Sampling = field(default_factory=Sampling)
-    """Sampling of all agents (A.2)."""
-    prompts_dir: MaybePath = ""
-    """Folder with the five prompts; empty for Table 13 (agents/prompts)."""
-    prompt_role: Literal["system", "user"] = "system"
-    """Where the prompt stands. user: one user turn, prompt last, for R1-type models that want no system prompt."""
-    critic_mode: Literal["llm", "student"] = "llm"
-    """llm: the Critic is asked (§3.2.1). student: nobody is asked, a chain's level follows from how well it fits
-    student.path (agents/measured.py)."""
-    student: StudentConfig = field(default_factory=StudentConfig)
-    """The student itself, measured on every chain that is rated."""
-    verifier_mode: Literal["judge", "solve"] = "judge"
-    """judge: YES or NO with the answer in view (Table 13). solve: finish from the chain without it, and the answer is
-    graded (§3.2.3: whether π_base can derive y); bind agents.verifier to π_base. Programs are graded by `tests`."""
-    seed: Seed = 0
-    """Every call's seed derives from this and from what is asked."""
-    journal: MaybePath = ""
-    """Journal file; empty for journal.jsonl in `out`. Output folders may share one, one after the other: what is
-    already answered there is not paid for again."""
-    stages: Literal["crv", "cr", "c"] = "crv"
-    """Table 6: c keeps what the Critic rates medium; cr adds rewrites, unverified and not rated again; crv is all."""
-    max_rounds: Count = 3
-    """Rewrites of one problem at most, whatever they fail at (§3.2.3)."""
-    recritique: Literal["retry", "discard"] = "retry"
-    """A verified rewrite that the Critic rates easy or hard again: rewrite it further within max_rounds, or discard."""
-    medium_failed: Literal["discard", "rewrite"] = "discard"
-    """A medium original that fails verification: discard the problem, or have the Rethinker extend it."""
-    retry_from: Literal["source", "rewrite"] = "source"
-    """After a failed verification the Rethinker gets the chain it had before (not known to be wrong), or its failed
-    rewrite."""
-    votes: Count = 1
-    """Calls per rating and per verdict, majority wins (Table 1: 3). A tie draws two more; then the problem is
-    quarantined."""
-    check_answer: bool = True
-    """A rewrite whose final answer differs from y fails verification, whatever the Verifier says."""
-    check_incorrect: bool = True
-    """An incorrect chain must state a final answer that differs from y."""
-    incorrect_tries: Whole = 3
-    """Tries for an incorrect chain; without one the problem is kept for SFT, and only its small-gap pair remains. 0
-    makes none, for studies that need no pairs."""
-    guards: bool = True
-    """Whether a rewrite must pass the guards (agents/guards.py) before the Verifier sees it, and an incorrect chain
-    before it is used; a failure costs one of the rounds or tries, and is counted in report.json. The paper has none."""
-    response_style: Literal["bespoke", "think", "plain"] = "bespoke"
-    """Format of responses: Bespoke-Stratos tags, <think> tags, or none."""
-    rejected_answer: Literal["gold", "from_reasoning", "none"] = "gold"
-    """What follows an incorrect chain: the right solution (as in the authors' published example), its own answer, or
-    nothing."""
-    system: str = ""
-    """System prompt of the records; empty for none."""
-    instruction: str | dict[str, str] = "{problem}"
-    """User turn of the records, around {problem}; or one for each domain and a `default`, e.g. {math: "…", default:
-    "{problem}"}."""
-    level_size: Count | Literal["min"] | None = None
-    """Chains in each of sft_easy, sft_medium and sft_hard, drawn with `seed` (Table 5: 10000); min: as many as the
-    smallest of them has; null: all."""
-    limit: Count | None = None
-    """Only the first N problems."""
-
 
 # what may change between a run and its resumption: no answer in the journal is asked for again because of it, but for
 # the truncated ones under a higher max_tokens
@@ -251,10 +157,7 @@ async def ask_all(
         prober = Prober(Path(cfg.out) / "probe.json", long=True) if cfg.probe else None
         asked = {agent: names for agent, names in vars(cfg.agents).items() if (agent, cfg.critic_mode) != MEASURED}
         endpoints, bound = open_endpoints(cfg.endpoints, asked, journal, prober, cfg.max_cost)
-        agents = Agents(
-            bound, journal, prompts, cfg.sampling, cfg.prompt_role, cfg.seed, cfg.votes, cfg.verifier_mode, student
-        )
-        rules = Rules(**{rule.name: getattr(cfg, rule.name) for rule in fields(Rules)})
+        agents = Agents(bound, journal, prompts, cfg, student)
 
         # as many problems alive as there can be requests in flight, each read when its place becomes free
         say(f"{count} problems, {len(journal)} answers in {journal.path}")
@@ -268,7 +171,7 @@ async def ask_all(
                 spool.add(index, trace)
                 live.finished(trace)
 
-            await run_problems(problems, agents, rules, window, finished)
+            await run_problems(problems, agents, window, finished)
 
         for pool in bound.values():
             pool.check_served()

@@ -10,26 +10,10 @@ Each problem walks alone and at its own pace; `run_problems` keeps a bounded num
 """
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 
 from agents.guards import answer_check, faults
 from agents.pool import run_together
 from agents.roles import Agents
-
-
-@dataclass(frozen=True)
-class Rules:
-    """What §3.2 leaves open; build_crv.py documents each one."""
-
-    stages: str = "crv"
-    max_rounds: int = 3
-    recritique: str = "retry"
-    medium_failed: str = "discard"
-    retry_from: str = "source"
-    check_answer: bool = True
-    check_incorrect: bool = True
-    incorrect_tries: int = 3
-    guards: bool = True
 
 
 class NotKept(Exception):
@@ -44,8 +28,8 @@ class NotKept(Exception):
 class Walk:
     """One problem on its way. `steps`: what each agent did so far; only this class writes there."""
 
-    def __init__(self, problem: dict, agents: Agents, rules: Rules):
-        self.problem, self.agents, self.rules, self.steps = problem, agents, rules, []
+    def __init__(self, problem: dict, agents: Agents):
+        self.problem, self.agents, self.cfg, self.steps = problem, agents, agents.cfg, []
 
     def record(self, step: dict) -> str:
         """Keep a step. Returns what the agent said; raises NotKept if it said nothing usable."""
@@ -77,13 +61,13 @@ class Walk:
 
     def guarded(self, chain: str, source: str, mode: str) -> str | None:
         """Returns the guard that a rewrite fails, or None; no agent is asked about such a rewrite."""
-        guard = next(faults(chain, source, mode), None) if self.rules.guards else None
+        guard = next(faults(chain, source, mode), None) if self.cfg.guards else None
         if guard:
             self.note(guard=guard)
         return guard
 
 
-async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
+async def life_of(problem: dict, agents: Agents) -> dict:
     """Walk one problem (x, y, r) through the system. Returns its trace:
 
     level            the Critic's first verdict on r, or None
@@ -94,7 +78,7 @@ async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
     steps            every verdict and every rewrite in order, each with its calls (keys of the journal); a rewrite that
                      fails a guard carries the guard's name
     """
-    walk = Walk(problem, agents, rules)
+    walk = Walk(problem, agents)
     trace = {**problem, "level": None, "outcome": "kept", "reason": None, "origin": None, "rounds": 0,
              "rewritten": None, "incorrect": None, "steps": walk.steps}  # fmt: skip
     try:
@@ -102,7 +86,7 @@ async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
         if level == "medium" and await _medium_holds(walk):
             trace["origin"] = "med"
         else:
-            if rules.stages == "c":
+            if walk.cfg.stages == "c":
                 raise NotKept("discarded", f"rated_{level}")
             trace["origin"] = "med*" if level == "medium" else f"{level}*"
             trace["rewritten"], trace["rounds"] = await _rewrite(walk, level)
@@ -115,10 +99,10 @@ async def life_of(problem: dict, agents: Agents, rules: Rules) -> dict:
 
 async def _medium_holds(walk: Walk) -> bool:
     """Whether a chain rated medium is kept as it is. False: it is to be rewritten."""
-    if walk.rules.stages != "crv":
+    if walk.cfg.stages != "crv":
         return True
     yes, _ = await walk.verify(walk.problem["reasoning"], 0)  # r was validated when the dataset was made
-    if not yes and walk.rules.medium_failed == "discard":
+    if not yes and walk.cfg.medium_failed == "discard":
         raise NotKept("discarded", "medium_failed_verification")
     return yes
 
@@ -129,15 +113,15 @@ async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
     source: the chain that is rewritten next, in the mode that its level asks for. A medium chain that failed
     verification is extended: it lacks something.
     """
-    rules, original = walk.rules, walk.problem["reasoning"]
+    cfg, original = walk.cfg, walk.problem["reasoning"]
     source, mode = original, "easy" if level == "medium" else level
-    for round in range(1, rules.max_rounds + 1):
+    for round in range(1, cfg.max_rounds + 1):
         # what costs the round without asking anybody: nothing was changed, or a guard fires
         rewritten = await walk.rewrite(mode, source, round)
         if rewritten in (source, original):
             failure = "unchanged"
             continue
-        if rules.stages == "cr":
+        if cfg.stages == "cr":
             return rewritten, round
         if guard := walk.guarded(rewritten, source, mode):
             failure = f"guard:{guard}"
@@ -146,9 +130,9 @@ async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
         # the Verifier, and the answer check: language models shown the right answer tend to confirm it, so both are
         # asked, and a rewrite that ends in another answer than y never passes
         yes, check = await walk.verify(rewritten, round)
-        if not yes or (rules.check_answer and check == "differs"):
+        if not yes or (cfg.check_answer and check == "differs"):
             failure = "failed_verification"
-            source = source if rules.retry_from == "source" else rewritten
+            source = source if cfg.retry_from == "source" else rewritten
             continue
 
         # the Critic again: done if the rewrite suits, else it is rewritten further, in the mode of its new level
@@ -156,7 +140,7 @@ async def _rewrite(walk: Walk, level: str) -> tuple[str, int]:
         if level == "medium":
             return rewritten, round
         failure = f"rerated_{level}"
-        if rules.recritique == "discard":
+        if cfg.recritique == "discard":
             break
         source, mode = rewritten, level
     raise NotKept("discarded", failure)
@@ -169,7 +153,7 @@ async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
     own Table 12 shows an "incorrect" chain that ends in the right number.
     """
     original = walk.problem["reasoning"]
-    for attempt in range(1, walk.rules.incorrect_tries + 1):
+    for attempt in range(1, walk.cfg.incorrect_tries + 1):
         try:
             corrupted = await walk.rewrite("incorrect", original, attempt)
         except NotKept:  # no usable reply
@@ -181,7 +165,7 @@ async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
             continue
         check = await answer_check(corrupted, walk.problem)
         walk.note(answer_check=check)
-        if not walk.rules.check_incorrect or check in ("differs", "unchecked"):
+        if not walk.cfg.check_incorrect or check in ("differs", "unchecked"):
             return corrupted
     return None
 
@@ -189,7 +173,6 @@ async def _incorrect(walk: Walk, rewritten: str | None) -> str | None:
 async def run_problems(
     problems: Iterable[tuple[int, dict]],
     agents: Agents,
-    rules: Rules,
     window: int,
     finished: Callable[[int, dict], None],
 ) -> None:
@@ -202,6 +185,6 @@ async def run_problems(
 
     async def worker() -> None:
         for index, problem in shared:
-            finished(index, await life_of(problem, agents, rules))
+            finished(index, await life_of(problem, agents))
 
     await run_together([worker() for _ in range(window)], agents.pools.values())

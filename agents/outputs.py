@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from agents.journal import call_key, call_seed
+from agents.keys import Config
 from agents.measured import StudentCritic
 from agents.report import render_report, sample
 from agents.roles import LEVELS, VERDICTS
@@ -32,47 +33,36 @@ from values import FilePath
 SAMPLES = 200  # problems that can be looked at in report.html
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How a problem and a chain become messages; the fields are build_crv.py's, and documented there. made: what
-    all chains of the run have in common (made_with)."""
+# --- how a problem and a chain become messages ---
 
-    response_style: str
-    rejected_answer: str
-    system: str
-    instruction: str | dict[str, str]
-    made: dict
 
-    def prompt(self, trace: dict) -> list[dict]:
-        """Returns the messages before the reply."""
-        return problem_messages(trace, self.system, self.instruction)
+def response(trace: dict, chain: str, cfg: Config) -> str:
+    """Returns a correct chain and the gold solution behind it."""
+    return response_text(chain, _solution(trace), cfg.response_style)
 
-    def response(self, trace: dict, chain: str) -> str:
-        """Returns a correct chain and the gold solution behind it."""
-        return response_text(chain, self._solution(trace), self.response_style)
 
-    def incorrect_response(self, trace: dict) -> str | None:
-        """Returns r~ and what `rejected_answer` puts behind it; None without r~."""
-        chain = trace["incorrect"]
-        if chain is None:
-            return None
-        solution = None
-        if self.rejected_answer == "gold":
-            solution = self._solution(trace)
-        elif self.rejected_answer == "from_reasoning" and final_answer(chain) is not None:
-            solution = boxed_solution(final_answer(chain))
-        return response_text(chain, solution, self.response_style)
+def incorrect_response(trace: dict, cfg: Config) -> str | None:
+    """Returns r~ and what `rejected_answer` puts behind it; None without r~."""
+    chain, solution = trace["incorrect"], None
+    if chain is None:
+        return None
+    if cfg.rejected_answer == "gold":
+        solution = _solution(trace)
+    elif cfg.rejected_answer == "from_reasoning" and final_answer(chain) is not None:
+        solution = boxed_solution(final_answer(chain))
+    return response_text(chain, solution, cfg.response_style)
 
-    def _solution(self, trace: dict) -> str:
-        return trace.get("solution") or boxed_solution(trace["answer"])
+
+def _solution(trace):
+    return trace.get("solution") or boxed_solution(trace["answer"])
 
 
 # --- provenance: where a chain comes from ---
 
 
-def made_with(cfg, prompts: dict[str, str], student: StudentCritic | None = None) -> dict:
+def made_with(cfg: Config, prompts: dict[str, str], student: StudentCritic | None = None) -> dict:
     """Returns what all records of a run have in common: models and prices by agent, hashes of prompts by name,
-    sampling, seed; the student on which chains are measured, and the thresholds. cfg: build_crv.py's."""
+    sampling, seed; the student on which chains are measured, and the thresholds."""
     bound = {agent: cfg.endpoints[names[0]] for agent, names in vars(cfg.agents).items()}  # all of them serve one model
     models = {agent: endpoint.model for agent, endpoint in bound.items()}
     measured = {}
@@ -131,12 +121,13 @@ def provenance(trace: dict, step: dict | None, made: dict) -> dict:
 # --- the records ---
 
 
-def records(trace: dict, layout: Layout, chosen: dict[str, set[str] | None]) -> Iterator[tuple[str, dict]]:
-    """Yield (name of its file, record) for everything that follows from one trace. chosen: level_sample's."""
+def records(trace: dict, cfg: Config, made: dict, chosen: dict[str, set[str] | None]) -> Iterator[tuple[str, dict]]:
+    """Yield (name of its file, record) for everything that follows from one trace. made: made_with's. chosen:
+    level_sample's."""
     # what is trained on, D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3) and the mini-tasks; or why there is nothing
     if trace["outcome"] == "kept":
-        yield "sft", sft_row(trace, kept_step(trace), trace["origin"], layout)
-        for pair in pair_rows(trace, layout):
+        yield "sft", sft_row(trace, kept_step(trace), trace["origin"], cfg, made)
+        for pair in pair_rows(trace, cfg, made):
             yield "pairs", pair
     else:
         keys = ("id", "outcome", "reason", "level", "problem", "answer", "reasoning")
@@ -144,7 +135,7 @@ def records(trace: dict, layout: Layout, chosen: dict[str, set[str] | None]) -> 
 
     # the studies: r as it came ("SFT" in Tables 2 and 6), and by the Critic's first verdict on it (Table 5)
     level = trace["level"]
-    original = sft_row(trace, None, {"medium": "med", None: "unrated"}.get(level, level), layout)
+    original = sft_row(trace, None, {"medium": "med", None: "unrated"}.get(level, level), cfg, made)
     yield "sft_original", original
     if level and (chosen[level] is None or trace["id"] in chosen[level]):
         yield f"sft_{level}", original
@@ -157,45 +148,45 @@ def records(trace: dict, layout: Layout, chosen: dict[str, set[str] | None]) -> 
         rewrites = (s for s in trace["steps"] if s["step"] == "rethinker" and s["mode"] != "incorrect")
         step = next((s for s in rewrites if s["text"] not in (None, trace["reasoning"])), None)
         if step:
-            yield "sft_cr", sft_row(trace, step, f"{level}*", layout)
+            yield "sft_cr", sft_row(trace, step, f"{level}*", cfg, made)
 
 
-def sft_row(trace: dict, step: dict | None, origin: str, layout: Layout) -> dict:
+def sft_row(trace: dict, step: dict | None, origin: str, cfg: Config, made: dict) -> dict:
     """Returns the record of a correct chain. step: the one that wrote it, None for r."""
     chain = step["text"] if step else trace["reasoning"]
-    reply = {"role": "assistant", "content": layout.response(trace, chain)}
+    reply = {"role": "assistant", "content": response(trace, chain, cfg)}
     return {
         "id": trace["id"],
-        "messages": [*layout.prompt(trace), reply],
+        "messages": [*problem_messages(trace, cfg.system, cfg.instruction), reply],
         "origin": origin,
         "rounds": step["round"] if step else 0,
         "problem": trace["problem"],
         "answer": trace["answer"],
         "reasoning": chain,
-        "provenance": provenance(trace, step, layout.made),
+        "provenance": provenance(trace, step, made),
     }
 
 
-def pair_rows(trace: dict, layout: Layout) -> list[dict]:
+def pair_rows(trace: dict, cfg: Config, made: dict) -> list[dict]:
     """Returns the mini-tasks of CogPO (§3.3.2) from a kept trace, none from another. A rewritten medium chain stands in
     for its original, which did not hold."""
     if trace["outcome"] != "kept":
         return []
     # the texts
     step, medium = kept_step(trace), trace["level"] == "medium"
-    best = layout.response(trace, step["text"] if step else trace["reasoning"])
-    original = best if medium else layout.response(trace, trace["reasoning"])
+    best = response(trace, step["text"] if step else trace["reasoning"], cfg)
+    original = best if medium else response(trace, trace["reasoning"], cfg)
     pairs = make_pairs(
         trace["id"],
-        layout.prompt(trace),
+        problem_messages(trace, cfg.system, cfg.instruction),
         trace["level"],
         original,
-        layout.incorrect_response(trace),
+        incorrect_response(trace, cfg),
         None if medium else best,
     )
     # where they come from
-    best, original = provenance(trace, step, layout.made), provenance(trace, None, layout.made)
-    worst = provenance(trace, incorrect_step(trace), layout.made) if trace["incorrect"] is not None else None
+    best, original = provenance(trace, step, made), provenance(trace, None, made)
+    worst = provenance(trace, incorrect_step(trace), made) if trace["incorrect"] is not None else None
     sides = {"small": (best, original), "medium": (original, worst), "large": (best, worst)}
     return [pair | {"provenance": dict(zip(("chosen", "rejected"), sides[pair["gap"]], strict=True))} for pair in pairs]
 
@@ -210,13 +201,12 @@ def level_sample(ids_by_level: dict[str, list[str]], size: int | str | None, see
     return {level: set(draw[level].sample(ids, min(size, len(ids)))) for level, ids in ids_by_level.items()}
 
 
-def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
+def write_outputs(out: Path, cfg: Config, made: dict, source: dict) -> dict:
     """Write everything that follows from out/traces.jsonl, in its order. Returns the report.
 
-    cfg: build_crv.py's configuration. made: made_with. source: {"problems": N, "sha256": …}, for the report. Raises
+    made: made_with. source: {"problems": N, "sha256": …}, for the report. Raises
     UserError unless there is one trace for each of the N problems.
     """
-    layout = Layout(cfg.response_style, cfg.rejected_answer, cfg.system, cfg.instruction, made)
 
     def traces() -> Iterator[dict]:
         return (trace for _, trace in iter_rows(out / "traces.jsonl"))
@@ -224,7 +214,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
     # first pass: count, and draw what is drawn
     tally = Tally()
     for trace in traces():
-        tally.add(trace, pair_rows(trace, layout))
+        tally.add(trace, pair_rows(trace, cfg, made))
     tally.check(source["problems"], out)
     report = {"input": source, "made_with": made} | tally.result()
     report["cost"] = cost(report["calls"], made["prices"])
@@ -238,7 +228,7 @@ def write_outputs(out: Path, cfg, made: dict, source: dict) -> dict:
         writers = {name: stack.enter_context(jsonl_writer(out / f"{name}.jsonl")) for name in names}
         for place, trace in enumerate(traces()):
             samples += [trace] if place in places else []
-            for name, row in records(trace, layout, chosen):
+            for name, row in records(trace, cfg, made, chosen):
                 if name in writers:
                     writers[name](row)
     write_text(out / "report.html", render_report(report, tally, samples, Path(cfg.problems).stem))
@@ -253,12 +243,12 @@ CARD = Path(__file__).with_name("card.md")
 
 
 @dataclass
-class Config:
+class ExportConfig:
     run: FilePath
     """Output folder of build_crv.py; its `parquet` gets sft.parquet, pairs.parquet and README.md, the dataset card."""
 
 
-def main(cfg: Config) -> None:
+def main(cfg: ExportConfig) -> None:
     run = Path(cfg.run)
     if not (run / "report.json").exists():
         raise UserError(f"{run} is no finished run of build_crv.py")
@@ -293,4 +283,6 @@ def card(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_cli(main, Config, "A finished run as Parquet files with a dataset card: python -m agents.outputs run=out/crv")
+    run_cli(
+        main, ExportConfig, "A finished run as Parquet files with a dataset card: python -m agents.outputs run=out/crv"
+    )

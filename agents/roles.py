@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from agents.client import TOKEN_KEYS
 from agents.guards import clean, is_code, solves
 from agents.journal import Journal, call_key, call_seed
+from agents.keys import Config
 from agents.measured import StudentCritic
 from agents.pool import Pool
 from agents.prompts import question
 from agents.replies import ANSWERED, Reply
-from values import Count, NotNegative, PositiveShare, Whole
 
 LEVELS = ("easy", "medium", "hard")
 VERDICTS = ("YES", "NO")
@@ -24,27 +24,6 @@ VERDICTS = ("YES", "NO")
 ASKS = 3  # the first time and twice more
 HOPELESS = ("filtered", "too_long", "refused", "transport")  # the same question would fare no better
 EXTRA_VOTES = 2  # a tie of three is drawn to five
-
-
-@dataclass
-class Sampling:
-    """§A.2: the same for all three agents."""
-
-    temperature: NotNegative | None = 0.7
-    """Sampling temperature (A.2); null leaves it out of the request."""
-    top_p: PositiveShare | None = 0.9
-    """Nucleus sampling (A.2); null leaves it out of the request."""
-    top_k: Whole | None = 50
-    """A.2. Not in OpenAI's own API: null leaves it out, for hosts that refuse it."""
-    max_tokens: Count = 16384
-    """Longest answer, thought included. A truncated answer is asked for once more with twice as many."""
-    send_seed: bool = True
-    """Send a seed with every request: a deterministic server then repeats itself. Off for hosts that refuse it."""
-
-    def options(self) -> dict:
-        """Returns the fields of a request; a key that is null is left out."""
-        fields = {"temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
-        return {name: value for name, value in fields.items() if value is not None}
 
 
 @dataclass(frozen=True)
@@ -63,19 +42,14 @@ class Agents:
     """The agents of a run. Each says what it did with a chain as a step of the trace (agents/crv.py): under "label" the
     level or the verdict, under "text" the rewritten chain; None if no reply could be used.
 
-    pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. votes: calls per rating and per
-    verdict. verifier_mode: "judge" or "solve". student: measures every chain that is rated,
-    and may be the one who rates.
+    pools: {"critic": Pool, "rethinker": …, "verifier": …}. prompts: {name: text}. student: measures every chain that is
+    rated, and may be the one who rates.
     """
 
     pools: dict[str, Pool]
     journal: Journal
     prompts: dict[str, str]
-    sampling: Sampling
-    prompt_role: str = "system"
-    seed: int = 0
-    votes: int = 1
-    verifier_mode: str = "judge"
+    cfg: Config
     student: StudentCritic | None = None
 
     async def critic(self, problem: dict, chain: str, round: int) -> dict:
@@ -93,7 +67,7 @@ class Agents:
         13), or as found out by having it solved from the chain. A program without tests cannot be graded, so it is
         judged."""
         gradable = problem.get("tests") or not is_code(problem)
-        prompt = "verifier_solve" if self.verifier_mode == "solve" and gradable else "verifier"
+        prompt = "verifier_solve" if self.cfg.verifier_mode == "solve" and gradable else "verifier"
         return await self._vote(Task("verifier", prompt, problem, chain, round), VERDICTS)
 
     async def rethinker(self, mode: str, problem: dict, chain: str, round: int) -> dict:
@@ -103,7 +77,7 @@ class Agents:
 
     async def _vote(self, task: Task, labels: tuple[str, ...]) -> dict:
         """The label that more than half of `votes` calls agree on; if they do not, the most frequent after two more."""
-        votes, counts = self.votes, Counter()
+        votes, counts = self.cfg.votes, Counter()
         step = {"step": task.agent, "round": task.round, "label": None, "votes": {}, "calls": []}
         for vote in range(votes + (EXTRA_VOTES if votes > 1 else 0)):
             # one more vote; a reply that cannot be used abstains
@@ -124,7 +98,7 @@ class Agents:
 
         Returns (value, one record per call); value None means that it was given up.
         """
-        calls, limit = [], self.sampling.max_tokens
+        calls, limit = [], self.cfg.sampling.max_tokens
         max_tokens = limit
         for attempt in range(ASKS):
             # ask and read
@@ -151,10 +125,10 @@ class Agents:
         Neither the address nor max_tokens is part of the key: a moved server and a raised limit keep what is paid for.
         """
         # what is asked, and the name of that call
-        pool, prompt, options = self.pools[task.agent], self.prompts[task.prompt], self.sampling.options()
+        pool, prompt, options = self.pools[task.agent], self.prompts[task.prompt], self.cfg.sampling.options()
         answer = None if task.prompt == "verifier_solve" else task.problem["answer"]
-        messages = question(prompt, task.problem["problem"], answer, task.chain, self.prompt_role)
-        asked = {"model": pool.cfg.model, "messages": messages, "sampling": options, "seed": self.seed,
+        messages = question(prompt, task.problem["problem"], answer, task.chain, self.cfg.prompt_role)
+        asked = {"model": pool.cfg.model, "messages": messages, "sampling": options, "seed": self.cfg.seed,
                  "extra_body": pool.cfg.extra_body}  # fmt: skip
         key = call_key(asked, task.problem["id"], task.prompt, task.round, vote, attempt)
 
@@ -166,11 +140,11 @@ class Agents:
 
         # ask, and have the reply on disk before it is used
         body = {"model": pool.cfg.model, "messages": messages, **options, TOKEN_KEYS[0]: max_tokens}
-        if self.sampling.send_seed:
+        if self.cfg.sampling.send_seed:
             body["seed"] = call_seed(key)
         reply = await pool.chat(body)
         # a second try with twice the room that does not fit stays what the first one was: there is no more room
-        doubled = max_tokens > self.sampling.max_tokens
+        doubled = max_tokens > self.cfg.sampling.max_tokens
         status = "truncated" if reply.status == "too_long" and doubled else reply.status
         await self.journal.keep(
             {

@@ -5,41 +5,39 @@ import asyncio
 import pytest
 
 from agents.client import Endpoint
-from agents.crv import Rules, life_of
+from agents.crv import life_of
 from agents.journal import Journal
+from agents.keys import Sampling
 from agents.limits import EndpointConfig
 from agents.pool import Pool
 from agents.prompts import load_prompts
-from agents.roles import Agents, Sampling
+from agents.roles import Agents
 from agents.tally import Tally
+from tests.support.crv_cli import keys
 from tests.support.scripted_endpoint import Server, reply, script
 
 PROBLEM = {"id": "p1", "problem": "How many legs have 3 dogs?", "answer": "12", "reasoning": "3 * 4 = 12."}
 WRONG = "3 dogs have 3 legs each. So 3 * 3 = 9."
 
 
-async def with_agents(url, folder, use, sampling=None, votes=1, **modes):
+async def with_agents(url, folder, use, student=None, **given):
     """`await use(agents)`, all three agents behind one endpoint."""
     journal = Journal(folder / "journal.jsonl")
     config = EndpointConfig(base_url=url, model="m", retries=1, timeout=20)
     endpoint = Pool([Endpoint("teacher", config, has_answered=True)])
     bound = dict.fromkeys(("critic", "rethinker", "verifier"), endpoint)
     try:
-        return await use(
-            Agents(bound, journal, load_prompts(), sampling or Sampling(max_tokens=100), "system", 0, votes, **modes)
-        )
+        cfg = keys(**{"sampling": Sampling(max_tokens=100)} | given)
+        return await use(Agents(bound, journal, load_prompts(), cfg, student))
     finally:
         journal.close()
         await endpoint.close()
 
 
-def live(answer, tmp_path, problem=PROBLEM, *, votes=1, sampling=None, modes=None, **rules):
+def live(answer, tmp_path, problem=PROBLEM, **given):
     """Walk one problem. Returns (trace, the requests' roles in order, the requests)."""
     with Server(answer) as server:
-        walk = with_agents(
-            server.url, tmp_path, lambda a: life_of(problem, a, Rules(**rules)), sampling, votes, **modes or {}
-        )
-        trace = asyncio.run(walk)
+        trace = asyncio.run(with_agents(server.url, tmp_path, lambda agents: life_of(problem, agents), **given))
     return trace, [asked.role for asked in server.asked], server.asked
 
 
@@ -263,7 +261,7 @@ def test_solve_does_not_show_the_answer_and_grades_what_comes_back(tmp_path):
         critic=["easy", "medium"], easy=["one", "two"], incorrect=WRONG,
         solve=["<think>3 dogs…</think>So \\boxed{13}.", "Then it is \\boxed{12.0}."],
     )  # fmt: skip
-    trace, roles, asked = live(answer, tmp_path, modes=SOLVE)
+    trace, roles, asked = live(answer, tmp_path, **SOLVE)
     assert roles == ["critic", "easy", "solve", "easy", "solve", "critic", "incorrect"]
     solving = [a for a in asked if a.role == "solve"]
     assert [(a.answer, a.reasoning) for a in solving] == [("", "one"), ("", "two")]
@@ -273,7 +271,7 @@ def test_solve_does_not_show_the_answer_and_grades_what_comes_back(tmp_path):
 
 def test_solving_is_voted_on_and_says_no_where_no_answer_comes(tmp_path):
     answer = script(critic="medium", solve=["12", "I cannot tell.", "\\boxed{9}"])
-    trace, roles, _ = live(answer, tmp_path, modes=SOLVE, votes=3)
+    trace, roles, _ = live(answer, tmp_path, **SOLVE, votes=3)
     assert roles == ["critic"] * 3 + ["solve"] * 3
     assert trace["steps"][1]["votes"] == {"YES": 1, "NO": 2} and trace["reason"] == "medium_failed_verification"
 
@@ -310,10 +308,10 @@ def test_code_is_checked_by_its_tests(tmp_path):
 
 def test_code_is_solved_by_its_tests(tmp_path):
     answer = script(critic=["easy", "medium"], easy=["one", "two"], solve=[FALSE, RIGHT], incorrect=FALSE)
-    trace, _, _ = live(answer, tmp_path, CODE, modes=SOLVE)
+    trace, _, _ = live(answer, tmp_path, CODE, **SOLVE)
     assert labels(trace, "verifier") == ["NO", "YES"] and trace["rewritten"] == "two"
     untested = {key: value for key, value in CODE.items() if key != "tests"} | {"id": "c2"}
-    _, roles, _ = live(script(critic="medium", verifier="NO"), tmp_path, untested, modes=SOLVE)
+    _, roles, _ = live(script(critic="medium", verifier="NO"), tmp_path, untested, **SOLVE)
     assert roles == ["critic", "verifier"]  # nothing to grade by: judged
 
 

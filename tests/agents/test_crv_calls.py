@@ -5,8 +5,8 @@ import asyncio
 import pytest
 from test_crv import PROBLEM, WRONG, live, with_agents
 
-from agents.crv import Rules, life_of, run_problems
-from agents.roles import Sampling
+from agents.crv import life_of, run_problems
+from agents.keys import Sampling
 from errors import UserError
 from tests.support.scripted_endpoint import Server, error, reply, script
 
@@ -179,7 +179,7 @@ def test_a_replayed_reply_keeps_the_servers_words(tmp_path):
 def test_half_a_surrogate_pair_hangs_nothing(tmp_path, text):
     async def walk(agents):
         async with asyncio.timeout(5):
-            return await life_of(PROBLEM, agents, Rules())
+            return await life_of(PROBLEM, agents)
 
     with Server(lambda asked: text) as server:
         trace = asyncio.run(with_agents(server.url, tmp_path, walk))
@@ -201,7 +201,7 @@ def test_a_bounded_number_of_problems_is_alive(tmp_path):
 
     with Server(script(critic="medium", verifier="YES", incorrect=WRONG)) as server:
         walk = with_agents(
-            server.url, tmp_path, lambda a: run_problems(problems(), a, Rules(), 5, lambda n, trace: done.append(n))
+            server.url, tmp_path, lambda a: run_problems(problems(), a, 5, lambda n, trace: done.append(n))
         )
         asyncio.run(walk)
     assert sorted(done) == list(range(40)) and max(alive) == 5
@@ -214,7 +214,7 @@ def test_the_first_error_ends_the_run(tmp_path):
     problems, done = [(n, {**PROBLEM, "id": f"p{n}"}) for n in range(40)], []
     with Server(answer) as server:
         walk = with_agents(
-            server.url, tmp_path, lambda a: run_problems(problems, a, Rules(), 5, lambda n, trace: done.append(n))
+            server.url, tmp_path, lambda a: run_problems(problems, a, 5, lambda n, trace: done.append(n))
         )
         with pytest.raises(UserError, match="no such key"):
             asyncio.run(walk)

@@ -89,7 +89,7 @@ def by_length(texts):
 def test_the_student_rates_in_the_critics_place(tmp_path):
     rewrites = ["3 dogs have 4 legs each, " * 4 + "so 3 * 4 = 12.", "3 dogs, 4 legs each: 3 * 4 = 12."]
     answer = script(easy=rewrites[0], hard=rewrites[1], verifier="YES", incorrect=WRONG)
-    trace, roles, _ = live(answer, tmp_path, modes={"student": critic(by_length)})
+    trace, roles, _ = live(answer, tmp_path, student=critic(by_length))
     assert roles == ["easy", "verifier", "hard", "verifier", "incorrect"]  # no Critic was asked
     rated = [step for step in trace["steps"] if step["step"] == "critic"]
     assert [step["label"] for step in rated] == ["easy", "hard", "medium"]
@@ -99,6 +99,6 @@ def test_the_student_rates_in_the_critics_place(tmp_path):
 
 def test_beside_a_critic_it_is_only_noted(tmp_path):
     answer = script(critic="medium", verifier="YES", incorrect=WRONG)
-    trace, roles, _ = live(answer, tmp_path, modes={"student": critic(by_length, rates=False)})
+    trace, roles, _ = live(answer, tmp_path, student=critic(by_length, rates=False))
     assert roles == ["critic", "verifier", "incorrect"] and trace["level"] == "medium"
     assert trace["steps"][0]["fit"]["nll"] == 3.0 and len(trace["steps"][0]["calls"]) == 1

@@ -4,9 +4,10 @@ import math
 
 import pytest
 
-from agents.outputs import Layout, level_sample, pair_rows, records
+from agents.outputs import incorrect_response, level_sample, pair_rows, records
 from agents.tally import Tally
 from errors import UserError
+from tests.support.crv_cli import keys
 
 MADE = {
     "models": {"critic": "c", "rethinker": "r", "verifier": "v"},
@@ -14,7 +15,7 @@ MADE = {
     "sampling": "temperature=0.7",
     "seed": 0,
 }
-PLAIN = Layout("plain", "none", "", "{problem}", MADE)
+PLAIN = keys(response_style="plain", rejected_answer="none")
 
 
 def rethought(mode, round, text, status="ok"):
@@ -96,7 +97,7 @@ TRACES = [
 
 def rows(name, traces=TRACES):
     chosen = dict.fromkeys(("easy", "medium", "hard"))
-    return [row for trace in traces for file, row in records(trace, PLAIN, chosen) if file == name]
+    return [row for trace in traces for file, row in records(trace, PLAIN, MADE, chosen) if file == name]
 
 
 def chains(name):
@@ -152,14 +153,14 @@ def test_a_given_solution_is_kept():
 
 @pytest.mark.parametrize(("chain", "end"), [("So 3 + 5 = 8", "\\boxed{8}."), ("Nobody knows", "Nobody knows")])
 def test_the_incorrect_chain_may_keep_its_own_answer(chain, end):
-    layout = Layout("plain", "from_reasoning", "", "{problem}", MADE)
-    assert layout.incorrect_response({**TRACES[0], "incorrect": chain}).endswith(end)
+    own = keys(response_style="plain", rejected_answer="from_reasoning")
+    assert incorrect_response({**TRACES[0], "incorrect": chain}, own).endswith(end)
 
 
 def test_the_report_adds_up():
     report = Tally()
     for item in TRACES:
-        report.add(item, pair_rows(item, PLAIN))
+        report.add(item, pair_rows(item, PLAIN, MADE))
     result = report.result()
     assert result["problems"] == {"input": 5, "kept": 3, "rejected": 2, "discarded": 1, "quarantined": 1}
     assert result["rejected_by_reason"] == {"critic_invalid": 1, "rerated_hard": 1}

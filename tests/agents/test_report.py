@@ -49,7 +49,7 @@ TRACES = [
 def counted(traces):
     tally = Tally()
     for item in traces:
-        tally.add(item, pair_rows(item, PLAIN))
+        tally.add(item, pair_rows(item, PLAIN, MADE))
     report = {"input": {"problems": len(traces)}, "made_with": MADE | {"prices": PRICES}} | tally.result()
     report["cost"] = cost(report["calls"], PRICES)
     return tally, report

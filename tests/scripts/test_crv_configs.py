@@ -3,8 +3,8 @@
 import pytest
 
 import build_crv
-from agents.outputs import Layout
 from config import load
+from data.render import problem_messages
 from errors import UserError
 from tests.support.crv_cli import ROOT
 
@@ -60,10 +60,11 @@ def test_solve_asks_the_base_model():
 
 
 def test_code_gets_no_mathematical_prefix():
-    layout = Layout("plain", "none", "", study("crv_bespoke").instruction, {})
-    asked = {domain: layout.prompt({"problem": "P", "domain": domain})[0]["content"] for domain in ("math", "code")}
-    assert asked == {"math": "Return your final response within \\boxed{}. P", "code": "P"}
-    assert layout.prompt({"problem": "P"})[0]["content"] == asked["math"]
+    def asked(**problem):
+        return problem_messages({"problem": "P"} | problem, "", study("crv_bespoke").instruction)[0]["content"]
+
+    assert asked() == asked(domain="math") == "Return your final response within \\boxed{}. P"
+    assert asked(domain="code") == "P"
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+from agents.keys import Config
 from tests.support.warm_python import python
 
 ROOT = Path(__file__).parents[2]
+
+
+def keys(**given):
+    """The keys of a run of which only some matter."""
+    return Config(problems="p", out="o", endpoints={}, **given)
 
 
 def write_problems(path, count):
