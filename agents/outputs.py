@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from agents import keys
 from agents.journal import call_key, call_seed
-from agents.keys import Config
 from agents.measured import StudentCritic
 from agents.report import render_report, sample
 from agents.roles import LEVELS, VERDICTS
@@ -36,12 +36,12 @@ SAMPLES = 200  # problems that can be looked at in report.html
 # --- how a problem and a chain become messages ---
 
 
-def response(trace: dict, chain: str, cfg: Config) -> str:
+def response(trace: dict, chain: str, cfg: keys.Config) -> str:
     """Returns a correct chain and the gold solution behind it."""
     return response_text(chain, _solution(trace), cfg.response_style)
 
 
-def incorrect_response(trace: dict, cfg: Config) -> str | None:
+def incorrect_response(trace: dict, cfg: keys.Config) -> str | None:
     """Returns r~ and what `rejected_answer` puts behind it; None without r~."""
     chain, solution = trace["incorrect"], None
     if chain is None:
@@ -60,7 +60,7 @@ def _solution(trace):
 # --- provenance: where a chain comes from ---
 
 
-def made_with(cfg: Config, prompts: dict[str, str], student: StudentCritic | None = None) -> dict:
+def made_with(cfg: keys.Config, prompts: dict[str, str], student: StudentCritic | None = None) -> dict:
     """Returns what all records of a run have in common: models and prices by agent, hashes of prompts by name,
     sampling, seed; the student on which chains are measured, and the thresholds."""
     bound = {agent: cfg.endpoints[names[0]] for agent, names in vars(cfg.agents).items()}  # all of them serve one model
@@ -121,7 +121,9 @@ def provenance(trace: dict, step: dict | None, made: dict) -> dict:
 # --- the records ---
 
 
-def records(trace: dict, cfg: Config, made: dict, chosen: dict[str, set[str] | None]) -> Iterator[tuple[str, dict]]:
+def records(
+    trace: dict, cfg: keys.Config, made: dict, chosen: dict[str, set[str] | None]
+) -> Iterator[tuple[str, dict]]:
     """Yield (name of its file, record) for everything that follows from one trace. made: made_with's. chosen:
     level_sample's."""
     # what is trained on, D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3) and the mini-tasks; or why there is nothing
@@ -130,8 +132,8 @@ def records(trace: dict, cfg: Config, made: dict, chosen: dict[str, set[str] | N
         for pair in pair_rows(trace, cfg, made):
             yield "pairs", pair
     else:
-        keys = ("id", "outcome", "reason", "level", "problem", "answer", "reasoning")
-        yield "rejected", {key: trace[key] for key in keys}
+        shown = ("id", "outcome", "reason", "level", "problem", "answer", "reasoning")
+        yield "rejected", {key: trace[key] for key in shown}
 
     # the studies: r as it came ("SFT" in Tables 2 and 6), and by the Critic's first verdict on it (Table 5)
     level = trace["level"]
@@ -151,7 +153,7 @@ def records(trace: dict, cfg: Config, made: dict, chosen: dict[str, set[str] | N
             yield "sft_cr", sft_row(trace, step, f"{level}*", cfg, made)
 
 
-def sft_row(trace: dict, step: dict | None, origin: str, cfg: Config, made: dict) -> dict:
+def sft_row(trace: dict, step: dict | None, origin: str, cfg: keys.Config, made: dict) -> dict:
     """Returns the record of a correct chain. step: the one that wrote it, None for r."""
     chain = step["text"] if step else trace["reasoning"]
     reply = {"role": "assistant", "content": response(trace, chain, cfg)}
@@ -167,7 +169,7 @@ def sft_row(trace: dict, step: dict | None, origin: str, cfg: Config, made: dict
     }
 
 
-def pair_rows(trace: dict, cfg: Config, made: dict) -> list[dict]:
+def pair_rows(trace: dict, cfg: keys.Config, made: dict) -> list[dict]:
     """Returns the mini-tasks of CogPO (§3.3.2) from a kept trace, none from another. A rewritten medium chain stands in
     for its original, which did not hold."""
     if trace["outcome"] != "kept":
@@ -201,7 +203,7 @@ def level_sample(ids_by_level: dict[str, list[str]], size: int | str | None, see
     return {level: set(draw[level].sample(ids, min(size, len(ids)))) for level, ids in ids_by_level.items()}
 
 
-def write_outputs(out: Path, cfg: Config, made: dict, source: dict) -> dict:
+def write_outputs(out: Path, cfg: keys.Config, made: dict, source: dict) -> dict:
     """Write everything that follows from out/traces.jsonl, in its order. Returns the report.
 
     made: made_with. source: {"problems": N, "sha256": …}, for the report. Raises
@@ -243,12 +245,12 @@ CARD = Path(__file__).with_name("card.md")
 
 
 @dataclass
-class ExportConfig:
+class Config:
     run: FilePath
     """Output folder of build_crv.py; its `parquet` gets sft.parquet, pairs.parquet and README.md, the dataset card."""
 
 
-def main(cfg: ExportConfig) -> None:
+def main(cfg: Config) -> None:
     run = Path(cfg.run)
     if not (run / "report.json").exists():
         raise UserError(f"{run} is no finished run of build_crv.py")
@@ -283,6 +285,4 @@ def card(report: dict) -> str:
 
 
 if __name__ == "__main__":
-    run_cli(
-        main, ExportConfig, "A finished run as Parquet files with a dataset card: python -m agents.outputs run=out/crv"
-    )
+    run_cli(main, Config, "A finished run as Parquet files with a dataset card: python -m agents.outputs run=out/crv")

@@ -39,7 +39,7 @@ def rows(path):
 
 
 def converted(run):
-    outputs.main(load(outputs.ExportConfig, [f"run={run}"]))
+    outputs.main(load(outputs.Config, [f"run={run}"]))
     return run / "parquet"
 
 
