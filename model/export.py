@@ -1,6 +1,8 @@
 """The trained model as a Hugging Face folder, streamed from shards on many ranks to safetensors files."""
 
+import importlib.metadata
 import json
+import platform
 import shutil
 import tempfile
 from pathlib import Path
@@ -13,6 +15,7 @@ from transformers.core_model_loading import revert_weight_conversion
 
 from errors import UserError
 from model.checkpoint import on_main, sync
+from model.files import FOLDER, RECORD, record_of
 from model.load import load_config, stored_tensors
 from model.logprobs import LogProbModel
 from model.lora import adapter_change, is_adapter, plain_name, whole
@@ -21,9 +24,8 @@ from model.rounding import Kept, round_stochastically
 from progress import cosmetic, say
 from settings import TrainConfig
 
-FOLDER = "model"
-RECORD = "run.json"
 SHARD_BYTES = 5 * 10**9
+LIBRARIES = ("torch", "transformers", "tokenizers", "safetensors")
 ENOUGH = 0.9  # share of the change that should survive
 
 
@@ -32,24 +34,27 @@ def export(
     model: LogProbModel,
     tokenizer: PreTrainedTokenizerBase,
     ranks: Ranks,
-    inputs: dict[str, str],
+    made: dict,
+    target: str = FOLDER,
     shard_bytes: int = SHARD_BYTES,
 ) -> None:
-    """Write <cfg.out>/model, which AutoModelForCausalLM.from_pretrained opens. It appears whole: the run is done then.
+    """Write the folder `target` in cfg.out, which AutoModelForCausalLM.from_pretrained opens. It appears whole: with
+    <cfg.out>/model the run is done.
 
-    inputs: digests of what the model was made from, kept in run.json beside it, with the share of the change since
-    model.path that the files hold (model/rounding.py). Tied weights are written once, adapters merged into what they
+    made: {"inputs": digests of what the model was made from, "step": after how many updates}, kept in run.json beside
+    it (files.record_of), with the versions of the libraries and the share of the change since model.path that the
+    files hold (model/rounding.py). Tied weights are written once, adapters merged into what they
     adapt. Rank 0 holds the tensors of one file at a time (shard_bytes, or one larger parameter), and one of model.path.
     Raises UserError on every rank if the disk refuses, and on rank 0 if a weight is too large for the dtype.
     """
     # which parameter goes into which file
     parameters = {name: tensor for name, tensor in stored_tensors(model.lm).items() if not is_adapter(name)}
     change = adapter_change(model.lm)
-    folder, dtype = Path(cfg.out), getattr(torch, cfg.model.export_dtype)
-    partial, kept = folder / f"{FOLDER}.partial", Kept()
+    folder, dtype = Path(cfg.out) / target, getattr(torch, cfg.model.export_dtype)
+    partial, kept = folder.with_name(f"{folder.name}.partial"), Kept()
     if ranks.is_main:
         shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
+        partial.mkdir(parents=True)
     files, place = plan_files(parameters, dtype.itemsize, shard_bytes), {}
 
     def saved(name, value, added):
@@ -91,15 +96,17 @@ def export(
             (partial / "model.safetensors.index.json").write_text(json.dumps(index, indent=2) + "\n")
         save_all_but_weights(partial, cfg, model, tokenizer)
         # beside the model, whose folder is the same for the same weights; before its rename, which means done
-        record = {"inputs": inputs, "export": {"dtype": cfg.model.export_dtype, **kept.summary()}}
-        (folder / RECORD).write_text(json.dumps(record, indent=2) + "\n")
+        libraries = {package: importlib.metadata.version(package) for package in LIBRARIES}
+        record = made | {"export": {"dtype": cfg.model.export_dtype, **kept.summary()}}
+        record |= {"libraries": {"python": platform.python_version(), **libraries}}
+        record_of(folder).write_text(json.dumps(record, indent=2) + "\n")
         sync(partial)
-        partial.rename(folder / FOLDER)
-        sync(folder)
-        if _say_kept(cfg, kept.summary()):
-            shutil.rmtree(folder / "checkpoints", ignore_errors=True)
+        partial.rename(folder)
+        sync(folder.parent)
+        if target == FOLDER and _say_kept(cfg, kept.summary()):
+            shutil.rmtree(Path(cfg.out) / "checkpoints", ignore_errors=True)
 
-    on_main(ranks, folder / FOLDER, finish)
+    on_main(ranks, folder, finish)
 
 
 def as_stored(lm: nn.Module, tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

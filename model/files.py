@@ -9,6 +9,8 @@ from pathlib import Path
 
 from errors import UserError
 
+FOLDER, EXPORTS = "model", "exports"  # of a training's output: its model, and those of earlier steps by name
+RECORD = "run.json"  # what the model was made from; exports/step-N has a step-N.json
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 BESIDE = [  # config, tokenizer, template
     "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -82,6 +84,11 @@ def content_files(folder: str | Path) -> list[Path]:
 def small_files(folder: str | Path) -> list[Path]:
     """List a model's config, tokenizer and templates."""
     return [file for name in BESIDE for file in sorted(Path(folder).glob(name)) if file.is_file()]
+
+
+def record_of(folder: Path) -> Path:
+    """Return the file beside an exported folder that says what it was made from."""
+    return folder.with_name(RECORD if folder.name == FOLDER else f"{folder.name}.json")
 
 
 def _weight_names(folder):

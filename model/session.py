@@ -23,10 +23,11 @@ from data.dataset import Examples, count_tokens
 from data.packing import plan_epoch, plan_stats
 from data.render import Renderer
 from errors import UserError
+from model.card import write_card
 from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
-from model.export import FOLDER, export, inputs_of_export, try_saving
-from model.files import small_files
+from model.export import export, inputs_of_export, try_saving
+from model.files import FOLDER, small_files
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
 from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
@@ -71,6 +72,10 @@ class Run:
         """Save a checkpoint if one is due after `step` whole steps; leave with status 75 if told to stop (SIGTERM)."""
         self.saver.after_step(step, len(self.steps), self.model, self.optimizer, {"inputs": self.inputs})
 
+    def export(self, step: int, name: str) -> None:
+        """Write the model, as it is after `step` updates, into the folder `name` of cfg.out."""
+        export(self.cfg, self.model, self.tokenizer, self.ranks, {"inputs": self.inputs, "step": step}, name)
+
     def log(self, step: int, plan_by_rank: list[list[list[int]]], **values: float) -> dict:
         """Write a step's line: the values given, its speed, how full its rows were. Every rank calls it.
 
@@ -113,6 +118,7 @@ def begin(
     if made_from is not None:
         check_inputs(made_from, inputs, f"{cfg.out}/{FOLDER}", cfg.out)
         say(f"already done: {cfg.out}/{FOLDER}, from the same data, weights, code and configuration")
+        _card(ranks, Path(cfg.out) / FOLDER)
         return None
     if stopped is not None:  # said now, before the model is loaded and the reference computed
         check_inputs(stopped[1], inputs, stopped[0], cfg.out)
@@ -156,7 +162,7 @@ def resume(run: Run) -> None:
 def finish(run: Run, evaluate: Callable[[Run], dict[str, float]]) -> None:
     """Export the model. After that, nothing that fails can cost it: each becomes one warning on stderr."""
     out = Path(run.cfg.out)
-    export(run.cfg, run.model, run.tokenizer, run.ranks, run.inputs)
+    run.export(len(run.steps), FOLDER)
     say(f"model in {out}/{FOLDER}, metrics in {out}/metrics.jsonl")
     with cosmetic("held-out values of the trained model"):
         if run.heldout is not None:
@@ -166,7 +172,15 @@ def finish(run: Run, evaluate: Callable[[Run], dict[str, float]]) -> None:
         if run.ranks.is_main:
             plot_run(out / "metrics.jsonl", out / "plots.png")
             say(f"curves in {out}/plots.png")
+    _card(run.ranks, out / FOLDER)
     run.ranks.close()
+
+
+def _card(ranks, folder):
+    """Describe an exported model, unless that is done."""
+    with cosmetic(f"{folder}/README.md"):
+        if ranks.is_main and not (folder / "README.md").exists():
+            write_card(folder)
 
 
 def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool = False) -> str:

@@ -37,7 +37,7 @@ FILE = re.compile(rf"(?<![\w./-])((?:{'|'.join(ROOMS)})/[\w./-]*\w\.(?:py|md|yam
 MODULE = re.compile(rf"python -m ((?:{'|'.join(ROOMS)})(?:\.\w+)+)")
 CODE = re.compile(r"`([^`\n]+)`|^ {4}(\S.*)$", re.MULTILINE)
 KEY = re.compile(r"(?<![\w.$/{'\"<–-])([a-z]\w*(?:\.\w+)*)=")
-SCRIPTS = ("build_crv", "train_sft", "train_cogpo", "evaluate", "data.sources", "agents.outputs")
+SCRIPTS = ("build_crv", "train_sft", "train_cogpo", "evaluate", "data.sources", "agents.outputs", "model.card")
 
 
 def prose(page):

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from huggingface_hub import ModelCard
 
 from agents.outputs import write_parquet
 from data.records import read_records
@@ -63,6 +64,8 @@ def uploaded(tiny_qwen, files, tmp_path):
 def test_a_run_on_names_of_the_hub_is_the_run_on_their_files(uploaded, tiny_qwen, files, tmp_path):
     words = cogpo_words("someone/thing", files, tmp_path / "hub", epochs=1, data__file="someone/thing:pairs:train")
     python(uploaded, "train_cogpo.py", *words)
+    data = ModelCard((tmp_path / "hub/model/README.md").read_text()).data
+    assert (data.base_model, data.datasets) == ("someone/thing", ["someone/thing"])
     inside("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "disk", epochs=1))
     inputs = [json.loads((tmp_path / out / "run.json").read_text())["inputs"] for out in ("hub", "disk")]
     assert inputs[0] == inputs[1]
