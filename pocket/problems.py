@@ -17,6 +17,7 @@ import itertools
 import math
 import operator
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,7 @@ from config import run_cli
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
-from pocket.scripted import product_steps
+from pocket.arithmetic import product_steps
 from values import Bounds, Count, FilePath, Integer, NotNegative, Seed
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
@@ -118,7 +119,7 @@ def build(cfg: PocketConfig) -> tuple[list[dict], list[dict]]:
         for (problem, facts), style in zip(
             _draw(name, cfg.tasks[name].params, cfg.seed, count, seen), styles, strict=True
         ):
-            train.append({"id": _id("train", problem), **problem, "reasoning": WRITERS[name][style](*facts, rng)})
+            train.append({"id": _id("train", problem), **problem, "reasoning": WRITERS[name][style](facts, rng)})
     rng.shuffle(train)
     overlap = tested & {row["problem"] for row in train}
     assert not overlap, f"test problems among the training problems: {sorted(overlap)[:3]}"
@@ -135,10 +136,7 @@ def _split(total, weights):
 
 
 def _draw(name, params, seed, count, seen):
-    """Draw [({problem, answer}, facts)], the first `count` problems of a seed whose text is not in `seen`; adds them.
-
-    Problems without facts are left out.
-    """
+    """Draw [({problem, answer}, facts)], the first `count` of a seed whose text is not in `seen`; adds the texts."""
     import reasoning_gym  # here, so that --help answers at once
 
     try:
@@ -150,10 +148,10 @@ def _draw(name, params, seed, count, seen):
         if len(drawn) == count:
             break
         entry = dataset[index]
-        text, facts = _question(entry["question"]), FACTS[name](entry["metadata"])
-        if facts and text not in seen:
+        text = _question(entry["question"])
+        if (found := read_facts(text)) and text not in seen:
             seen.add(text)
-            drawn.append(({"problem": text, "answer": str(entry["answer"])}, facts))
+            drawn.append(({"problem": text, "answer": str(entry["answer"])}, found[1]))
     if len(drawn) < count:
         raise UserError(f"{name} has only {len(drawn)} different problems with {params}; {count} are needed")
     return drawn
@@ -170,15 +168,25 @@ def _id(kind, problem):
     return f"{kind}-{hashlib.sha256(problem['problem'].encode()).hexdigest()[:10]}"
 
 
-# --- leg_counting ---
-# For every task: FACTS, what a problem is made of, and WRITERS, which write r_orig from it in each style.
-
-
-def leg_facts(metadata: dict) -> tuple[list[Animal]]:
-    """Return the animals of a problem."""
+def read_facts(problem: str) -> tuple[str, list] | None:
+    """Read (task, facts) out of a problem's text: its animals, signed terms or factors. None if the text is of no task
+    here, and for a product with a factor of zero, which needs no reasoning."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
-    return ([(count, animal, ANIMALS[animal]) for animal, count in metadata["animals"].items()],)
+    if "legs" in problem:
+        found = re.findall(r"(\d+) ((?:sea |praying )?[a-z]+)", problem)
+        names = [name if name in ANIMALS else name.removesuffix("s") for _, name in found]
+        animals = [(int(count), name, ANIMALS.get(name)) for (count, _), name in zip(found, names, strict=True)]
+        return ("leg_counting", animals) if animals and all(name in ANIMALS for name in names) else None
+    if listed := re.search(r": (\d+(?: [-+] \d+)*) =$", problem):
+        return "chain_sum", [int(term) for term in re.sub(r"([-+]) ", r"\1", listed[1]).split()]
+    if listed := re.search(r": (\d+(?: \* \d+)*)\.$", problem):
+        factors = [int(factor) for factor in listed[1].split(" * ")]
+        return ("products", factors) if all(factors) else None
+    return None
+
+
+# --- leg_counting: r_orig in each style, from (how many, what, legs of each) ---
 
 
 def _plural(count, animal):
@@ -200,8 +208,9 @@ def legs_terse(animals: list[Animal], rng: random.Random) -> str:
 
 def legs_balanced(animals: list[Animal], rng: random.Random) -> str:
     """Write a line a kind of animal, then the running total."""
-    lines = [f"{_plural(count, animal)}: {product_steps('*', count, legs)}" for count, animal, legs in animals]
-    return "\n".join([*lines, "Total: " + ", ".join(_steps([count * legs for count, _, legs in animals]))])
+    lines = [f"{_plural(count, animal)}: {product_steps(count, legs)}" for count, animal, legs in animals]
+    total = ", ".join(_steps([count * legs for count, _, legs in animals]))
+    return "\n".join([*lines, f"Total: {total}"] if total else lines)
 
 
 def legs_convoluted(animals: list[Animal], rng: random.Random) -> str:
@@ -254,12 +263,7 @@ def _total(animals):
     return sum(count * legs for count, _, legs in animals)
 
 
-# --- chain_sum ---
-
-
-def sum_facts(metadata: dict) -> tuple[list[int]]:
-    """Return the signed terms of a problem."""
-    return ([int(term) for term in metadata["expression"].replace("+ ", "+").replace("- ", "-").split()],)
+# --- chain_sum: from signed terms ---
 
 
 def sum_terse(terms: list[int], rng: random.Random) -> str:
@@ -289,13 +293,7 @@ def _chain(terms):
     return "".join(f"{term:+d}" for term in terms).lstrip("+")
 
 
-# --- products ---
-
-
-def product_facts(metadata: dict) -> tuple[list[int]] | None:
-    """Return the factors of a problem, single digits; None if one is zero, as that needs no reasoning."""
-    factors = [int(factor) for factor in metadata["expression"].split("*")]
-    return (factors,) if all(factors) else None
+# --- products: from factors ---
 
 
 def product_terse(factors: list[int], rng: random.Random) -> str:
@@ -308,7 +306,7 @@ def product_balanced(factors: list[int], rng: random.Random) -> str:
     """Multiply one factor at a time, what is beyond the tables in tens and ones."""
     lines, value = [], factors[0]
     for factor in factors[1:]:
-        lines.append(product_steps("*", value, factor))
+        lines.append(product_steps(value, factor))
         value *= factor
     return "\n".join(lines)
 
@@ -325,7 +323,6 @@ def product_convoluted(factors: list[int], rng: random.Random) -> str:
     )
 
 
-FACTS = {"leg_counting": leg_facts, "chain_sum": sum_facts, "products": product_facts}
 WRITERS: dict[str, dict[str, Callable[..., str]]] = {
     "leg_counting": {"terse": legs_terse, "balanced": legs_balanced, "convoluted": legs_convoluted},
     "chain_sum": {"terse": sum_terse, "balanced": sum_balanced, "convoluted": sum_convoluted},

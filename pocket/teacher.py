@@ -3,11 +3,11 @@
     python -m pocket.teacher --port 8799 --error-rate 0.1 --seed 0
 
 It stands in for DeepSeek-R1-Distill-Qwen-32B where no large model can run; its model id, "scripted-teacher", says so.
-It is a separate process that knows only what the messages say: it recognises its role by the prompt (Table 13), parses
-the problem, the answer and the reasoning out of the text, and computes its reply from the arithmetic that it finds
-there (pocket/scripted.py, pocket/corruption.py). It errs at a configured rate, so that every branch of the pipeline
-runs: a wrong level, a rewrite that loses the answer, a "corruption" that is still right, a verdict that follows a
-thought and stands in a sentence.
+It is a separate process that knows only what the messages say: it recognises its role by the prompt (Table 13) and the
+problem, if it is one of pocket/problems.py's, by its text. The Critic and the Verifier judge any text by its equations;
+the Rethinker knows the pocket tasks only, and returns a chain for another problem as it is. It errs at a configured
+rate, so that every branch of the pipeline runs: a wrong level, a rewrite that loses the answer, a "corruption" that
+still ends right, a verdict that follows a thought and stands in a sentence.
 
 Endpoints: POST /v1/chat/completions (seed, max_tokens; one choice, no streaming), GET /v1/models.
 The same request always gets the same reply, whatever the order of requests; another `seed` in it may get another.
@@ -19,14 +19,16 @@ import json
 import random
 import re
 import time
+from collections import Counter
 from dataclasses import dataclass
-from fractions import Fraction
+from functools import partial
+from itertools import pairwise, product
 
 from aiohttp import web
 
-from pocket import scripted
-from pocket.arithmetic import parse_number
-from pocket.corruption import corrupt, slip_only
+from grading.answers import compare, final_answer
+from pocket.arithmetic import beyond_tables, equations, evaluate, holds, operands
+from pocket.problems import WRITERS, read_facts
 
 MODEL = "scripted-teacher"
 
@@ -39,6 +41,17 @@ ROLES = {  # what Table 13's prompts alone say
 }
 SECTIONS = re.compile(r"Problem:\n(.+?)\n\nAnswer:\n(.+?)\n\nReasoning process:\n(.+)", re.DOTALL)
 PROMPT_STARTS = re.compile(r"\n\nYou are an? ")  # where the prompt follows the sections in one turn
+THOUGHTS = (
+    "Let me go through the reasoning step by step and see what a small model would make of it.",
+    "First impression: it could be either way. I compare every step with the problem.",
+)
+SENTENCES = ("After checking each step:\nVerdict: {}", "**{}**", "The verdict is {}, I think.")
+ALGEBRA = re.compile(r"\b[A-Za-z] ?[-+*/] ?(?:\d|[A-Za-z]\b)")  # S-52, a*b
+SPARE_STEPS = 2  # this many that lead nowhere make a chain convoluted; a single one is no trouble
+SEEDS = 64  # a writer has at most six wordings, so that one of so many seeds chooses any of them
+SIGN = re.compile(r"(?<=[\d)])[-+*/]")
+SUM = r"-?\d+(?:[-+*]\d+)*"
+CALCULATION = re.compile(rf"(?<![\w+*-]){SUM}(?:={SUM})*(?!\w)")  # as pocket/problems.py writes them; or a lone number
 TOKEN = re.compile(r"\d|[^\W\d]+|[^\w\s]")  # a stand-in for a tokenizer: usage and max_tokens count these
 
 
@@ -48,11 +61,11 @@ class BadRequest(ValueError):
 
 @dataclass(frozen=True)
 class Task:
-    """What a request asks for. role: a value of ROLES. answer: None if y is no number."""
+    """What a request asks for. role: a value of ROLES."""
 
     role: str
     problem: str
-    answer: int | Fraction | None
+    answer: str
     reasoning: str
 
 
@@ -67,27 +80,31 @@ def understand(messages: list[dict]) -> Task:
     if not found:
         raise BadRequest('no message holds the sections "Problem:", "Answer:" and "Reasoning process:"')
     problem, answer, reasoning = found[-1].groups()
-    return Task(roles[0], problem, parse_number(answer), PROMPT_STARTS.split(reasoning)[0].strip())
+    return Task(roles[0], problem, answer, PROMPT_STARTS.split(reasoning)[0].strip())
 
 
 def reply(task: Task, rng: random.Random, error_rate: float) -> str:
     """Write the assistant's text for a Task. rng decides whether it errs, and how."""
     errs = rng.random() < error_rate
 
-    # the Rethinker: an error in a rewrite is that it does not reach the answer
-    if task.role == "corrupt":
-        return _corrupted(task, rng, errs)
-    reading = scripted.read(task.problem, task.reasoning)
+    # the Rethinker: a rewrite that errs stops before the answer
     if task.role in ("extend", "simplify"):
-        rewritten = (scripted.extend if task.role == "extend" else scripted.simplify)(reading, task.answer)
-        rewritten = rewritten or task.reasoning  # it leads nowhere: nothing to build on
-        return _without_answer(task, rewritten, rng) if errs else rewritten
+        lines = rewrite(task).splitlines()
+        return "\n".join(lines[:-1] if errs else lines) or "It can be worked out step by step."
+
+    # a corruption that errs has the right number in the end, as the paper's own in Table 12
+    if task.role == "corrupt":
+        wrong = corrupt(task.problem, task.reasoning, rng)
+        if wrong and errs:
+            before, _, after = wrong.rpartition(final_answer(wrong))
+            return before + final_answer(task.reasoning) + after
+        return wrong or task.reasoning
 
     # the Verifier errs in form alone, the Critic in form or with another level
     if task.role == "verifier":
-        verdict = "YES" if scripted.verify(reading, task.answer) else "NO"
+        verdict = "YES" if verify(task.reasoning, task.answer) else "NO"
         return _wordy(verdict, rng) if errs else verdict
-    level = scripted.judge(reading)
+    level = judge(task.reasoning)
     if not errs:
         return level
     if rng.random() < 0.5:
@@ -95,39 +112,124 @@ def reply(task: Task, rng: random.Random, error_rate: float) -> str:
     return rng.choice([other for other in ("easy", "medium", "hard") if other != level])
 
 
-def _corrupted(task, rng, errs):
-    """Corrupt the reasoning; where it errs, the answer stays right."""
-    wrong = corrupt(task.problem, task.reasoning, task.answer, rng)
-    if errs:  # as in the paper's own Table 12: an error in the middle, the right number in the end
-        reading = scripted.read(task.problem, task.reasoning)
-        return slip_only(reading, task.reasoning, rng) or scripted.simplify(reading, task.answer) or task.reasoning
-    return wrong or task.reasoning
-
-
-def _without_answer(task, rewritten, rng):
-    """Spoil a rewrite: without its last line, or with another result."""
-    lines = rewritten.splitlines()
-    wrong = corrupt(task.problem, rewritten, task.answer, rng)
-    if len(lines) > 1 and (wrong is None or rng.random() < 0.5):
-        return "\n".join(lines[:-1])
-    return wrong or "It can be worked out step by step."
-
-
 def _wordy(verdict, rng):
     """Wrap a verdict in a thought and a sentence, as reasoning models do although they were told to say one word."""
-    thought = rng.choice(
-        [
-            "Let me go through the reasoning step by step and see what a small model would make of it.",
-            "First impression: it could be either way. I compare every step with the problem.",
-        ]
-    )
-    sentences = [
-        f"After checking each step:\nVerdict: {verdict}",
-        f"**{verdict}**",
-        f"The verdict is {verdict}, I think.",
+    return f"<think>\n{rng.choice(THOUGHTS)}\n</think>\n\n{rng.choice(SENTENCES).format(verdict)}"
+
+
+# --- the Critic and the Verifier: what a chain's equations say ---
+
+
+def judge(reasoning: str) -> str:
+    """Rate a chain. easy: a step asks too much at once, or none is shown. hard: it calculates with letters, or much is
+    not needed. Else medium."""
+    # from the final answer back through all that it rests on; every number that is wanted needs one step
+    steps, spare = equations(reasoning), 0
+    wanted = Counter({evaluate(final_answer(reasoning) or ""): 1})
+    for first, *_, result in reversed(steps):
+        if wanted[evaluate(result)] > 0:
+            wanted[evaluate(result)] -= 1
+            wanted.update(operands(first))
+        else:
+            spare += 1
+    if spare == len(steps):
+        return "easy"
+    if spare >= SPARE_STEPS or ALGEBRA.search(reasoning):
+        return "hard"
+
+    # from one side to the next: a whole expression, or a product beyond the tables, becomes a number at once
+    for left, right in (sides for step in steps for sides in pairwise(step)):
+        signs = SIGN.findall(left)
+        if not SIGN.search(right) and (len(signs) > 1 or (signs == ["*"] and beyond_tables(*operands(left)))):
+            return "easy"
+    return "medium"
+
+
+def verify(reasoning: str, answer: str) -> bool:
+    """Tell whether the chain has equations, all of them hold, and it ends in the answer."""
+    steps, end = equations(reasoning), final_answer(reasoning)
+    return bool(steps) and all(map(holds, steps)) and end is not None and compare(end, answer) == "equal"
+
+
+# --- the Rethinker: the problem's own writers ---
+
+
+def rewrite(task: Task) -> str:
+    """Write the balanced chain of a pocket problem; return the reasoning of another one, or where y is wrong."""
+    found = read_facts(task.problem)
+    balanced = WRITERS[found[0]]["balanced"](found[1], None) if found else ""
+    return balanced if verify(balanced, task.answer) else task.reasoning
+
+
+def corrupt(problem: str, reasoning: str, rng: random.Random) -> str | None:
+    """Write a pocket problem's chain from one wrong fact, or with one slip that is carried through to a wrong end.
+
+    Nothing else changes, neither wording nor length. None for another problem, or where no error fits.
+    """
+    found = read_facts(problem)
+    kinds = [_wrong_facts(*found, reasoning), _slips(reasoning)] if found else [[], []]
+    for errors in kinds:
+        rng.shuffle(errors)
+    rng.shuffle(kinds)
+    texts = (write() for errors in kinds for write in errors)
+    return next((text for text in texts if _is_carried_through(reasoning, text)), None)
+
+
+def _is_carried_through(old, new):
+    """Tell whether a corruption has its source's words, no more than one false step, and everywhere one wrong end."""
+    if re.sub(r"\d+", "#", old) != re.sub(r"\d+", "#", new) or final_answer(old) == final_answer(new):
+        return False
+    end, wrong_end = (evaluate(final_answer(text) or "") for text in (old, new))
+    steps = list(zip(equations(old), equations(new), strict=True))
+    ends = {evaluate(after[-1]) for before, after in steps if evaluate(before[-1]) == end}
+    return ends == {wrong_end} and len({after[0] for _, after in steps if not holds(after)}) <= 1
+
+
+def _near(value):
+    """List plausible wrong numbers instead of `value`: near it, or a ten off if it is large, with the same sign."""
+    steps = [1, -1, 2, -2] + [10, -10] * (abs(value) >= 20)
+    return [value + step for step in steps if value + step and (value + step > 0) == (value >= 0)]
+
+
+def _wrong_facts(task, facts, reasoning):
+    """List what writes a chain with a wrong number of legs, or with a miscopied term or factor."""
+    for write, seed in product(WRITERS[task].values(), range(SEEDS)):
+        if write(facts, random.Random(seed)) == reasoning:
+            wrong = []
+            for place, fact in enumerate(facts):
+                others = [(*fact[:2], n) for n in _near(fact[2])] if task == "leg_counting" else _near(fact)
+                wrong += [[*facts[:place], other, *facts[place + 1 :]] for other in others]
+            return [partial(write, other, random.Random(seed)) for other in wrong]
+    return []
+
+
+def _slips(reasoning):
+    """List what writes a chain with a slip in one of its calculations, wherever it makes that one."""
+    calculations = [match.group().split("=") for match in CALCULATION.finditer(reasoning)]
+    results = {sides[0]: sides[-1] for sides in calculations if len(sides) > 1}
+    return [
+        partial(_with_slip, reasoning, first, str(n)) for first, result in results.items() for n in _near(int(result))
     ]
-    sentence = rng.choice(sentences)
-    return f"<think>\n{thought}\n</think>\n\n{sentence}"
+
+
+def _with_slip(reasoning, slip, wrong):
+    """Let `slip` come to `wrong`, and carry that through the sums and the conclusion of a chain."""
+    end, moved = final_answer(reasoning), {}
+
+    def carry(calculation):
+        first, *others = sides = calculation.group().split("=")
+        if not others:  # a number in a sentence, or an expression
+            return moved.get(first, first) if first == end else first
+        # factors are facts; the terms of a sum are earlier results
+        after = first if "*" in first else re.sub(r"^-?\d+|\d+", lambda n: moved.get(n.group(), n.group()), first)
+        result = wrong if first == slip else str(evaluate(after)) if after != first else sides[-1]
+        moved[sides[-1]] = result
+        return "=".join([after, *sides[1:-1], result])
+
+    return CALCULATION.sub(carry, reasoning)
+
+
+# --- the server ---
 
 
 def complete(body: object, seed: int, error_rate: float) -> dict:

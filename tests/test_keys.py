@@ -42,7 +42,7 @@ NEEDED = {  # the least that a command wants
     "pocket.study.study": ["out=o", "prepare=[]", "student=s", "mixtures={m: x}", "trials={}", "train_problems=1",
                             "test_problems=1", "sft=s", "prefer=p", "evaluate=e"],
 }  # fmt: skip
-NEEDED["pocket.study.known"] = NEEDED["pocket.study.choosing"] = NEEDED["pocket.study.study"]
+NEEDED["pocket.study.choosing"] = NEEDED["pocket.study.study"]
 
 
 def numbers(kind, bounds=None):

@@ -99,7 +99,7 @@ settings. The teacher is a script and the student tiny: docs/pocket-study.md say
 
 
 def write_report(cfg: StudyConfig) -> None:
-    """Write answers.md and answers.png into the study's folder."""
+    """Write answers.md into the study's folder."""
     answers = read_methods(cfg, "study", METHODS, base=cfg.student)
 
     # the questions, and those about the orders of β
@@ -127,7 +127,6 @@ def write_report(cfg: StudyConfig) -> None:
         *_settings(cfg),
     ]
     (Path(cfg.out) / "answers.md").write_text("\n".join(text) + "\n")
-    _plot(questions, found, list(cfg.mixtures), len(cfg.seeds), Path(cfg.out) / "answers.png")
 
 
 def accuracies(answers: dict[str, Answers], mixtures: Iterable[str]) -> list[str]:
@@ -188,37 +187,3 @@ def _settings(cfg):
 
 def _p(p):
     return "< .001" if p < 0.001 else f"= {p:.3f}"
-
-
-def _plot(questions, found, mixtures, seeds, file):
-    """Draw the differences in points: a dot for every seed of a mixture, a line for their mean. The SFT stage and the
-    preference stage have a scale each."""
-    import matplotlib.pyplot as plt  # here: --help needs no plots
-
-    # one panel a stage, as high as it has questions
-    first = next(n for n, (_, ours, _) in enumerate(questions) if not (ours == "crv_sft" or ours.startswith("sft")))
-    parts = [range(first), range(first, len(questions))]
-    heights = [len(part) + 1.2 for part in parts]
-    figure, panels = plt.subplots(
-        2, 1, figsize=(8, 0.34 * sum(heights) + 0.9), layout="constrained", height_ratios=heights
-    )
-    for axes, part in zip(panels, parts, strict=True):
-        # a line a question, the mixtures a little apart on it
-        for y, question in enumerate(part):
-            for place, mixture in enumerate(mixtures):
-                gains = found[question]["runs"][place * seeds : (place + 1) * seeds]
-                at, label = y + 0.26 * (place - (len(mixtures) - 1) / 2), mixture if y == 0 else None
-                axes.plot(gains, [at] * seeds, "o", color=f"C{place}", markersize=4, alpha=0.55, label=label)
-                axes.plot(sum(gains) / seeds, at, "|", color=f"C{place}", markersize=11, markeredgewidth=2.5)
-
-        # zero is no difference; the questions are the labels
-        axes.axvline(0, color="#1d2329", linewidth=0.8)
-        axes.set_yticks(range(len(part)), [questions[question][0] for question in part])
-        axes.set_ylim(len(part) - 0.4, -0.6)
-        axes.grid(axis="x", color="#e3e7eb")
-        axes.set_axisbelow(True)
-        axes.spines[["top", "right"]].set_visible(False)
-    panels[1].set_xlabel("difference in percentage points: a dot a seed, a line for their mean (no interval)")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside upper right", ncols=len(mixtures), frameon=False)
-    figure.savefig(file, dpi=150)
-    plt.close(figure)

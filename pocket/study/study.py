@@ -81,7 +81,7 @@ def main(cfg: StudyConfig) -> None:
         run("study", [job for replicate in study for job in study_jobs(cfg, replicate, chosen[replicate.mixture])])
         run("evaluation", [study_evaluation(cfg, mixture, chosen[mixture]) for mixture in cfg.mixtures])
     write_report(cfg)
-    say(f"written: {cfg.out}/answers.md, answers.png; the tables: {cfg.out}/MIXTURE/report-study/table.md")
+    say(f"written: {cfg.out}/answers.md; the tables: {cfg.out}/MIXTURE/report-study/table.md")
 
 
 @contextlib.contextmanager

@@ -13,9 +13,8 @@ from reasoning_gym.arithmetic.leg_counting import ANIMALS
 from data.records import check_record, write_jsonl
 from errors import UserError
 from grading.answers import compare, final_answer
-from pocket.arithmetic import parse_number
-from pocket.problems import WRITERS, PocketConfig, StyleShares, TaskConfig, build
-from tests.support.teacher import equations
+from pocket.arithmetic import equations, evaluate, holds
+from pocket.problems import WRITERS, PocketConfig, StyleShares, TaskConfig, build, read_facts
 
 MIXED = PocketConfig(
     train_problems=300,
@@ -87,9 +86,9 @@ def test_every_style_is_right(style):
     for row in train:
         found = equations(row["reasoning"])
         assert found, row
-        assert all(side.value == equation.value for equation in found for side in equation.sides), row
+        assert all(map(holds, found)), row
         assert compare(final_answer(row["reasoning"]), row["answer"]) == "equal", row
-        assert any(equation.value == parse_number(row["answer"]) for equation in found), row
+        assert any(evaluate(sides[-1]) == int(row["answer"]) for sides in found), row
 
 
 def test_products_are_right_for_large_herds():
@@ -97,8 +96,28 @@ def test_products_are_right_for_large_herds():
     for count in range(1, 61):
         for legs in sorted(set(ANIMALS.values())):
             text = WRITERS["leg_counting"]["balanced"]([(count, "dog", legs), (1, "cat", 4)], None)
-            assert all(side.value == equation.value for equation in equations(text) for side in equation.sides), text
+            assert all(map(holds, equations(text))), text
             assert final_answer(text) == str(count * legs + 4)
+
+
+@pytest.mark.parametrize(
+    "problem, found",
+    [
+        ("How many legs have 1 praying mantis, 3 sea slugs?", [(1, "praying mantis", 6), (3, "sea slug", 0)]),
+        ("State the final answer to the following arithmetic problem: 57 - 7 + 70 =", [57, -7, 70]),
+        ("Solve the following multiplication: 7 * 1 * 12.", [7, 1, 12]),
+        ("Solve the following multiplication: 7 * 0 * 12.", None),
+        ("How many legs have 3 unicorns, 2 dogs?", None),
+        ("A shop has 7 crates of 12 bottles and sells 15 bottles. How many bottles remain?", None),
+    ],
+)
+def test_facts_are_in_the_text(problem, found):
+    facts = read_facts(problem)
+    assert (facts and facts[1]) == found
+
+
+def test_one_kind_of_animal_has_no_total():
+    assert WRITERS["leg_counting"]["balanced"]([(3, "dog", 4)], None) == "3 dogs: 3*4=12"
 
 
 def test_styles_differ_in_length():

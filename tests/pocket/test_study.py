@@ -156,7 +156,6 @@ def test_a_report_says_what_the_grades_say(tmp_path):
     assert "| CogPO beats DPO | +0.0 (p = 1.000) | +0.0 (p = 1.000) | 0 : 6 : 0 | = 1.000 | = 1.000 |" in text
     assert "| sft_cr | 10–12 | 10–12 |" in text
     assert "| simpo | optim.lr=0.001; optim.lr=0.003 | 25.0 · **50.0** | 25.0 · **50.0** |" in text
-    assert (tmp_path / "answers.png").stat().st_size > 10_000
 
 
 def test_compare():

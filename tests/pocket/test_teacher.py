@@ -9,7 +9,6 @@ import sys
 import time
 import urllib.request
 from collections import Counter
-from fractions import Fraction
 
 import openai
 import pytest
@@ -17,15 +16,15 @@ import pytest
 from agents.prompts import load_prompts, question
 from agents.roles import LEVELS, VERDICTS, parse_label
 from grading.answers import compare, final_answer
-from pocket import scripted, teacher
-from pocket.arithmetic import parse_number, relations
+from pocket import teacher
+from pocket.arithmetic import equations, holds
 from pocket.problems import PocketConfig, StyleShares, TaskConfig, build
-from tests.support.teacher import equations
 
 PROMPTS = load_prompts()
 TASKS = {
     "leg_counting": TaskConfig(params={"min_animals": 2, "max_animals": 4}),
     "chain_sum": TaskConfig(params={"min_terms": 3, "max_terms": 4, "min_digits": 2, "max_digits": 2}),
+    "products": TaskConfig(params={"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1}),
 }
 LEVEL_OF = {"terse": "easy", "balanced": "medium", "convoluted": "hard"}
 CONVOLUTED_DRINK = (  # as a language model might write it; by no generator of this project
@@ -68,22 +67,12 @@ def ask(name, row, reasoning=None, error_rate=0.0, role="system", **options):
     ],
 )
 def test_equations_are_read(text, sides):
-    found = equations(text)
-    assert [[str(side) for side in equation.sides] for equation in found] == sides
-    assert all(side.value == equation.value for equation in found for side in equation.sides)
+    assert equations(text) == sides
+    assert all(map(holds, sides))
 
 
 def test_a_wrong_equation_is_read_as_it_stands():
-    (equation,) = equations("7/2=3")
-    assert [side.value for side in equation.sides] == [Fraction(7, 2), 3]
-
-
-def test_division_by_zero_is_no_expression():
-    assert equations("5/0=1") == []
-
-
-def test_algebra_is_noticed():
-    assert [relation.algebra for relation in relations("T=13a+8b. a=4, T=13*4=52")] == [True, False, False]
+    assert equations("7/2=3, 5/0=1") == [["7/2", "3"]] and not holds(["7/2", "3"])
 
 
 # --- the roles, without errors ---
@@ -93,7 +82,7 @@ def test_algebra_is_noticed():
 @pytest.mark.parametrize("style, level", LEVEL_OF.items())
 def test_critic_agrees_with_the_style(task, style, level):
     levels = Counter(ask("critic", row) for row in problems(style, task))
-    assert levels[level] >= 119  # 120, but for an oddity such as animals that have no legs at all
+    assert levels[level] >= 119  # 120, but for an oddity: one woodlouse and eleven snakes have as many legs as one has
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -111,46 +100,48 @@ def test_rewrites_are_medium_and_right(task, style, name):
         assert ask("critic", row, rewritten) == "medium", rewritten
         assert ask("verifier", row, rewritten) == "YES", rewritten
         assert compare(final_answer(rewritten), row["answer"]) == "equal"
-        assert (len(rewritten) > len(row["reasoning"])) == (style == "terse")
-
-
-@pytest.mark.parametrize("style, name", [("terse", "rethinker_easy"), ("convoluted", "rethinker_hard")])
-def test_products_of_products(style, name):
-    """7*8=56, 56*6=…: where nothing is counted, a factor that the problem does not give is an earlier result."""
-    tasks = {"products": TaskConfig(params={"min_terms": 3, "max_terms": 4, "min_digits": 1, "max_digits": 1})}
-    shares = StyleShares(**{key: float(key == style) for key in LEVEL_OF})
-    rows, _ = build(PocketConfig(train_problems=120, test_problems=1, seed=3, tasks=tasks, styles=shares))
-    rewrites = [(row, ask(name, row)) for row in rows]
-    assert Counter(ask("critic", row) for row in rows) == {LEVEL_OF[style]: 120}
-    assert all(ask("verifier", row, text) == "YES" for row, text in rewrites)
-    # not all: with several ones among the factors, as in 1*5*1*1, it cannot tell which 5*1=5 is needed
-    assert sum(ask("critic", row, text) == "medium" for row, text in rewrites) >= 116
+        # but for products with a one, of which balanced chains may be as short as terse ones
+        assert (len(rewritten) > len(row["reasoning"])) == (style == "terse") or "products" in task
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("style", LEVEL_OF)
 def test_corruptions_are_wrong_and_look_like_their_source(task, style):
+    """Wrong in the end, the same but for numbers, and one false step at most: what follows computes with its result."""
+    kinds = Counter()
     for row in problems(style, task):
         wrong = ask("rethinker_incorrect", row)
+        if wrong == row["reasoning"]:
+            kinds["none"] += 1
+            continue
         assert ask("verifier", row, wrong) == "NO", wrong
         assert compare(final_answer(wrong), row["answer"]) == "different", wrong
-        assert re.sub(r"-?\d+", "#", wrong) == re.sub(r"-?\d+", "#", row["reasoning"])  # the same but for numbers
+        assert re.sub(r"\d+", "#", wrong) == re.sub(r"\d+", "#", row["reasoning"])
+        false = {sides[0] for sides in equations(wrong) if not holds(sides)}
+        assert len(false) <= 1, wrong
+        kinds["slip" if false else "fact"] += 1
+    assert kinds["none"] <= 10  # where all animals have as many legs, a wrong fact would ask for another sentence
+    assert min(kinds["slip"], kinds["fact"]) > 30 or style == "convoluted", kinds
 
 
-def test_a_corruption_is_carried_through():
-    """Later steps compute with the wrong number: only one equation of a balanced chain may be false, or none."""
-    for row in problems("balanced"):
-        wrong = equations(ask("rethinker_incorrect", row))
-        false = {str(e.sides[0]) for e in wrong if any(side.value != e.value for side in e.sides)}
-        assert len(false) <= 1, false
-
-
-def test_both_kinds_of_corruption_occur():
-    kinds = Counter()
-    for row in problems("balanced"):
-        wrong = equations(ask("rethinker_incorrect", row))
-        kinds["slip" if any(side.value != e.value for e in wrong for side in e.sides) else "fact"] += 1
-    assert min(kinds["slip"], kinds["fact"]) > 30, kinds
+@pytest.mark.parametrize(
+    "problem, reasoning, corruptions",
+    [
+        (
+            "How many legs have 3 dogs, 2 birds?",
+            "3 dogs: 3*4=12\n2 birds: 2*2=4\nTotal: 12+4=16",
+            [
+                "3 dogs: 3*5=15\n2 birds: 2*2=4\nTotal: 15+4=19",  # a wrong fact
+                "3 dogs: 3*4=13\n2 birds: 2*2=4\nTotal: 13+4=17",  # a slip, carried through
+                "3 dogs: 3*4=12\n2 birds: 2*2=4\nTotal: 12+4=18",
+            ],
+        ),
+        ("Find: 57 - 90 + 8 =", "57-90=-33\n-33+8=-25", ["57-80=-23\n-23+8=-15", "57-90=-34\n-34+8=-26"]),
+    ],
+)
+def test_the_corruptions_of_a_chain(problem, reasoning, corruptions):
+    made = {teacher.corrupt(problem, reasoning, random.Random(seed)) for seed in range(300)}
+    assert made >= set(corruptions)
 
 
 @pytest.mark.parametrize(
@@ -171,23 +162,23 @@ def test_verifier_follows_the_steps(reasoning, verdict):
 
 
 def test_a_text_of_another_origin():
+    """It is judged and verified by its equations; to rewrite it, the teacher knows too little."""
     row = {"problem": DRINK, "answer": "69", "reasoning": CONVOLUTED_DRINK}
     assert ask("critic", row) == "hard"
     assert ask("verifier", row) == "YES"
-    assert ask("rethinker_hard", row) == "12 bottles: 12*7=10*7+2*7=70+14=84\nTotal: 84-15=69"
     assert ask("critic", row, "12*7-15=69") == "easy"
-    assert ask("verifier", row, ask("rethinker_incorrect", row)) == "NO"
+    assert ask("critic", row, "12 * 7 = 70 + 14 = 84, and 84 - 15 = 69 remain.") == "medium"
+    assert {ask(f"rethinker_{name}", row) for name in ("easy", "hard", "incorrect")} == {CONVOLUTED_DRINK}
 
 
-def test_simplifying_keeps_what_the_problem_says():
-    """Equal numbers of equal animals: labels stay with their own products."""
+def test_rewrites_tell_equal_animals_apart():
     row = {"problem": "How many legs have 5 dogs, 5 bees, 2 birds?", "answer": "54", "reasoning": "5*4+5*6+2*2=54"}
     assert ask("rethinker_easy", row) == "5 dogs: 5*4=20\n5 bees: 5*6=30\n2 birds: 2*2=4\nTotal: 20+30=50, 50+4=54"
 
 
-def test_a_rewrite_that_lost_its_end_is_completed():
-    row = {"problem": "How many legs have 3 dogs, 2 birds?", "answer": "16"}
-    assert ask("rethinker_easy", row, "3 dogs: 3*4=12\n2 birds: 2*2=4").endswith("Total: 12+4=16")
+def test_a_wrong_answer_is_not_written_towards():
+    row = {"problem": "How many legs have 3 dogs, 2 birds?", "answer": "17", "reasoning": "3*4+2*2=16"}
+    assert ask("rethinker_easy", row) == row["reasoning"]
 
 
 # --- errors ---
@@ -333,9 +324,3 @@ def test_a_port_in_use_is_one_clear_line(server):
     done = subprocess.run([sys.executable, "-m", "pocket.teacher", "--port", port], capture_output=True, text=True)
     assert done.returncode == 1
     assert re.fullmatch(rf"error: cannot listen on 127\.0\.0\.1:{port}: .+\n", done.stderr), done.stderr
-
-
-def test_loose_ends_are_only_summed_if_that_is_the_answer():
-    reading = scripted.read("3 dogs and 2 birds.", "3*4=12, 2*2=4")
-    assert scripted.extend(reading, 17) is None
-    assert parse_number("17.0") == 17

@@ -6,13 +6,7 @@ import subprocess
 import sys
 import time
 
-from pocket.arithmetic import Equation, relations
 from tests.support.scripts import ROOT
-
-
-def equations(text: str) -> list[Equation]:
-    """The relations of a text with at least two sides that have a value."""
-    return [relation for relation in relations(text) if len(relation.sides) > 1]
 
 
 @contextlib.contextmanager
