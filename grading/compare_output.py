@@ -38,7 +38,8 @@ def _same_numbers(got: list[str], expected: list[str]) -> bool:
 
 def _close_words(got: list[str], expected: list[str]) -> bool:
     return len(got) == len(expected) and all(
-        a == b or ("." in b and _close(_number(a), _number(b))) for a, b in zip(got, expected, strict=True)
+        a == b or ("." in b and math.isclose(_number(a), _number(b), rel_tol=TOLERANCE, abs_tol=TOLERANCE))
+        for a, b in zip(got, expected, strict=True)
     )
 
 
@@ -47,10 +48,6 @@ def _number(word: str) -> float:
         return float(word)
     except ValueError:
         return math.nan
-
-
-def _close(a: float, b: float) -> bool:
-    return abs(a - b) <= TOLERANCE * max(1.0, abs(b))
 
 
 def same_value(got: str, expected: Any, wrapped: bool) -> tuple[bool, bool]:
@@ -74,5 +71,5 @@ def _close_values(got: Any, expected: Any) -> bool:
     if isinstance(got, dict) and isinstance(expected, dict):
         return got.keys() == expected.keys() and all(_close_values(got[key], expected[key]) for key in got)
     if isinstance(expected, float) and isinstance(got, int | float):
-        return _close(got, expected)
+        return math.isclose(got, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
     return got == expected

@@ -1,18 +1,16 @@
 """Generation with a KV cache: many prompts through one model, each row of the batch always busy.
 
-A fixed number of slots hold the keys and values of the running responses. A response that ends leaves its slot at once
-to the next prompt; when no prompt is left, the last running row moves into the gap, so that every forward pass is over
-running responses only. Rows start at column 0 and each has its own length: nothing is padded while decoding.
-
-The slots live behind an attention function registered with transformers (as model/attention.py does for training), so
-the models stay the library's own.
+The rows of the running responses stand right-aligned in transformers' own cache, so the models, their masks and their
+attention are the library's. A response that ends leaves its row at once; when there is room again, prompts enter in a
+pass of their own and join the cache, and what is left of the longest row is cut away.
 
 One process uses one GPU. For several, start a server on them (`vllm serve … --generation-config vllm`, or one server a
 GPU with CUDA_VISIBLE_DEVICES) and evaluate `endpoint:NAME`, whose base_url may be a list.
 
-    B = rows of this pass  T = tokens of this pass  S = columns in use  N query heads  K key/value heads  H head size
+    B = rows of this pass  T = tokens of this pass  S = columns of the cache  V = vocabulary
 """
 
+import itertools
 import random
 import time
 from collections import deque
@@ -22,19 +20,17 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import DynamicCache
 
 from data.render import Renderer
 from errors import UserError
-from model.attention import causal_attention, only_plain
-from model.guard import differs, library_logps, probes, shown
+from model.attention import NAME
+from model.guard import check_packing, differs, library_logps, probes, shown
 from model.load import WeightFiles, build, check_vocabulary, fill, load_config, load_tokenizer, resolve_dtype
-from model.logprobs import logit_scale
+from model.logprobs import LogProbModel
 from model.parallel import to_empty
 from progress import Progress, say
 
-NAME = "slots"
-GROW = 256  # columns by which the slots grow when a response outgrows them
 PREFILL_TOKENS = 8192  # padded prompt tokens in one pass, so that a long first batch does not need all memory at once
 
 
@@ -66,68 +62,6 @@ class Completion:
     ids: list
     finish_reason: str
     seconds: float = 0.0
-
-
-class Slots:
-    """Keys and values of the running rows: per layer two tensors [rows, K, columns, H], allocated when first seen."""
-
-    def __init__(self, rows, columns):
-        self.rows, self.columns, self.layers = rows, columns, {}
-
-    def start(self, rows):
-        """The next pass is over whole prompts, for these slots (a list)."""
-        self.filling, self.lengths = rows, None
-
-    def step(self, lengths_B):
-        """The next pass is over one token for slots 0 … B-1. lengths_B: int64, tokens each of them already holds."""
-        self.filling, self.lengths = None, lengths_B
-        self.in_use = int(lengths_B.max()) + 1
-        while self.in_use > self.columns:
-            self.columns += GROW
-        # how far back each column lies, [B, 1, 1, S]
-        self.back = lengths_B[:, None, None, None] - torch.arange(self.in_use, device=lengths_B.device)
-
-    def visible(self, window):
-        """Which columns a step sees [B, 1, 1, S]. window: of the layer, or None."""
-        return (self.back >= 0) & (self.back < window) if window else self.back >= 0
-
-    def move(self, source, target):
-        for keys, values in self.layers.values():
-            keys[target], values[target] = keys[source], values[source]
-
-    def _layer(self, index, *like):
-        """The two tensors of a layer, enlarged to self.columns. like: new keys and values, [B, K, T, H]."""
-        old = self.layers.get(index)
-        if old is None or old[0].shape[2] < self.columns:
-            new = [part.new_zeros(self.rows, part.shape[1], self.columns, part.shape[3]) for part in like]
-            for wide, narrow in zip(new, old or (), strict=False):
-                wide[:, :, : narrow.shape[2]] = narrow
-            self.layers[index] = new
-        return self.layers[index]
-
-
-def slot_attention(module, q_BNTH, k_BKTH, v_BKTH, attention_mask, scaling=None, slots=None, **kwargs):
-    """The function that transformers calls. Stores keys and values, attends. Returns ([B, T, N, H], None)."""
-    only_plain(module, kwargs, slots is not None)
-    window = kwargs.get("sliding_window")
-    keys, values = slots._layer(module.layer_idx, k_BKTH, v_BKTH)
-    if slots.filling is not None:  # right-padded prompts: causal attention never looks at the padding
-        keys[slots.filling, :, : k_BKTH.shape[2]] = k_BKTH
-        values[slots.filling, :, : v_BKTH.shape[2]] = v_BKTH
-        out = causal_attention(q_BNTH, k_BKTH, v_BKTH, scaling, window)
-    else:
-        rows = torch.arange(len(q_BNTH), device=q_BNTH.device)
-        keys[rows, :, slots.lengths], values[rows, :, slots.lengths] = k_BKTH[:, :, 0], v_BKTH[:, :, 0]
-        k_BKSH, v_BKSH = keys[: len(rows), :, : slots.in_use], values[: len(rows), :, : slots.in_use]
-        # the query heads of one key/value head as so many queries: no copy of the keys for each of them
-        q_BKGH = q_BNTH.reshape(len(rows), k_BKSH.shape[1], -1, q_BNTH.shape[3])
-        out = F.scaled_dot_product_attention(q_BKGH, k_BKSH, v_BKSH, attn_mask=slots.visible(window), scale=scaling)
-        out = out.reshape(*q_BNTH.shape[:3], -1)
-    return out.transpose(1, 2).contiguous(), None
-
-
-AttentionInterface.register(NAME, slot_attention)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # the slots know what is visible
 
 
 def respond(
@@ -185,34 +119,33 @@ def load_model(folder: str, device: torch.device, dtype: torch.dtype) -> nn.Modu
     """Load a model for `generate`, by the reader and under the guard of training. Raises UserError if it cannot be."""
     files = WeightFiles(folder)
     lm = build(folder, files, dtype, NAME)
+    lm.config.packed_backend = "sdpa"
     to_empty(lm, lm, device)
     fill(lm, files, 0, device, at_random=True)  # what a preference stage learnt is kept in 16 bits too
     lm.eval()
-    if fault := shown(folder, lm, lambda: check_slots(lm, dtype, folder)):
+    # shown by the packed attention of training; then the library's own takes its place, which knows a cache
+    fault = shown(folder, lm, lambda: check_packing(LogProbModel(lm), lm, device, dtype, folder))
+    lm.config._attn_implementation, lm.config.output_router_logits = "sdpa", False  # and no loss over routes
+    if fault := fault or shown(folder, lm, lambda: check_batch(lm, dtype, folder)):
         raise UserError(fault)
     return lm
 
 
 @torch.inference_mode()
-def check_slots(lm: nn.Module, dtype: torch.dtype, path: str) -> str:
-    """Compare log-probs of generation, prompts and steps in slots, with those of transformers' own forward pass.
+def check_batch(lm: nn.Module, dtype: torch.dtype, path: str) -> str:
+    """Compare log-probs of generation, prompts side by side and steps, with those of one forward pass of transformers.
 
     Returns what is wrong, in words; "" if nothing is.
     """
-    rows = [sequence.ids.tolist() for sequence in probes(lm.config.vocab_size)[1:]]
-    steps, slots = 4, Slots(len(rows), max(map(len, rows)))
-    ends = [len(row) - 1 - steps for row in rows]
     # two prompts of different length in one pass, then the tokens that follow them, one at a time
-    passes = [prefill(lm, slots, [0, 1], [row[:end] for row, end in zip(rows, ends, strict=True)])]
-    for step in range(steps):
-        lengths = torch.tensor([end + step for end in ends], device=lm.device)
-        last = torch.tensor([[row[end + step]] for row, end in zip(rows, ends, strict=True)], device=lm.device)
-        passes.append(decode(lm, slots, lengths, last))
-    logps_BSV = logits_of(lm, torch.stack(passes, 1)).log_softmax(-1)
-    for logps_SV, row, end in zip(logps_BSV, rows, ends, strict=True):
-        ours = logps_SV.gather(-1, torch.tensor(row[end:], device=lm.device)[:, None])[:, 0]
-        library = library_logps(lm, torch.tensor([row], device=lm.device))[end - 1 :]
-        if fault := differs(ours, library, lm, dtype, path):
+    rows, steps, cache = [sequence.ids.tolist() for sequence in probes(lm.config.vocab_size)[1:]], 5, DynamicCache()
+    said = [forward(lm, cache, [row[:-steps] for row in rows], [len(row) - steps for row in rows])]
+    for left in range(steps - 1, 0, -1):
+        said.append(forward(lm, cache, [[row[-left - 1]] for row in rows], [len(row) - left for row in rows]))
+    for row, logits_SV in zip(rows, torch.stack(said, 1), strict=True):
+        ids = torch.tensor([row], device=lm.device)
+        ours = logits_SV.log_softmax(-1).gather(-1, ids[0, -steps:, None])[:, 0]
+        if fault := differs(ours, library_logps(lm, ids)[-steps:], lm, dtype, path):
             return fault
     return ""
 
@@ -235,74 +168,62 @@ def generate(
     (up to the rounding of matrix products of another shape).
     """
     waiting = deque(sorted(requests, key=lambda r: -len(r.ids)))
-    if not waiting:
-        return
-    rows = min(batch_size, len(waiting))
-    slots = Slots(rows, len(waiting[0].ids) + min(GROW, sampling.max_new_tokens))
-    running = []  # (request, generated ids, random numbers); position = slot
-    device = model.device
-
-    def choose(hidden_BD, group):
-        return pick(logits_of(model, hidden_BD), sampling, [numbers.random() for _, _, numbers, _ in group])
-
-    def finished(row):
-        ids = running[row][1]
-        return ids[-1] in stop_ids or len(ids) >= sampling.max_new_tokens
-
+    running, cache = [], None  # rows: (request, generated ids, random numbers, when it began), as in the cache
     while running or waiting:
-        # fill the free slots with waiting prompts, as many as one prefill may hold
+        # fill the free rows with waiting prompts, as many as one pass may hold
         fresh = []
-        while waiting and len(running) < rows:
+        while waiting and len(running) + len(fresh) < batch_size:
             if fresh and (len(fresh) + 1) * len(fresh[0][0].ids) > PREFILL_TOKENS:
                 break
             request = waiting.popleft()
             fresh.append((request, [], random.Random(f"{sampling.seed}/{request.key}"), time.monotonic()))
-            running.append(fresh[-1])
+
         # one forward pass: over the new prompts whole, or over the last token of every running row
-        if fresh:
-            places = list(range(len(running) - len(fresh), len(running)))
-            hidden = prefill(model, slots, places, [request.ids for request, *_ in fresh])
-            group = fresh
-        else:
-            lengths = torch.tensor([len(request.ids) + len(ids) - 1 for request, ids, *_ in running], device=device)
-            last = torch.tensor([[ids[-1]] for _, ids, *_ in running], device=device)
-            hidden, group = decode(model, slots, lengths, last), running
-        for (_, ids, *_), token in zip(group, choose(hidden, group), strict=True):
+        group, new = fresh or running, DynamicCache() if fresh else cache
+        tokens = [request.ids if fresh else ids[-1:] for request, ids, *_ in group]
+        logits_BV = forward(model, new, tokens, [len(request.ids) + len(ids) for request, ids, *_ in group])
+        chosen = pick(logits_BV, sampling, [numbers.random() for *_, numbers, _ in group])
+        for (_, ids, *_), token in zip(group, chosen, strict=True):
             ids.append(token)
-        # hand out what has ended; the last running row moves into the gap, so that slots 0 … B-1 stay the busy ones
-        for row in reversed(range(len(running))):
-            if finished(row):
-                request, ids, _, began = running[row]
-                stopped, seconds = ids[-1] in stop_ids, time.monotonic() - began
-                final = running.pop()
-                if row < len(running):
-                    running[row] = final
-                    slots.move(len(running), row)
-                yield Completion(request.key, ids[:-1] if stopped else ids, "stop" if stopped else "length", seconds)
+        if fresh:
+            cache, running = join(cache, new) if running else new, running + fresh
+
+        # hand out what has ended; its row goes, and the columns that no other one needs
+        ended = [row[1][-1] in stop_ids or len(row[1]) >= sampling.max_new_tokens for row in running]
+        for request, ids, _, began in itertools.compress(running, ended):
+            stopped, seconds = ids[-1] in stop_ids, time.monotonic() - began
+            yield Completion(request.key, ids[:-1] if stopped else ids, "stop" if stopped else "length", seconds)
+        if any(ended):
+            left = [place for place, over in enumerate(ended) if not over]
+            running = [running[place] for place in left]
+            columns = max((len(request.ids) + len(ids) - 1 for request, ids, *_ in running), default=0)
+            for layer in cache.layers:
+                layer.keys, layer.values = (x[left, :, x.shape[2] - columns :] for x in (layer.keys, layer.values))
 
 
-def prefill(model, slots, places, prompts):
-    """Run prompts into these slots. Returns the hidden state of each prompt's last token [B, D]."""
-    width, device = max(map(len, prompts)), model.device
-    ids_BT = torch.tensor([ids + [0] * (width - len(ids)) for ids in prompts], device=device)
-    positions_BT = torch.arange(width, device=device).expand_as(ids_BT)
-    slots.columns = max(slots.columns, width)
-    slots.start(places)
-    hidden = model.base_model(ids_BT, position_ids=positions_BT, use_cache=False, slots=slots).last_hidden_state
-    ends_B = torch.tensor([len(ids) - 1 for ids in prompts], device=device)
-    return hidden[torch.arange(len(prompts), device=device), ends_B]
+def forward(model: nn.Module, cache: DynamicCache, tokens: list[list[int]], lengths: list[int]) -> torch.Tensor:
+    """Run new tokens of B rows, which then have `lengths` tokens, through a model and its cache.
+
+    Returns the logits after the last token of each row, float32 [B, V], as the model's own forward pass scales them.
+    """
+    # right-aligned: a row's first tokens stand behind what is masked
+    width = max(map(len, tokens))
+    ids_BT = torch.tensor([[0] * (width - len(ids)) + ids for ids in tokens], device=model.device)
+    lengths_B1 = torch.tensor(lengths, device=model.device)[:, None]
+    columns = torch.arange(cache.get_seq_length() + width, 0, -1, device=model.device)
+    positions_BT = (lengths_B1 - columns[-width:]).clamp(min=0)
+    out = model(ids_BT, columns <= lengths_B1, positions_BT, cache, use_cache=True, logits_to_keep=1)  # ids, mask, …
+    return out.logits[:, -1].float()
 
 
-def decode(model, slots, lengths_B, last_B1):
-    """Run one more token of the rows in slots 0 … B-1, which hold lengths_B tokens. Returns hidden states [B, D]."""
-    slots.step(lengths_B)
-    hidden = model.base_model(last_B1, position_ids=lengths_B[:, None], use_cache=False, slots=slots)
-    return hidden.last_hidden_state[:, 0]
-
-
-def logits_of(model, hidden):
-    """The head's logits, float32 [..., V], as the model scales them."""
-    return model.lm_head(hidden).float() * logit_scale(model)
+def join(cache: DynamicCache, new: DynamicCache) -> DynamicCache:
+    """Put the rows of a new cache behind those of another, aligned on the right."""
+    columns = max(cache.get_seq_length(), new.get_seq_length())
+    for ours, theirs in zip(cache.layers, new.layers, strict=True):
+        for part in ("keys", "values"):
+            both = [F.pad(x, (0, 0, columns - x.shape[2], 0)) for x in (getattr(ours, part), getattr(theirs, part))]
+            setattr(ours, part, torch.cat(both))
+    return cache
 
 
 def pick(logits_BV, sampling, uniform_B):

@@ -1,4 +1,4 @@
-"""Generation: batched with refilled slots = one at a time = the library's own loop; stops, limits, sampling."""
+"""Generation: batched with refilled rows = one at a time = the library's own loop; stops, limits, sampling."""
 
 import json
 import shutil
@@ -44,8 +44,7 @@ def frequent_stops(model, requests):
 
 @pytest.mark.parametrize("batch_size", [2, 4, 16])
 def test_batched_equals_one_at_a_time_and_the_librarys_loop(tiny, batch_size, monkeypatch):
-    monkeypatch.setattr(gen, "GROW", 8)  # so that the slots grow several times
-    monkeypatch.setattr(gen, "PREFILL_TOKENS", 150)  # and prompts enter in several passes
+    monkeypatch.setattr(gen, "PREFILL_TOKENS", 150)  # so that prompts enter in several passes
     model, renderer, _ = load(tiny)
     requests = some_requests(renderer)
     stops = frequent_stops(model, requests)
@@ -68,13 +67,10 @@ def test_a_wrong_mask_would_show(tiny_qwen, monkeypatch):
     model, renderer, _ = load(tiny_qwen)
     requests, sampling = some_requests(renderer), Sampling(max_new_tokens=20)
     right = run(model, requests, set(), sampling, 4)
-    step = gen.Slots.step
-
-    def leaky(self, lengths_B):
-        step(self, lengths_B)
-        self.back = self.back.abs()
-
-    monkeypatch.setattr(gen.Slots, "step", leaky)
+    forward = gen.forward
+    monkeypatch.setattr(
+        gen, "forward", lambda lm, cache, tokens, lengths: forward(lm, cache, tokens, [n + 1 for n in lengths])
+    )
     assert run(model, requests, set(), sampling, 4) != right
 
 
