@@ -32,6 +32,7 @@ NEEDED = {  # the least that a command wants
                  "tables.NAME={}"],
     "data.sources": ["out=o"],
     "model.fit": ["out=o", "problems=p", "model.path=m"],
+    "model.card": ["model=m"],
     "evals.own_pairs": ["out=o", "eval=e", "model=m", "sft=s"],
     "agents.outputs": ["run=r"],
     "evals.chains": ["out=o", "eval=e", "model=m", "benchmark=b"],
