@@ -44,7 +44,7 @@ class Served:
                             "--max-model-len", "2048", "--generation-config", "vllm", "--port", self.port]  # fmt: skip
         path = f"{home}:{home}/bin:{os.environ['PATH']}"
         quiet = {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind", "HF_HUB_OFFLINE": "1"}
-        self.env = os.environ | quiet | {"PATH": path, "LD_LIBRARY_PATH": str(home), "VLLM_NO_USAGE_STATS": "1"}
+        self.env = os.environ | QUIET | quiet | {"PATH": path, "LD_LIBRARY_PATH": str(home), "VLLM_NO_USAGE_STATS": "1"}
 
     def start(self) -> str:
         """Returns the address once it answers; exits with the end of its log if it dies before."""

@@ -18,7 +18,7 @@ from config import RESOLVED, run_cli
 from data.records import GAPS, jsonl_writer, numbered_records
 from errors import UserError
 from evals.chains import BLANKS
-from evals.models import model_content, read_facts
+from evals.models import SERVED, model_content, read_facts
 from evals.store import responses
 from model.files import model_folder
 from progress import say
@@ -76,7 +76,10 @@ def main(cfg: Config) -> None:
 
 
 def weights_of(cfg: Config) -> str:
-    """Return the digest of the model's folder. Raises UserError unless it is what was evaluated."""
+    """Return the digest of the model's folder; of a served model its label, which is that in the recipes. Raises
+    UserError unless it is what was evaluated."""
+    if cfg.model.startswith(SERVED):
+        return cfg.model.partition("@")[2]
     known = read_facts(cfg.eval)["folders"]
     evaluated = known.get(str(Path(cfg.model)), [None, None])[1]
     folder = model_folder(cfg.model, offline=True)

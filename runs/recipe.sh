@@ -7,12 +7,15 @@
 #
 #   GPUS=8                         how many GPUs torchrun uses
 #   TEACHER=http://gpu9:8000/v1    where the agents are served, if not at localhost:8000 (several: a,b,c)
-#   EVALUATE="models.base=endpoint:base …"   further arguments for evaluate.py: models served by vLLM, or batch_size=8
+#   SERVE=vllm                     each model of a table is served on all GPUs (runs/serve.sh); the default where there is
+#                                  a command `vllm`, which is never installed into .venv; SERVE=none: one GPU, in process
+#   VLLM_FLAGS="--dtype float16"   how: these are the default (docs/evaluation.md says why this dtype)
+#   EVALUATE="models.base=endpoint:base …"   further arguments for evaluate.py: models that you serve, or batch_size=8
 #
 # On one machine the teacher and the training want the same GPUs. All CRV runs come first; before a training the recipe
 # stops with exit status 3 while something else holds the GPUs. Stop the teacher's server then and run the same command
-# again: CRV's answers are in its journal, so it needs no server. The evaluation uses one GPU unless the models are served
-# (docs/evaluation.md, "With vLLM"); Table 1's 32B must be. No recipe has been run on GPUs yet.
+# again: CRV's answers are in its journal, so it needs no server. Table 1's 32B must be served. No recipe has been run on
+# GPUs yet.
 #
 # All recipes write to out/paper and reuse what is there: CRV runs, reference caches, checkpoints, generations. A smoke run
 # is the same commands in another working directory, out/smoke, where the hub's names are folders with tiny models.
@@ -25,8 +28,13 @@ case "${1:-}" in
 esac
 source "$(dirname "${BASH_SOURCE[0]}")/setup.sh"
 root=$PWD
+source "$root/runs/serve.sh"
 paper=$root/configs/paper
 gpus=${GPUS:-8}
+serve=${SERVE:-none}
+[ "$mode" != run ] || [ -n "${SERVE:-}" ] || ! command -v vllm > /dev/null || serve=vllm
+[ "$serve" != vllm ] || command -v vllm > /dev/null || { echo "error: SERVE=vllm, but PATH has no command vllm" >&2; exit 2; }
+[[ "$serve" == vllm || "$serve" == none ]] || { echo "error: SERVE takes vllm or none, not $serve" >&2; exit 2; }
 teacher=()
 began=$SECONDS
 hours=$(mktemp)
@@ -37,10 +45,12 @@ declare -A files=([bespoke]=bespoke_stratos_17k [sky_t1]=sky_t1_17k [openthought
 step() { printf '\n== %s (%d:%02d)\n' "$1" $(((SECONDS - began) / 60)) $(((SECONDS - began) % 60)) >&2; }
 
 at_end() {
+    stop_serving
     [ -z "${teacher_pid:-}" ] || kill "$teacher_pid" 2> /dev/null || true
     rm -f "$hours"
 }
 trap at_end EXIT
+trap 'exit 130' INT
 
 if [ "$mode" = smoke ]; then
     export HF_HUB_OFFLINE=1 PYTHONPATH=$root
@@ -86,15 +96,15 @@ crv() {
     esac
 }
 
-# a teacher that is still running holds nearly all memory of the GPUs
+# what is left running, a teacher most of all, holds nearly all memory of the GPUs
 gpus_are_free() {
     command -v nvidia-smi > /dev/null || return 0
     local used
     used=$(nvidia-smi ${CUDA_VISIBLE_DEVICES:+-i "$CUDA_VISIBLE_DEVICES"} --query-gpu=memory.used \
         --format=csv,noheader,nounits | head -n "$gpus" | sort -n | tail -n 1)
     [ "$used" -gt 2048 ] || return 0
-    echo "error: CRV is done, but $used MiB of a GPU are in use; stop the teacher's server (or what else runs there)," \
-        "then run the same command again to resume" >&2
+    echo "error: the next step needs the GPUs, but $used MiB of one are in use; stop the teacher's server (or what else" \
+        "runs there), then run the same command again to resume" >&2
     exit 3
 }
 
@@ -127,28 +137,30 @@ students() {
 
 # table CONFIG [key=value …]: evaluate.py runs what is missing and renders
 table() {
-    local config=$1; shift
-    step "evaluation: $config"
+    local words=(--config "$paper/$1.yaml"); shift
+    served=()
+    [ "$mode" != smoke ] || words+=(--config "$root/configs/smoke/eval.yaml")
+    [ "$mode" != plan ] || words+=(--plan)
+    step "evaluation: ${words[1]##*/}"
     # shellcheck disable=SC2086
-    set -- ${EVALUATE:-} "$@"
-    case $mode in
-        run) python evaluate.py --config "$paper/$config.yaml" "$@" ;;
-        plan) python evaluate.py --config "$paper/$config.yaml" --plan "$@" ;;
-        smoke) python "$root/evaluate.py" --config "$paper/$config.yaml" --config "$root/configs/smoke/eval.yaml" "$@" ;;
-    esac
+    [ "$mode" = plan ] || [ "$serve" = none ] || serve_all "${words[@]}" ${EVALUATE:-} "$@"
+    # shellcheck disable=SC2086
+    python "$root/evaluate.py" "${words[@]}" ${EVALUATE:-} "${served[@]}" "$@"
+}
+
+# known_as NAME MODEL: what the answers of models.NAME in the last table are kept under: MODEL, or its endpoint
+known_as() {
+    local word known=$2
+    for word in ${EVALUATE:-} "${served[@]}"; do [[ "$word" != "models.$1="* ]] || known=${word#*=}; done
+    echo "$known"
 }
 
 # chains BENCHMARK NAME MODEL FILE: what a model of that name wrote in `table chains`, as problem records
 chains() {
     step "chains: $3"
-    local word words=(eval=out/paper/chains benchmark="$1" model="$3" out="$4")
-    for word in ${EVALUATE:-}; do
-        [[ "$word" != "models.$2="* ]] || words[2]=model=${word#*=}
-    done
-    case $mode in
-        run) python -m evals.chains "${words[@]}" ;;
-        smoke) python -m evals.chains "${words[@]}" benchmarks_dir=benchmarks allow_size=true ;;
-    esac
+    local words=(eval=out/paper/chains benchmark="$1" model="$(known_as "$2" "$3")" out="$4")
+    [ "$mode" != smoke ] || words+=(benchmarks_dir=benchmarks allow_size=true)
+    [ "$mode" = plan ] || python -m evals.chains "${words[@]}"
 }
 
 finish() {

@@ -4,6 +4,7 @@
 #   bash runs/table1.sh [--plan | --smoke]: see runs/recipe.sh
 source "$(dirname "$0")/recipe.sh"
 size=500
+split[32B]=4  # 66 GB of weights, and a response of 33k tokens holds 9 GB
 table chains
 for billions in 1.5b 7b 32b; do
     name=${billions^^}

@@ -87,6 +87,15 @@ def test_answers_of_other_weights_are_refused(made):
     assert not (folder / "own.jsonl").exists()
 
 
+def test_the_weights_of_a_served_model_are_its_label(made):
+    cfg, _ = made
+    rows = [row | {"model": "endpoint:crv_sft@abc"} for _, row in iter_rows(f"{cfg.eval}/generations.jsonl")]
+    write_jsonl(f"{cfg.eval}/generations.jsonl", rows)
+    cfg.model = "endpoint:crv_sft@abc"
+    main(cfg)
+    assert {row["own"]["weights"] for row in read_records(cfg.out, "pair")} == {"abc"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -127,7 +127,7 @@ def sourced(commands, folder, used):
 def test_no_training_beside_the_teacher(tmp_path):
     done = sourced("sft sft_7b", tmp_path, "120\\n71000\\n")
     assert done.returncode == 3 and "started" not in done.stdout
-    assert "error: CRV is done, but 71000 MiB of a GPU are in use; stop the teacher's server" in done.stderr
+    assert "error: the next step needs the GPUs, but 71000 MiB of one are in use; stop the teacher's" in done.stderr
     assert "-i 4,5" in (tmp_path / "asked").read_text()
     done = sourced("sft sft_7b", tmp_path, "120\\n3\\n71000\\n")  # the third one is not ours
     assert done.returncode == 0 and done.stdout == "started\n"
