@@ -5,8 +5,8 @@
 #   bash runs/real_server.sh vllm        vLLM's build for CPUs (3.1 GB installed)
 #   further arguments go to bench/real_server.py, e.g. --problems 24; --install installs only
 #
-# About ten minutes on two free cores, once the server is installed (into out/real/env-NAME, never into .venv). The part
-# for vLLM follows what was done by hand; it has not been run as a script.
+# About ten minutes on two free cores, once the server is installed (into out/real/env-NAME, never into .venv). On cores
+# that others use, too, OMP_NUM_THREADS=1: vLLM's threads wait for each other (0.3 tokens a second with two at load 17).
 set -euo pipefail
 kind=${1:-}
 [[ "$kind" = llama || "$kind" = vllm ]] || { echo "error: say which server, llama or vllm" >&2; exit 2; }
