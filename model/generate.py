@@ -46,14 +46,6 @@ class Sampling:
 
 
 @dataclass(frozen=True)
-class Request:
-    """key: unique; with Sampling.seed it seeds this response's random numbers. ids: the prompt's tokens."""
-
-    key: str
-    ids: list
-
-
-@dataclass(frozen=True)
 class Completion:
     """ids: generated tokens without the stop token. finish_reason: "stop" or "length". seconds: from its prompt to its
     last token, shared with its neighbours."""
@@ -88,15 +80,14 @@ def respond(
     check_vocabulary(model, tokenizer, folder)
     ends = stop_ids(model, tokenizer, renderer)
     # one pass a sampling: most benchmarks of a protocol share it, and then fill one batch
-    requests = {}
+    groups = {}
     for key, (messages, sampling) in asked.items():
-        requests.setdefault(sampling, []).append(Request(key, renderer.prompt_ids(messages)))
-    prompts = {request.key: request.ids for group in requests.values() for request in group}
+        groups.setdefault(sampling, {})[key] = renderer.prompt_ids(messages)
     start, tokens = time.monotonic(), 0
     with Progress(len(asked), f"generate {folder}", unit="responses") as bar:
         try:
-            for sampling, group in requests.items():
-                for done in generate(model, group, ends, sampling, batch_size):
+            for sampling, prompts in groups.items():
+                for done in generate(model, prompts, ends, sampling, batch_size):
                     record = {
                         "text": renderer.opening + tokenizer.decode(done.ids, skip_special_tokens=True),
                         "tokens": len(done.ids),
@@ -159,44 +150,45 @@ def stop_ids(model, tokenizer, renderer: Renderer) -> set[int]:
 
 @torch.inference_mode()
 def generate(
-    model, requests: list[Request], stop_ids: set[int], sampling: Sampling, batch_size: int
+    model, prompts: dict[str, list[int]], stop_ids: set[int], sampling: Sampling, batch_size: int
 ) -> Iterator[Completion]:
-    """Yield a Completion for each Request, in the order in which they finish.
+    """Yield a Completion for each prompt, in the order in which they finish.
 
-    stop_ids: token ids that end a response. batch_size: rows decoded together. The longest prompts come first, so
-    memory is at its height at the start. A response depends on its own prompt, key and seed, not on its neighbours
-    (up to the rounding of matrix products of another shape).
+    prompts: {key: token ids}; with Sampling.seed a key seeds its response's random numbers. stop_ids: token ids that
+    end a response. batch_size: rows decoded together. The longest prompts come first, so memory is at its height at the
+    start. A response depends on its own prompt, key and seed, not on its neighbours (up to the rounding of matrix
+    products of another shape).
     """
-    waiting = deque(sorted(requests, key=lambda r: -len(r.ids)))
-    running, cache = [], None  # rows: (request, generated ids, random numbers, when it began), as in the cache
+    waiting = deque(sorted(prompts.items(), key=lambda item: -len(item[1])))
+    running, cache = [], None  # rows: (key, prompt, generated ids, random numbers, when it began), as in the cache
     while running or waiting:
         # fill the free rows with waiting prompts, as many as one pass may hold
         fresh = []
         while waiting and len(running) + len(fresh) < batch_size:
-            if fresh and (len(fresh) + 1) * len(fresh[0][0].ids) > PREFILL_TOKENS:
+            if fresh and (len(fresh) + 1) * len(fresh[0][1]) > PREFILL_TOKENS:
                 break
-            request = waiting.popleft()
-            fresh.append((request, [], random.Random(f"{sampling.seed}/{request.key}"), time.monotonic()))
+            key, prompt = waiting.popleft()
+            fresh.append((key, prompt, [], random.Random(f"{sampling.seed}/{key}"), time.monotonic()))
 
         # one forward pass: over the new prompts whole, or over the last token of every running row
         group, new = fresh or running, DynamicCache() if fresh else cache
-        tokens = [request.ids if fresh else ids[-1:] for request, ids, *_ in group]
-        logits_BV = forward(model, new, tokens, [len(request.ids) + len(ids) for request, ids, *_ in group])
+        tokens = [prompt if fresh else ids[-1:] for _, prompt, ids, *_ in group]
+        logits_BV = forward(model, new, tokens, [len(prompt) + len(ids) for _, prompt, ids, *_ in group])
         chosen = pick(logits_BV, sampling, [numbers.random() for *_, numbers, _ in group])
-        for (_, ids, *_), token in zip(group, chosen, strict=True):
+        for (_, _, ids, *_), token in zip(group, chosen, strict=True):
             ids.append(token)
         if fresh:
             cache, running = join(cache, new) if running else new, running + fresh
 
         # hand out what has ended; its row goes, and the columns that no other one needs
-        ended = [row[1][-1] in stop_ids or len(row[1]) >= sampling.max_new_tokens for row in running]
-        for request, ids, _, began in itertools.compress(running, ended):
+        ended = [ids[-1] in stop_ids or len(ids) >= sampling.max_new_tokens for _, _, ids, *_ in running]
+        for key, _, ids, _, began in itertools.compress(running, ended):
             stopped, seconds = ids[-1] in stop_ids, time.monotonic() - began
-            yield Completion(request.key, ids[:-1] if stopped else ids, "stop" if stopped else "length", seconds)
+            yield Completion(key, ids[:-1] if stopped else ids, "stop" if stopped else "length", seconds)
         if any(ended):
             left = [place for place, over in enumerate(ended) if not over]
             running = [running[place] for place in left]
-            columns = max((len(request.ids) + len(ids) - 1 for request, ids, *_ in running), default=0)
+            columns = max((len(prompt) + len(ids) - 1 for _, prompt, ids, *_ in running), default=0)
             for layer in cache.layers:
                 layer.keys, layer.values = (x[left, :, x.shape[2] - columns :] for x in (layer.keys, layer.values))
 

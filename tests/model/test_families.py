@@ -19,7 +19,7 @@ from model import generate as gen
 from model.attention import ATTEND
 from model.cost import shape_of
 from model.export import export
-from model.generate import Request, Sampling
+from model.generate import Sampling
 from model.load import ModelConfig, load_config, load_policy, load_tokenizer
 from model.parallel import Ranks
 from pocket.tiny import make_tokenizer
@@ -176,13 +176,13 @@ def test_a_step_and_its_export(folder, library, files, tmp_path):
 
 def test_generation_is_transformers_own(folder, library):
     model, rng = gen.load_model(folder, CPU, torch.float32), np.random.default_rng(2)
-    requests = [Request(str(n), rng.integers(5, 250, n).tolist()) for n in (30, 3, 11)]
-    done = {made.key: made.ids for made in gen.generate(model, requests, set(), Sampling(max_new_tokens=12), 2)}
-    for request in requests:
-        ids = torch.tensor([request.ids])
+    prompts = {str(n): rng.integers(5, 250, n).tolist() for n in (30, 3, 11)}
+    done = {made.key: made.ids for made in gen.generate(model, prompts, set(), Sampling(max_new_tokens=12), 2)}
+    for key, prompt in prompts.items():
+        ids = torch.tensor([prompt])
         how = {"do_sample": False, "max_new_tokens": 12, "pad_token_id": 0, "eos_token_id": None}
         theirs = library.generate(ids, attention_mask=torch.ones_like(ids), **how)
-        assert done[request.key] == theirs[0, len(request.ids) :].tolist()
+        assert done[key] == theirs[0, len(prompt) :].tolist()
 
 
 def test_the_page_names_what_is_tested():

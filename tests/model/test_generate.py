@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from data.render import Renderer, prompt_messages
 from errors import UserError
 from model import generate as gen
-from model.generate import Request, Sampling, generate, pick
+from model.generate import Sampling, generate, pick
 
 CPU = torch.device("cpu")
 
@@ -26,12 +26,12 @@ def load(folder, dtype=torch.float32):
 
 def some_requests(renderer, n=9):
     texts = [f"What is {7 * i} + {i}?" + " Think." * (3 * i % 7) for i in range(n)]
-    return [Request(f"r{i}", renderer.prompt_ids(prompt_messages(text))) for i, text in enumerate(texts)]
+    return {f"r{i}": renderer.prompt_ids(prompt_messages(text)) for i, text in enumerate(texts)}
 
 
 def run(model, requests, stop_ids, sampling, batch_size):
     done = list(generate(model, requests, stop_ids, sampling, batch_size))
-    assert Counter(c.key for c in done) == Counter(r.key for r in requests)
+    assert Counter(c.key for c in done) == Counter(list(requests))
     return {c.key: (c.ids, c.finish_reason) for c in done}
 
 
@@ -53,13 +53,13 @@ def test_batched_equals_one_at_a_time_and_the_librarys_loop(tiny, batch_size, mo
     assert len({len(ids) for ids, _ in batched.values()}) > 2, "the rows must end at different times"
 
     library = AutoModelForCausalLM.from_pretrained(tiny, dtype=torch.float32)
-    for request in requests:
-        assert run(model, [request], stops, sampling, 1)[request.key] == batched[request.key]
-        ids = torch.tensor([request.ids])
+    for key, prompt in requests.items():
+        assert run(model, {key: prompt}, stops, sampling, 1)[key] == batched[key]
+        ids = torch.tensor([prompt])
         settings = {"do_sample": False, "max_new_tokens": 40, "eos_token_id": list(stops), "pad_token_id": 0}
-        theirs = library.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(request.ids) :].tolist()
+        theirs = library.generate(ids, attention_mask=torch.ones_like(ids), **settings)[0, len(prompt) :].tolist()
         reason = "stop" if theirs[-1] in stops else "length"
-        assert batched[request.key] == (theirs[:-1] if reason == "stop" else theirs, reason)
+        assert batched[key] == (theirs[:-1] if reason == "stop" else theirs, reason)
 
 
 def test_a_wrong_mask_would_show(tiny_qwen, monkeypatch):
@@ -78,7 +78,7 @@ def test_length_limit_counts_new_tokens(tiny_qwen):
     model, renderer, _ = load(tiny_qwen)
     done = run(model, some_requests(renderer, 3), set(), Sampling(max_new_tokens=5), 2)
     assert all(len(ids) == 5 and reason == "length" for ids, reason in done.values())
-    assert run(model, [], set(), Sampling(), 2) == {}
+    assert run(model, {}, set(), Sampling(), 2) == {}
 
 
 def test_sampling_depends_on_key_and_seed_not_on_the_batch(tiny_qwen):
@@ -86,9 +86,9 @@ def test_sampling_depends_on_key_and_seed_not_on_the_batch(tiny_qwen):
     requests = some_requests(renderer)
     sampling = Sampling(temperature=1.0, top_p=0.9, top_k=50, max_new_tokens=12, seed=3)
     first = run(model, requests, set(), sampling, 4)
-    assert run(model, requests[::-1], set(), sampling, 7) == first
+    assert run(model, dict(reversed(requests.items())), set(), sampling, 7) == first
     assert run(model, requests, set(), Sampling(1.0, 0.9, 50, 12, seed=4), 4) != first
-    same_prompt = [Request("a", requests[0].ids), Request("b", requests[0].ids)]
+    same_prompt = {"a": requests["r0"], "b": requests["r0"]}
     done = run(model, same_prompt, set(), sampling, 2)
     assert done["a"] != done["b"]
 
