@@ -35,10 +35,9 @@ from errors import UserError
 from evals import assembly, benchmarks
 from evals import samples as viewer
 from evals.assembly import Evaluation, TableConfig, measured
-from evals.benchmarks.common import BenchmarkConfig
+from evals.benchmarks.common import BenchmarkConfig, Problem
 from evals.grade import grade_keys, grade_missing, outdated
 from evals.models import read_facts, resolve, write_facts
-from evals.problem import Problem
 from evals.questions import Question, questions, settings_of, show_plan
 from evals.served import Earlier, draw
 from evals.store import Ledgers
@@ -96,8 +95,8 @@ class Config:
     notes: list[str] = field(default_factory=list)
     """lines shown under every table: what a reader must know about these numbers"""
     protocol: Literal["", "paper", "r1"] = ""
-    """what the settings below are where they are left out (evals/protocols.py): paper, one greedy response of at most
-    32,768 tokens; r1, several at temperature 0.6. Empty: as paper"""
+    """what the settings below are where they are left out (evals/benchmarks.yaml): paper, one greedy response of at
+    most 32,768 tokens; r1, several at temperature 0.6. Empty: as paper"""
     system: str | None = None
     """system prompt; must be the one of training (build_crv's `system`). Default: the protocol's, none"""
     instruction: str | None = None
@@ -243,16 +242,15 @@ def generate_missing(cfg: Config, asked: list[Question], generations: Ledgers, f
         generations.append(record | made | problem.record, problem.private)
 
     # servers first: they are all asked at a time, the folders' models follow one by one
-    served = {key: q for place, batch in missing.items() if place.endpoint for key, q in batch.items()}
-    unanswered = ask_endpoints(cfg, list(served.values()), generations, keep) if served else []
+    served = [question for place, batch in missing.items() if place.endpoint for question in batch.values()]
+    unanswered = ask_endpoints(cfg, served, generations, keep) if served else []
     for place, batch in missing.items():
-        if not place.endpoint:
-            batch = {key: question for key, question in batch.items() if key not in generations}  # a copied folder
-            if batch:
-                tokens, seconds = generate_here(cfg, place.folder, batch, keep)
-                speed = facts["speed"].setdefault(place.path, [0, 0.0])
-                speed[0], speed[1] = speed[0] + tokens, speed[1] + seconds
-                write_facts(cfg.out, facts)
+        batch = {key: question for key, question in batch.items() if key not in generations}  # a copied folder
+        if batch and not place.endpoint:
+            tokens, seconds = generate_here(cfg, place.folder, batch, keep)
+            before = facts["speed"].get(place.path, [0, 0.0])
+            facts["speed"][place.path] = [before[0] + tokens, before[1] + seconds]
+            write_facts(cfg.out, facts)
     return unanswered
 
 
@@ -270,17 +268,10 @@ def generate_here(cfg: Config, folder: str, batch: dict[str, Question], keep: Ca
 
 def ask_endpoints(cfg: Config, missing: list[Question], generations: Ledgers, keep: Callable) -> list:
     """Draw the missing responses of served models. Returns [(question, why)] of those that nobody answered."""
-    earlier = Earlier()
-    for record in generations:
-        if (name := record.get("endpoint")) and record["tokens"]:
-            calls, asked, spent = earlier.tokens.get(name, (0, 0, 0))
-            earlier.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["tokens"]
-            earlier.models |= {record["served"]} if record["finish_reason"] in ("stop", "length") else set()
     counts = Counter(question.place.endpoint for question in missing)
     say("responses to sample: " + ", ".join(f"{count} from {name}" for name, count in counts.items()))
     prober = Prober(Path(cfg.out) / "probe.json", long=False) if cfg.probe else None
-
-    return asyncio.run(draw(missing, cfg.endpoints, keep, earlier, prober, cfg.max_cost))
+    return asyncio.run(draw(missing, cfg.endpoints, keep, Earlier(generations), prober, cfg.max_cost))
 
 
 # --- showing it ---

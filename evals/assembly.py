@@ -10,12 +10,13 @@ from pathlib import Path
 
 from errors import UserError
 from evals import benchmarks
+from evals.benchmarks.common import Problem
 from evals.models import Place
-from evals.problem import Problem
-from evals.published import ALIASES, FIGURES, TABLES, Count
+from evals.published import FIGURES, TABLES, Count
 from evals.questions import Question, Settings
 from evals.results import Answer, Cell, Table
 from evals.store import Ledgers
+from pages.page import render
 from values import FilePath
 
 PAPERS = TABLES | FIGURES
@@ -128,14 +129,14 @@ def measured(cfg, tables: dict[str, TableConfig], run: Evaluation) -> list[Table
             for row, problems in rows.items():
                 runs = {seed: {p.id: run.answers[place, p] for p in problems} for seed, place in places.items()}
                 if problems and all(None not in found for by_id in runs.values() for found in by_id.values()):
-                    cells[row, column] = Cell(runs)
+                    cells[papers.get(row, row) if table.paper else row, column] = Cell(runs)
             # for the notes: what the responses were computed in, and what their programs ran in
             there = [(p, a) for place in places.values() for p in run.problems for a in run.answers[place, p] if a]
             dtypes[column] = sorted({answer.dtype for _, answer in there} - {None})
             for problem, answer in there:
                 isolations[problem.benchmark].add(answer.isolation)
         below = notes(cfg, run, cells, dtypes, isolations)
-        shown.append(assemble(name, table, list(rows), cells, below, papers, frozenset(rows.keys() - cfg.benchmarks)))
+        shown.append(assemble(name, table, list(rows), cells, below, frozenset(rows.keys() - cfg.benchmarks)))
     return shown
 
 
@@ -145,20 +146,17 @@ def assemble(
     rows: list[str],
     cells: dict,
     notes: list[str],
-    papers: dict[str, str] | None = None,
     parts: frozenset[str] = frozenset(),
 ) -> Table:
-    """Make the Table of a TableConfig. rows: row names; cells: {(row, column): Cell}, those that are measured. papers:
-    {row: the paper's name for it}, of those whose name is another. parts: the rows of a benchmark's `split`."""
+    """Make the Table of a TableConfig. rows: row names; cells: {(row, column): Cell}, what is measured, in one of
+    the paper's tables by the paper's names. parts: the rows of a benchmark's `split`."""
     paper = PAPERS.get(config.paper)
     if paper is None:
         title, columns = config.title or name, list(config.columns)
         return Table(name, title, rows, columns, cells, config.against, notes, parts=parts)
     title, rows = config.title or f"{paper.number}: {paper.caption}", list(paper.benchmarks)
     below = notes if cells else []  # they are of what was generated
-    own = ALIASES | (papers or {})
-    cells = {(own.get(row, row), column): cell for (row, column), cell in cells.items()} | levels(config.levels)
-    cells = {place: cell for place, cell in cells.items() if place[0] in rows}
+    cells = {place: cell for place, cell in cells.items() if place[0] in rows} | levels(config.levels)
     return Table(name, title, rows, paper.columns, cells, config.against, below, paper)
 
 
@@ -182,36 +180,10 @@ def levels(folders: dict[str, str]) -> dict[tuple[str, str], Count]:
 
 def notes(cfg, run: Evaluation, cells: dict, dtypes: dict[str, list], isolations: dict[str, set]) -> list[str]:
     """Return the config's notes, what is special about a benchmark, how the responses were drawn, what the intervals
-    are, and in what the responses were computed if not all in one dtype, which alone can turn some of them. dtypes:
-    {column: of its responses}. isolations: {benchmark: what its programs ran in}."""
+    are. dtypes: {column: of its responses}. isolations: {benchmark: what its programs ran in}."""
     lines = list(cfg.notes)
     for name, benchmark in cfg.benchmarks.items():
         if own := [problem for problem in run.problems if problem.benchmark == name]:
             lines += benchmarks.notes(name, benchmark, own, sorted(isolations.get(name, set()) - {None}))
-    # benchmarks that are asked in the same way share a sentence
-    asked = defaultdict(list)
-    for name, settings in run.settings.items():
-        asked[how_drawn(settings)].append(name)
-    text = " ".join(f"{way}." if len(asked) == 1 else f"{', '.join(names)}: {way}." for way, names in asked.items())
-    text += " Brackets: 95 % Wilson interval"
-    if any(settings.samples > 1 for settings in run.settings.values()):
-        text += ", with several responses a problem a bootstrap over problems"
-    several = any(len(cell.runs) > 1 for cell in cells.values())
-    text += "; several seeds: the mean over them, each seed below, a bootstrap over problems." if several else "."
-    lines.append(text)
-    if len(set().union(*dtypes.values())) > 1:
-        lines.append(
-            "Computed in " + ", ".join(f"{' and '.join(d)} ({column})" for column, d in dtypes.items() if d) + "."
-        )
-    return lines
-
-
-def how_drawn(settings: Settings) -> str:
-    """Say how a benchmark is asked: "One response a problem, greedy, at most 256 tokens"."""
-    sampling = settings.sampling
-    count = "One response" if settings.samples == 1 else f"{settings.samples} responses"
-    way = "greedy"
-    if sampling["temperature"]:
-        way = f"temperature {sampling['temperature']:g}, top_p {sampling['top_p']:g}"
-        way += f", top_k {sampling['top_k']}" if sampling["top_k"] else ""
-    return f"{count} a problem, {way}, at most {settings.max_new_tokens} tokens"
+    seeds = any(len(cell.runs) > 1 for cell in cells.values())
+    return lines + render("drawn.txt", settings=run.settings, seeds=seeds, dtypes=dtypes).splitlines()

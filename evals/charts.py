@@ -5,6 +5,7 @@ import re
 import textwrap
 
 import matplotlib
+import numpy as np
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
@@ -57,16 +58,18 @@ def _panels(table):
     figure.subplots_adjust(**inside, wspace=0.12, hspace=0.75 / (line * len(names)))
     for panel in panels.flat[len(table.rows) :]:
         panel.set_axis_off()
-    series = [("printed", table.printed, -0.15 if table.cells else 0, {"color": THEIRS, "mfc": BACK})]
-    series = series if table.printed else []
-    series += [("measured", table.cells, 0.15 if table.printed else 0, {"color": OURS})] if table.cells else []
+    both = bool(table.printed and table.cells)
+    series = [("printed", table.printed, -0.15 * both, {"color": THEIRS, "mfc": BACK})]
+    series += [("measured", table.cells, 0.15 * both, {"color": OURS})]
+    series = [one for one in series if one[1]]
     for row, panel in zip(table.rows, panels.flat, strict=False):
         for label, cells, lift, style in series:
-            shown = [
-                (place, cells[row, column]) for place, column in enumerate(table.columns) if (row, column) in cells
-            ]
-            spots = [100 * cell.accuracy for _, cell in shown], [place + lift for place, _ in shown]
-            reach = _reach([cell for _, cell in shown])
+            shown = [(at + lift, cells[row, c]) for at, c in enumerate(table.columns) if (row, c) in cells]
+            values = np.array([cell.accuracy for _, cell in shown])
+            # an accuracy without an interval has nothing around it
+            ends = np.array([cell.interval or (cell.accuracy, cell.accuracy) for _, cell in shown]).reshape(-1, 2).T
+            reach = 100 * np.maximum(0, [values - ends[0], ends[1] - values])
+            spots = 100 * values, [place for place, _ in shown]
             panel.errorbar(*spots, xerr=reach, fmt="o", ms=5, elinewidth=1.2, capsize=2, label=label, **style)
         panel.set_title(textwrap.fill(row, 34), fontsize=9, loc="left")
         panel.set_yticks(range(len(names)), names, fontsize=9)
@@ -83,9 +86,3 @@ def _panels(table):
         handles, labels = panels.flat[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper right", ncols=2, frameon=False, fontsize=9)
     return figure
-
-
-def _reach(cells):
-    """How far the intervals go below and above the values, in points, [2][cells]; nowhere for one without."""
-    ends = [(cell.accuracy, *(cell.interval or (cell.accuracy, cell.accuracy))) for cell in cells]
-    return [100 * max(0.0, x - low) for x, low, _ in ends], [100 * max(0.0, high - x) for x, _, high in ends]

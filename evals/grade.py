@@ -15,7 +15,7 @@ from pathlib import Path
 
 import grading
 from evals.benchmarks import family, runs_programs
-from evals.problem import Problem
+from evals.benchmarks.common import Problem
 from evals.questions import Question
 from evals.store import Ledgers, key_of
 from grading import Grade

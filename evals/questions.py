@@ -5,10 +5,9 @@ from dataclasses import dataclass
 
 from data.render import prompt_messages
 from errors import UserError
-from evals.benchmarks import KINDS, instruction, kind_of
+from evals.benchmarks import instruction, kind_of
+from evals.benchmarks.common import KINDS, PROTOCOLS, Problem
 from evals.models import Place, identity
-from evals.problem import Problem
-from evals.protocols import MAX_NEW_TOKENS, PROTOCOLS
 from evals.published import SIZES
 from evals.store import key_of
 
@@ -60,7 +59,7 @@ def settings_of(cfg) -> dict[str, Settings]:
                 f"sampling.temperature, or samples=1"
             )
         template = benchmark.instruction or cfg.instruction
-        longest = benchmark.max_new_tokens or cfg.max_new_tokens or MAX_NEW_TOKENS
+        longest = benchmark.max_new_tokens or cfg.max_new_tokens or protocol["max_new_tokens"]
         found[name] = Settings(cfg.system or "", template, dict(GREEDY) if greedy else sampling, longest, samples)
     return found
 

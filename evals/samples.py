@@ -14,7 +14,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from evals.assembly import Evaluation
-from evals.problem import Problem
+from evals.benchmarks.common import Problem
 from evals.results import Answer, Cell, compare
 from grading import STATUSES
 from grading.extraction import split_thought
@@ -24,8 +24,6 @@ MEGABYTES = 24  # of response texts in a page, before compression: about a thous
 FEWEST = 5  # responses in a quarter of lengths whose share of right ones is shown
 LENGTHS = {True: "right", False: "not"}
 LONGEST = 300  # characters of an extracted answer; of a program the beginning will do
-SORTS = {"-tokens": "longest first", "tokens": "shortest first"}
-SORTS |= {"right": "fewest right first, by who was", "-right": "most right first, by who was"}
 CHANGES = ("gained", "lost", "both right", "both wrong", "as often")
 
 
@@ -122,7 +120,6 @@ def _write(path, title, items, models, heading, megabytes, changes=(), heads=(),
             "items": [_shown(item, place, drawn) for place, item in enumerate(public)],
             "filters": {name: values for name, values in filters.items() if values},
             "both": bool(changes),
-            "sorts": SORTS,
             "search": "search in ids, questions and responses",
             "answer": "gold ",
             "absent": "This text is not in the page; it is in generations.jsonl.",

@@ -10,8 +10,7 @@ answers as another model than it was asked for stops the run.
 import re
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
 
 from agents.client import TOKEN_KEYS, Endpoint
 from agents.complaints import CallError
@@ -26,13 +25,17 @@ from progress import Progress
 REASONS = {"truncated": "length", "filtered": "filtered", "too_long": "refused", "refused": "refused"}
 
 
-@dataclass
 class Earlier:
-    """What earlier runs leave behind. models: served names that have answered. tokens: {endpoint: (calls, prompt
-    tokens, completion tokens)}, for the budget."""
+    """What earlier runs leave behind in generations.jsonl. models: served names that have answered. tokens: {endpoint:
+    (calls, prompt tokens, completion tokens)}, for the budget."""
 
-    models: set = field(default_factory=set)
-    tokens: dict = field(default_factory=dict)
+    def __init__(self, generations: Iterable[dict]):
+        self.models, self.tokens = set(), {}
+        for record in generations:
+            if (name := record.get("endpoint")) and record["tokens"]:
+                calls, asked, spent = self.tokens.get(name, (0, 0, 0))
+                self.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["tokens"]
+                self.models |= {record["served"]} if record["finish_reason"] in ("stop", "length") else set()
 
 
 async def draw(

@@ -100,7 +100,8 @@ def signed(text: str) -> str:
 
 
 def points(difference: float) -> str:
-    return signed(percent(difference))
+    """Write a difference of accuracies in percentage points; none has a plus."""
+    return signed(percent(difference).replace("-0.0", "0.0"))
 
 
 def span(interval: tuple[float, float]) -> str:

@@ -64,7 +64,7 @@ def rendered(kind: str, tables: list[Table], title: str = "", speeds: dict | Non
             "comparisons": [] if table.published else [(c, comparison_text(c)) for c in table.comparisons],
             "pairs": pair_grids(table),
             "answers": answer_rows(table),
-            "notes": notes(table),
+            "notes": [*table.notes, *render("notes.txt", table=table).splitlines()],
             "chart": Markup(charts[place]) if charts else "",
         }
         for place, table in enumerate(tables)
@@ -81,12 +81,8 @@ def markdown_rows(rows: list[list[str]]) -> list[str]:
 # --- texts ---
 
 
-def change_text(c: Comparison) -> str:
-    return points(c.difference) if abs(c.difference) >= 0.0005 else "+0.0"  # no −0.0
-
-
 def comparison_text(c: Comparison) -> str:
-    return f"{c.column} − {c.reference}: {change_text(c)} ({c.gained} gained, {c.lost} lost, {p_value(c.p)})"
+    return f"{c.column} − {c.reference}: {points(c.difference)} ({c.gained} gained, {c.lost} lost, {p_value(c.p)})"
 
 
 def sample_text(cell: Cell) -> str:
@@ -138,13 +134,13 @@ def measured_grid(table: Table) -> Grid:
                     lines.append("seeds " + " · ".join(map(percent, cell.per_run)))
             # what is printed, and the difference: in points, or in chains for a count
             if there and cell:
-                by = str(cell.value - there.value) if table.counts else percent(cell.accuracy - there.accuracy)
-                change = f" ({signed(by)})"
+                by = cell.accuracy - there.accuracy
+                change = f" ({signed(str(cell.value - there.value)) if table.counts else points(by)})"
             if there:
                 lines += [f"paper {there.text}{change}" if lines else there.text, there.basis]
             # the paired test
             if table.published and (c := table.comparison(row, column)):
-                lines.append(f"{change_text(c)} on {c.reference}, {p_value(c.p)}")
+                lines.append(f"{points(c.difference)} on {c.reference}, {p_value(c.p)}")
             entries[at] = Entry(lines, best.get(at, 0), bars.get(column, ()))
     return layout(table, entries)
 
@@ -194,7 +190,7 @@ def pair_grids(table: Table) -> list[Grid]:
 
 def pair_lines(c: Comparison) -> list[str]:
     star = " *" if c.holm is not None and c.holm < 0.05 else ""
-    return [f"{change_text(c)} ({c.gained} : {c.lost})", p_value(c.p) + star]
+    return [f"{points(c.difference)} ({c.gained} : {c.lost})", p_value(c.p) + star]
 
 
 def answer_rows(table: Table) -> list[list[str]]:
@@ -208,35 +204,3 @@ def answer_rows(table: Table) -> list[list[str]]:
                 shares = [f"{percent(cell.statuses.get(kind, 0) / cell.n)} %" for kind in SHARES]
                 rows.append([row, column, became, *shares, f"{cell.mean_tokens:.0f}", sample_text(cell)])
     return [line if any(line[-1] for line in rows) else line[:-1] for line in rows] if len(rows) > 1 else []
-
-
-def notes(table: Table) -> list[str]:
-    """Return the table's own notes, and what a reader must know of the printed numbers and of the tests."""
-    lines = list(table.notes)
-    if not table.printed:
-        lines.append("Bold: best of the row; underlined: second.")
-    if table.counts:
-        lines.append("Printed counts are of 500 responses (MATH-500); brackets: 95 % Wilson interval of the share.")
-    elif table.printed:
-        lines.append(
-            "Bold: best of a benchmark; underlined: second, ties included (the rule of Table 2's caption: the paper's "
-            "text shows no type faces). Brackets of printed numbers: the 95 % Wilson interval of k of N, one response "
-            "a problem; ≈: more than one k rounds to it."
-        )
-        odd = [(place, p) for place, p in table.printed.items() if p.note]
-        lines += [f"† {row}, {column} cannot be k/{p.n}: {p.note}." for (row, column), p in odd]
-    elif table.published:
-        lines.append(
-            f"The paper's text has no numbers for {table.published.number}, nor says what its bars are: the columns "
-            f"are chosen here, and only what was measured is drawn."
-        )
-    if table.pairs:
-        family = [c.holm for c in table.pairs.values() if c.holm is not None]
-        lines.append(
-            f"p: exact paired test over problems (one response each: McNemar's; several: sign flips), not corrected. "
-            f"Pairs of columns tested in this table: {len(family)}; below .05 after Holm's correction: "
-            f"{sum(p < 0.05 for p in family)} (*)."
-        )
-        if parts := len(table.pairs) - len(family):
-            lines[-1] += f" The {parts} of parts of a benchmark hold its problems again: they are not among these."
-    return lines

@@ -35,10 +35,10 @@ TEMPLATES.filters["thousands"] = lambda cell: f"{cell:,}" if isinstance(cell, in
 def render(template: str, browser: dict | None = None, **data) -> str:
     """A page, or a text beside one: a template of this folder with its data.
 
-    browser: single items to look at: {"items": [item], "filters": {name: [value]}, "note", "search": what the search
-    field says, "answer": what stands before an item's answer, "absent": what stands for no text, "both"?: all columns
-    are shown, whatever is filtered, "sorts"?: {number of every column, - before it for the largest first: its words}}.
-    A key with "?" may be left out.
+    browser: single items to look at: {"items": [item], "filters": {name: [value]}, "note": above them, unless the
+    template has a block of that name, "search": what the search field says, "answer": what stands before an item's
+    answer, "absent": what stands for no text, "both"?: all columns are shown, whatever is filtered}. A key with "?" may
+    be left out. A template may set "sorts": {number of every column, - before it for the largest first: its words}.
     item: {"id", "text", "answer": str or None, "why": second line in the list, "columns", its value of a filter,
     "tone"?: a class of page.css, "chips"?: [(text, tone)], "absent"?, "prompt"?: messages as they were sent}.
     column: {"title": also the value of the filter "model", "note"?, "mark"?: for the list, "prompt"?: text of the

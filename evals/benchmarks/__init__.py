@@ -27,8 +27,7 @@ from importlib import import_module
 from types import ModuleType
 
 from errors import UserError
-from evals.benchmarks.common import KINDS, BenchmarkConfig
-from evals.problem import Problem
+from evals.benchmarks.common import KINDS, BenchmarkConfig, Problem
 from evals.published import ALIASES, SIZES
 
 # names of the paper's tables: kinds
@@ -55,7 +54,7 @@ def kind_of(name: str, cfg: BenchmarkConfig) -> str:
 def row_of(name: str, cfg: BenchmarkConfig) -> str | None:
     """Return the row of the paper's tables that a benchmark fills: by its name, else by its kind; None if there is
     none."""
-    return ALIASES.get(name, name) if name in NAMES else KINDS[kind_of(name, cfg)].title or None
+    return KINDS[NAMES.get(name) or kind_of(name, cfg)].title or None
 
 
 def family(kind: str) -> ModuleType:

@@ -17,8 +17,7 @@ from collections import Counter
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import BenchmarkConfig
-from evals.problem import Problem
+from evals.benchmarks.common import BenchmarkConfig, Problem
 from grading import Grade
 from grading import choices as letters
 from grading.extraction import strip_thought

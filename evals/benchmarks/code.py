@@ -27,8 +27,7 @@ from huggingface_hub import hf_hub_download
 from data.rows import an_object, parsed
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import KINDS, BenchmarkConfig
-from evals.problem import Problem
+from evals.benchmarks.common import KINDS, BenchmarkConfig, Problem
 from grading import Grade, hidden_tests
 from grading.extraction import extract_code, strip_thought
 from grading.programs import Limits, check_tests, run_tests
@@ -36,6 +35,7 @@ from grading.programs import Limits, check_tests, run_tests
 PROGRAMS = True  # answers are run; of wrong ones no two are the same, so there is no vote
 
 FILES = ("test.jsonl", "test2.jsonl")  # release_v2, of the hub's dataset
+PUBLIC = "public_test_cases"
 LIMITS = Limits(seconds=6.0)
 
 
@@ -43,16 +43,20 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
     """Read all problems of the hub's files, or of cfg.file: in the hub's format, or with fn_name and extra_test_cases
     in the place of metadata and private_test_cases. Raises UserError naming file and line, and every problem without
     tests."""
-    problems, places, empty = [], {}, []
-    for file in [cfg.file] if cfg.file else _from_hub(KINDS[kind].repo, name):
-        for where, offset, row in _rows(file):
-            problem = _problem(name, cfg, row, where, Tests(str(file), offset, where))
-            if problem.id in places:
-                raise UserError(f"{where}: duplicate id {problem.id!r}, first seen at {places[problem.id]}")
-            places[problem.id] = where
-            problems.append(problem)
-            if not row["public_test_cases"] and not _has_hidden(row, where):
-                empty.append(problem.id)
+    files, empty = [cfg.file] if cfg.file else _from_hub(KINDS[kind].repo, name), []
+
+    def parse(number, texts, row, where):
+        function, starter, public = _function(row, where), row.get("starter_code") or "", _cases(row, PUBLIC, where)
+        if bool(starter) != bool(function):
+            raise UserError(f"{where}: starter_code and the function's name go together; one of them is missing")
+        if not public and not _has_hidden(row, where):
+            empty.append(texts["id"])
+        hidden = row.get("private_test_cases") or json.dumps(row.get("extra_test_cases"))
+        content = hashlib.sha256(f"{function}{public}{hidden}".encode()).hexdigest()
+        extra = {"starter_code": starter, "tests": row["tests"], "tests_sha256": content}
+        return Problem(name, texts["id"], texts["question"], "", extra=extra)
+
+    problems = common.read(kind, name, cfg, parse, (row for file in files for row in _rows(file)))
     if empty:
         raise UserError(f"{cfg.file or KINDS[kind].repo}: no tests, so nothing could be right: {', '.join(empty)}")
     return problems
@@ -71,7 +75,7 @@ class Tests:
         with open(self.file, "rb") as file:
             file.seek(self.offset)
             row = parsed(file.readline(), self.where)
-        cases = _cases(row, "public_test_cases", self.where) + _hidden(row, self.where)
+        cases = _cases(row, PUBLIC, self.where) + _hidden(row, self.where)
         return as_tests(cases, _function(row, self.where), self.where)
 
 
@@ -146,7 +150,7 @@ def _from_hub(repo, name):
 
 
 def _rows(path):
-    """Yields (file:line, byte offset, object)."""
+    """Yields (file:line, object), with its "tests" as Tests."""
     try:
         file = open(path, "rb")  # noqa: SIM115
     except OSError as error:
@@ -156,21 +160,8 @@ def _rows(path):
         for number, line in enumerate(file, 1):
             if line.strip():
                 where = f"{path}:{number}"
-                yield where, offset, an_object(parsed(line, where), where)
+                yield where, an_object(parsed(line, where), where) | {"tests": Tests(str(path), offset, where)}
             offset += len(line)
-
-
-def _problem(name, cfg, row, where, tests):
-    id, question = (common.text(row, (column,), where) for column in ("question_id", "question_content"))
-    function, starter = _function(row, where), row.get("starter_code") or ""
-    if bool(starter) != bool(function):
-        raise UserError(f"{where}: starter_code and the function's name go together; one of them is missing")
-    row["public_test_cases"] = _cases(row, "public_test_cases", where)
-    hidden = row.get("private_test_cases") or json.dumps(row.get("extra_test_cases"))
-    content = hashlib.sha256(f"{function}{row['public_test_cases']}{hidden}".encode()).hexdigest()
-    extra = {"starter_code": starter, "tests": tests, "tests_sha256": content}
-    group = common.text(row, (cfg.split,), where) if cfg.split else ""
-    return Problem(name, id, question, "", group, extra=extra)
 
 
 def _function(row, where):

@@ -1,4 +1,4 @@
-"""What the benchmark families share: a benchmark's config, its rows from the hub or a file, the checks."""
+"""What the benchmark families share: a problem, a benchmark's config, its rows from the hub or a file, the checks."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -8,8 +8,28 @@ import yaml
 
 from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
-from evals.problem import Problem
 from values import Count, MaybePath, Whole
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A test problem, as every family loads, asks and grades it.
+
+    benchmark: its name in the config, a row of the tables. question: what {problem} stands for in the instruction.
+    gold: the right answer as text; empty where tests decide. group: the part of the benchmark that it belongs to, or
+    empty. kind: as evals/benchmarks.yaml has it. extra: what only its family knows (options, tests, tolerance, …).
+    record: what belongs into every record of a generation (the order of the options). private: its text must not appear
+    in anything that is shown or shared, nor does it in the repr."""
+
+    benchmark: str
+    id: str
+    question: str = field(repr=False)
+    gold: str = field(repr=False)
+    group: str = ""
+    kind: str = ""
+    extra: dict = field(default_factory=dict, compare=False, repr=False)
+    record: dict = field(default_factory=dict, compare=False, repr=False)
+    private: bool = False
 
 
 @dataclass
@@ -48,19 +68,23 @@ class Kind:
     samples: dict[str, int] = field(default_factory=dict)
 
 
-DESCRIBED = Path(__file__).parents[1] / "benchmarks.yaml"
-KINDS = {name: Kind(**kind) for name, kind in yaml.safe_load(DESCRIBED.read_text(encoding="utf-8"))["kinds"].items()}
+DESCRIBED = yaml.safe_load((Path(__file__).parents[1] / "benchmarks.yaml").read_text(encoding="utf-8"))
+KINDS = {name: Kind(**kind) for name, kind in DESCRIBED["kinds"].items()}
+PROTOCOLS: dict[str, dict] = DESCRIBED["protocols"]
 
 
-def read(kind: str, name: str, cfg: BenchmarkConfig, parse: Callable[..., Problem]) -> list[Problem]:
+def read(
+    kind: str, name: str, cfg: BenchmarkConfig, parse: Callable[..., Problem], given: Rows | None = None
+) -> list[Problem]:
     """Read all problems of a benchmark, rows checked.
 
     parse: (number from 1, {our name: text}, row, where) -> Problem, where `row` has every column as the file has it and
-    `where` names the place for messages. Raises UserError, one line with file and line, for columns that are missing or
-    empty, duplicated ids, and a hub that cannot be reached. No message quotes a row.
+    `where` names the place for messages. given: the rows, where the family finds them itself. Raises UserError, one
+    line with file and line, for columns that are missing or empty, duplicated ids, and a hub that cannot be reached. No
+    message quotes a row.
     """
     problems, places = [], {}
-    for number, (where, row) in enumerate(rows(KINDS[kind], name, cfg), 1):
+    for number, (where, row) in enumerate(given or rows(KINDS[kind], name, cfg), 1):
         texts = {ours: text(row, names, where) for ours, names in KINDS[kind].columns.items()}
         problem = parse(number, texts, row, where)
         if problem.id in places:

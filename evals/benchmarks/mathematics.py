@@ -15,8 +15,7 @@ import re
 
 from errors import UserError
 from evals.benchmarks import common
-from evals.benchmarks.common import BenchmarkConfig
-from evals.problem import Problem
+from evals.benchmarks.common import BenchmarkConfig, Problem
 from grading import Grade, answers
 
 

@@ -6,9 +6,8 @@ import pytest
 
 from errors import UserError
 from evals.assembly import TableConfig
-from evals.benchmarks.common import BenchmarkConfig
+from evals.benchmarks.common import BenchmarkConfig, Problem
 from evals.models import Place, resolve
-from evals.problem import Problem
 from evals.questions import questions, settings_of, show_plan
 from evals.store import key_of
 

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from evals.problem import Problem
+from evals.benchmarks.common import Problem
 from evals.results import Answer
 from evals.samples import Item, write_comparison, write_samples
 from evals.stats import sign_flip

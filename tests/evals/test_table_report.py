@@ -84,7 +84,7 @@ def test_measured_beside_printed():
     cells = {
         ("AIME2024", "SFT"): answers("c" * 6 + "w" * 24),
         ("AIME2024", "CRV+SFT"): answers("c" * 12 + "w" * 17 + "t"),
-        ("MATH500", "CRV+SFT"): answers("c" * 425 + "w" * 75),  # another name of MATH-500
+        ("MATH-500", "CRV+SFT"): answers("c" * 425 + "w" * 75),
     }
     table = bare("table2", cells, against={"CRV+SFT": "SFT"})
     text = rendered("md", [table])
