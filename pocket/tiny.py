@@ -1,6 +1,6 @@
-"""Tiny random models of the families that the paper trains, with tokenizers and chat templates in their styles.
+"""Tiny random models of the families that the recipes train, with tokenizers and chat templates in their styles.
 
-    python -m pocket.tiny qwen2=out/smoke/Qwen/Qwen2.5-7B-Instruct …        also llama, mistral, r1
+    python -m pocket.tiny qwen2=out/smoke/Qwen/Qwen2.5-7B-Instruct …        also llama, mistral, r1, …
 
 Their answers are noise. They are for smoke runs (`bash runs/table2.sh --smoke`) and tests, where only the path counts.
 """
@@ -11,51 +11,36 @@ import argparse
 import os
 import shutil
 from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # imported where it is needed, so that --help answers at once
     from transformers import PreTrainedTokenizerFast
 
-# each family's template: turn markers, BOS, what closes a turn
-CHATML = (
-    "{% if messages[0]['role'] != 'system' %}<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
-LLAMA3 = (
-    "{{ bos_token }}{% for m in messages %}<|start_header_id|>{{ m['role'] }}<|end_header_id|>\n\n"
-    "{{ m['content'] | trim }}<|eot_id|>{% endfor %}"
-    "{% if add_generation_prompt %}<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
-)
-MISTRAL = (
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}[INST] {{ m['content'] }}[/INST]"
-    "{% elif m['role'] == 'assistant' %} {{ m['content'] }}{{ eos_token }}"
-    "{% else %}{{ raise_exception('only user and assistant roles') }}{% endif %}{% endfor %}"
-)
-R1 = (  # the prompt ends inside the thought
-    "{{ bos_token }}{% for m in messages %}{% if m['role'] == 'user' %}<|User|>{{ m['content'] }}"
-    "{% elif m['role'] == 'assistant' %}<|Assistant|>{{ m['content'] }}{{ eos_token }}"
-    "{% else %}{{ m['content'] }}{% endif %}{% endfor %}{% if add_generation_prompt %}<|Assistant|><think>\n{% endif %}"
-)
+TEMPLATES = Path(__file__).with_name("templates")  # each family's: turn markers, BOS, what closes a turn
 
 
 class Family(NamedTuple):
     """model_type: transformers' name. special: special tokens, bos and eos among them."""
 
     model_type: str
-    template: str
     bos: str | None
     eos: str
     special: list[str]
 
 
+CHATML_TOKENS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 LLAMA_TOKENS = ["<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>", "<|end_header_id|>"]
 R1_TOKENS = ["<|begin|>", "<|end|>", "<|User|>", "<|Assistant|>", "<think>", "<|endoftext|>"]  # Qwen adds the last
-FAMILIES = {
-    "qwen2": Family("qwen2", CHATML, None, "<|im_end|>", ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]),
-    "llama": Family("llama", LLAMA3, "<|begin_of_text|>", "<|eot_id|>", LLAMA_TOKENS),
-    "mistral": Family("mistral", MISTRAL, "<s>", "</s>", ["<s>", "</s>", "[INST]", "[/INST]"]),
-    "r1": Family("qwen2", R1, "<|begin|>", "<|end|>", R1_TOKENS),
+FAMILIES = {  # by the name of their template
+    "qwen2": Family("qwen2", None, "<|im_end|>", CHATML_TOKENS),
+    "llama": Family("llama", "<|begin_of_text|>", "<|eot_id|>", LLAMA_TOKENS),
+    "mistral": Family("mistral", "<s>", "</s>", ["<s>", "</s>", "[INST]", "[/INST]"]),
+    "r1": Family("qwen2", "<|begin|>", "<|end|>", R1_TOKENS),
+    "qwen3": Family("qwen3", None, "<|im_end|>", CHATML_TOKENS),
+    "smollm3": Family("smollm3", None, "<|im_end|>", CHATML_TOKENS),
+    "olmo2": Family("olmo2", "<|endoftext|>", "<|endoftext|>", ["<|endoftext|>", "<|pad|>"]),
+    "llama3.2": Family("llama", "<|begin_of_text|>", "<|eot_id|>", LLAMA_TOKENS),
 }
 CORPUS = [
     "How many legs do 3 dogs and 2 birds have? Give the final answer in \\boxed{}.",
@@ -66,7 +51,8 @@ CORPUS = [
 
 def make_tokenizer(family: str) -> PreTrainedTokenizerFast:
     """Build a tokenizer of about 300 tokens with the special tokens and the template of a family."""
-    _, template, bos, eos, special = FAMILIES[family]
+    _, bos, eos, special = FAMILIES[family]
+    template = (TEMPLATES / f"{family}.jinja").read_text(encoding="utf-8").removesuffix("\n")
     return train_tokenizer(CORPUS, 320, special, template, bos=bos, eos=eos, pad=eos)
 
 
@@ -120,7 +106,7 @@ def make_model(folder: str | os.PathLike, family: str = "qwen2", seed: int = 0, 
         FAMILIES[family].model_type, vocab_size=len(tokenizer), hidden_size=32, intermediate_size=48,
         num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=2048,
         tie_word_embeddings=tie, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.2, sliding_window=None,
+        initializer_range=0.2, sliding_window=None, pad_token_id=None,
     )  # fmt: skip
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     model.save_pretrained(folder)

@@ -16,6 +16,9 @@ def runs(tiny_qwen, files, tmp_path_factory):
     out = tmp_path_factory.mktemp("card")
     inside("train_sft.py", *sft_words(tiny_qwen, files, out / "sft", model__export_dtype="bfloat16"))
     words = {"heldout__file": files / "pairs.jsonl", "loss__penalty": 3, "epochs": 1, "lora__rank": 2}
+    template = "{% set day = date_string %}" + (tiny_template := out / "sft/model/chat_template.jinja").read_text()
+    tiny_template.write_text(template)
+    words["data__chat_template_kwargs"] = "{date_string: 1 May 2026}"
     inside("train_cogpo.py", *cogpo_words(out / "sft/model", files, out / "cogpo", **words))
     return out
 
@@ -50,6 +53,7 @@ def test_the_second_phase_names_the_first_its_keys_and_held_out_values(runs, tin
     text, lines = read(runs / "cogpo/model"), metrics(runs / "cogpo")
     assert f"| which came of | train_sft.py on `{files}/sft.jsonl`, started from `{tiny_qwen}` |" in text
     assert "| loss | cogpo, penalty 3.0; losses/cogpo.py" in text and "LoRA of rank 2, merged" in text
+    assert "| chat template | date_string: 1 May 2026 |" in text
     assert f"held out: loss (nats) | 0.6931 (0) | {lines[-1]['eval/loss']:.4g} ({len(lines) - 1}) |" in text
     assert f"large gap: β, mean over pairs | 0.5 (0) | 0.5 ({len(lines) - 2}) |" in text
     data = ModelCard(text).data
