@@ -119,6 +119,9 @@ class CheckpointConfig:
     keep: Count = 2
     """how many of the newest checkpoints stay during the run; the disk must hold one more. The export removes
     them all"""
+    export_every_steps: Whole = 0
+    """optimizer steps between exports of the model as it is then, to exports/step-NNNNNN, which all stay: a table over
+    them shows what each amount of training is worth. The last step's is model/; 0: no others"""
 
 
 @dataclass
@@ -128,9 +131,16 @@ class WatchConfig:
     wandb: str = ""
     """Weights & Biases project (needs `pip install wandb`; WANDB_MODE=offline works); empty: off"""
 
+    trackio: str = ""
+    """trackio project (needs `pip install trackio`; it keeps its files on this machine, `trackio show` opens them);
+    empty: off"""
+
     def __post_init__(self):
-        if self.wandb and importlib.util.find_spec("wandb") is None:  # said before anything is loaded
-            raise UserError("watch.wandb is set, but the package is missing: pip install wandb, or leave the key empty")
+        for name, project in vars(self).items():
+            if project and importlib.util.find_spec(name) is None:  # said before anything is loaded
+                raise UserError(
+                    f"watch.{name} is set, but the package is missing: pip install {name}, or leave the key empty"
+                )
 
 
 @dataclass
@@ -158,7 +168,7 @@ class TrainConfig:
 
     out: FilePath
     """output folder: model/ (Hugging Face format), run.json (what it was made from, how much of the change was kept),
-    metrics.jsonl, plots.png, tensorboard/, config.yaml, and while running checkpoints/"""
+    metrics.jsonl, plots.png, tensorboard/, config.yaml, exports/ if asked for, and while running checkpoints/"""
     model: ModelConfig
     data: DataConfig
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))

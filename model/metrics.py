@@ -1,10 +1,11 @@
-"""What a run says about itself: metrics.jsonl, TensorBoard and Weights & Biases; per-gap statistics; speed and memory.
+"""What a run says about itself: metrics.jsonl, TensorBoard, trackers; per-gap statistics; speed and memory.
 
 A line of metrics.jsonl is one step: `{"step": 7, "loss": 0.61, "small/margin": 0.2, …}`; its values are those of the
 weights after `step` updates. Held-out values (`eval/…`) stand on the line of their step, or, after training, on a line
 of their own whose step is the number of steps. A value that is not finite is null: JSON has no NaN.
 """
 
+import importlib
 import json
 import math
 import re
@@ -37,17 +38,18 @@ class Metrics:
     """The sinks of a run, on rank 0; on other ranks every method does nothing.
 
     Metrics(out, cfg.watch, next_step, ranks, flat(cfg)): lines of steps before `next_step` stay, what a killed run
-    wrote beyond its last checkpoint goes, in metrics.jsonl and in TensorBoard. (Weights & Biases keeps what it was
-    given first; the steps that are run again give the same values.) resolved_config: dict, for Weights & Biases.
+    wrote beyond its last checkpoint goes, in metrics.jsonl and in TensorBoard. (Trackers keep what they were given; the
+    steps that are run again give the same values.) resolved_config: dict, for the trackers.
 
     The files are opened with the first line, so that a run with no step left to do needs none of them. Of the sinks
-    only metrics.jsonl can stop a run; TensorBoard or Weights & Biases are dropped with one warning when they fail.
+    only metrics.jsonl can stop a run; TensorBoard and trackers are dropped with one warning when they fail.
     """
 
     def __init__(self, out: str | Path, cfg: WatchConfig, next_step: int, ranks: Ranks, resolved_config: dict):
         self.out, self.cfg, self.next_step, self.resolved_config = Path(out), cfg, next_step, resolved_config
         self.is_main = ranks.is_main
-        self.file = self.board = self.wandb = None
+        self.file = self.board = None
+        self.trackers = {}  # name of the package -> its run
 
     def _open(self):
         self.file = _cut_back(self.out / "metrics.jsonl", self.next_step).open("a", buffering=1)
@@ -55,8 +57,9 @@ class Metrics:
             from torch.utils.tensorboard import SummaryWriter  # a second to import, and only this rank needs it
 
             self.board = SummaryWriter(self.out / "tensorboard", purge_step=self.next_step)
-        if self.cfg.wandb:
-            self.wandb = _wandb_run(self.out, self.cfg.wandb, self.resolved_config)
+        for package, project in vars(self.cfg).items():
+            if project:
+                self.trackers[package] = _tracker(package, self.out, project, self.resolved_config)
 
     def log(self, step: int, **values: float) -> None:
         """Write one line. values: numbers; `**{"small/loss": 0.6}` for nested names."""
@@ -66,17 +69,17 @@ class Metrics:
             self._open()
         clean = {k: v if math.isfinite(v) else None for k, v in values.items()}
         self.file.write(json.dumps({"step": step} | clean, allow_nan=False) + "\n")
-        board, wandb, self.board, self.wandb = self.board, self.wandb, None, None  # a sink that fails stays dropped
+        board, trackers, self.board, self.trackers = self.board, self.trackers, None, {}  # what fails stays dropped
         with cosmetic("TensorBoard curves from here on"):
             if board is not None:
                 for name, value in values.items():
                     board.add_scalar(name, value, step)
                 board.flush()  # a killed run loses nothing that its checkpoint is past
                 self.board = board
-        with cosmetic("Weights & Biases from here on"):
-            if wandb is not None:
-                wandb.log(values, step=step)
-                self.wandb = wandb
+        for package, tracker in trackers.items():
+            with cosmetic(f"{package} from here on"):
+                tracker.log(values, step=step)
+                self.trackers[package] = tracker
 
     def close(self) -> None:
         """Close every sink. The lines are on disk already, so a failure is one warning."""
@@ -86,9 +89,9 @@ class Metrics:
         with cosmetic("last line in TensorBoard"):
             if self.board is not None:
                 self.board.close()
-        with cosmetic("finished run in Weights & Biases"):
-            if self.wandb is not None:
-                self.wandb.finish()
+        for package, tracker in self.trackers.items():
+            with cosmetic(f"finished run in {package}"):
+                tracker.finish()
 
 
 def _cut_back(path, next_step):
@@ -99,16 +102,17 @@ def _cut_back(path, next_step):
     return path
 
 
-def _wandb_run(out, project, config):
-    """Begin a Weights & Biases run, or resume the one whose id is in <out>/wandb.id."""
-    import wandb
-
-    id_file = out / "wandb.id"
+def _tracker(package, out, project, config):
+    """Begin a run of wandb or trackio, or resume the one whose id is in <out>/<package>.id."""
+    id_file = out / f"{package}.id"
     if not id_file.exists():
         id_file.write_text(secrets.token_hex(4))
+    name, library = id_file.read_text(), importlib.import_module(package)
+    if package == "trackio":
+        return library.init(project, name=f"{out.name}-{name}", resume="allow", config=config, embed=False)
     try:
-        return wandb.init(project=project, id=id_file.read_text(), resume="allow", dir=out, config=config)
-    except wandb.Error as error:
+        return library.init(project=project, id=name, resume="allow", dir=out, config=config)
+    except library.Error as error:
         raise UserError(f"watch.wandb: {error} (WANDB_MODE=offline needs no account)") from None
 
 

@@ -9,6 +9,7 @@ finish(run, evaluate)                 export the model; then whatever only shows
 import ast
 import hashlib
 import platform
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -27,7 +28,7 @@ from model.card import write_card
 from model.checkpoint import Preemption, Saver, check_inputs, newest
 from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
 from model.export import export, inputs_of_export, try_saving
-from model.files import FOLDER, small_files
+from model.files import EXPORTS, FOLDER, small_files
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
 from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
@@ -69,7 +70,12 @@ class Run:
         return self.heldout is not None and step % self.cfg.heldout.every_steps == 0
 
     def save(self, step: int) -> None:
-        """Save a checkpoint if one is due after `step` whole steps; leave with status 75 if told to stop (SIGTERM)."""
+        """Export and save what is due after `step` whole steps; leave with status 75 if told to stop (SIGTERM)."""
+        every = self.cfg.checkpoint.export_every_steps
+        if every and step % every == 0 and step < len(self.steps):  # before the checkpoint: no resumed run misses it
+            name = f"{EXPORTS}/step-{step:06d}"
+            self.export(step, name)
+            _card(self.ranks, Path(self.cfg.out) / name)
         self.saver.after_step(step, len(self.steps), self.model, self.optimizer, {"inputs": self.inputs})
 
     def export(self, step: int, name: str) -> None:
@@ -156,6 +162,10 @@ def resume(run: Run) -> None:
     run.start = saved["step"] if saved else 0
     if saved:
         say(f"resuming after step {run.start} of {len(run.steps)}")
+    if run.ranks.is_main:  # exports of steps that are still to be done are a stopped run's, perhaps of other data
+        for folder in Path(run.cfg.out, EXPORTS).glob("step-*"):
+            if int(folder.name.partition(".")[0][5:]) > run.start:
+                shutil.rmtree(folder) if folder.is_dir() else folder.unlink()
     run.metrics = Metrics(run.cfg.out, run.cfg.watch, run.start, run.ranks, flat(run.cfg))
 
 

@@ -96,12 +96,24 @@ def test_what_is_not_finite_is_valid_json(tmp_path):
     assert math.isnan(board(tmp_path)["loss"][0][1])
 
 
-def test_wandb_without_the_package_is_one_line(monkeypatch):
-    monkeypatch.setitem(sys.modules, "wandb", None)
+@pytest.mark.parametrize("package", ["wandb", "trackio"])
+def test_a_tracker_without_its_package_is_one_line(monkeypatch, package):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match="pip install wandb"):
-        build(WatchConfig, {"wandb": "crv"})
-    assert build(WatchConfig, {}).wandb == ""
+    with pytest.raises(UserError, match=f"watch.{package} is set, but .*pip install {package}"):
+        build(WatchConfig, {package: "crv"})
+    assert build(WatchConfig, {}) == WatchConfig("", "")
+
+
+def test_trackio_goes_on_with_the_same_run(tmp_path, monkeypatch):
+    """Its own files are read back: what the page of `trackio show` is made of."""
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    storage = pytest.importorskip("trackio.sqlite_storage").SQLiteStorage
+    for start, stop in ((0, 3), (2, 4)):
+        log(tmp_path, start, stop, config=WatchConfig(trackio="crv")).close()
+    (name,) = storage.get_runs("crv")
+    assert name == f"{tmp_path.name}-{(tmp_path / 'trackio.id').read_text()}"
+    logged = {row["step"]: row["loss"] for row in storage.get_logs("crv", name)}
+    assert logged == {row["step"]: row["loss"] for row in rows(tmp_path)} and len(logged) == 4
 
 
 def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
@@ -111,7 +123,8 @@ def test_wandb_goes_on_with_the_same_run(tmp_path, monkeypatch):
     names = []
     for start, stop in ((0, 3), (2, 4)):
         metrics = log(tmp_path, start, stop, config=WatchConfig(wandb="crv"))
-        names.append((metrics.wandb.id, metrics.wandb.project, dict(metrics.wandb.config)))
+        run = metrics.trackers["wandb"]
+        names.append((run.id, run.project, dict(run.config)))
         metrics.close()
     assert names[0] == names[1] == ((tmp_path / "wandb.id").read_text(), "crv", {"seed": 0})
     assert len(list((tmp_path / "wandb").glob("offline-run-*"))) == 2
