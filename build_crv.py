@@ -92,11 +92,8 @@ def check_config(cfg: Config) -> None:
         raise UserError("critic_mode=student needs student.path, the folder or hub id of the student")
     if not cfg.student.hard_share + cfg.student.easy_share < 1:
         raise UserError("student.hard_share and student.easy_share are shares that leave some to be medium")
-    templates = cfg.instruction if isinstance(cfg.instruction, dict) else {"default": cfg.instruction}
-    if "default" not in templates:
+    if isinstance(cfg.instruction, dict) and "default" not in cfg.instruction:
         raise UserError("config key instruction needs a default, for problems of other domains")
-    if not all("{problem}" in template for template in templates.values()):
-        raise UserError("config key instruction must contain {problem}")
 
 
 def check_problems(path: str, limit: int | None) -> dict:

@@ -7,12 +7,10 @@ may hold. An unknown key is an error that names the nearest valid one. The resol
 results, and an output folder that holds the results of another configuration is refused.
 """
 
-import ast
 import dataclasses
 import errno
 import functools
 import inspect
-import itertools
 import json
 import os
 import re
@@ -27,8 +25,9 @@ from typing import Any
 
 import yaml
 
+import values
 from errors import UserError
-from values import Dumper, Text, build, default_of, is_null, merge, nearest, nesting, read, read_word, type_name
+from values import MISSING, Text, hints_of, is_null, keys_of, merge, nesting, type_name
 
 RESOLVED = "config.yaml"
 WORDS = """\
@@ -45,8 +44,6 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
     full disk and a rank whose peers died; Ctrl-C says how to resume and exits with 130. Everything else keeps its
     traceback: it is a defect of this project.
     """
-    # torchrun starts every rank with the same words: only rank 0 prints
-    speaks = int(os.environ.get("RANK", "0")) == 0
     cfg = parse(schema, doc)
     try:
         status = main(cfg)
@@ -54,7 +51,7 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
     except UserError as error:
         _give_up(error)
     except KeyboardInterrupt:
-        if speaks:
+        if int(os.environ.get("RANK", "0")) == 0:  # torchrun starts every rank with the same words
             print("\nstopped; run the same command again to resume", file=sys.stderr, flush=True)
         sys.exit(130)
     # what the machine refuses, not this project's fault: a full disk, a full GPU, a rank that is gone
@@ -128,7 +125,7 @@ def load(schema: type, argv: list[str]) -> Any:
     `--flag` for boolean fields. `--mode` for a field whose type is a section or None: words may leave the section out.
     """
     try:
-        return build(schema, _gather(schema, argv))
+        return values.build(schema, _gather(schema, argv))
     except RecursionError:
         raise UserError("a value of the configuration lies too deep, or holds itself") from None
 
@@ -136,60 +133,48 @@ def load(schema: type, argv: list[str]) -> Any:
 def _gather(schema, argv):
     """Read files and words into one nested dict."""
     # files first, wherever they stand
-    raw, words, known, modes, queue, before = {}, [], _modes(schema), {}, iter(argv), ""
+    raw, words, asked, modes, queue = {}, [], {}, modes_of(schema), iter(argv)
     for word in queue:
-        name = word[2:].replace("-", "_") if word.startswith("--") else ""
-        match = WORD.fullmatch(word)
-        if word == "--config" or word.startswith("--config="):
-            file = word[9:] if "=" in word else next(queue, "")
+        flag, key, replaces, text = match.groups() if (match := WORD.fullmatch(word)) else ("", "", "", None)
+        key = key.replace("-", "_") if flag else key
+        if flag and key == "config":
+            file = next(queue, "") if text is None else text
             if not file:
                 raise UserError("--config needs a file name")
             merge(raw, read_yaml(Path(os.path.expanduser(file)), schema))
-        elif name in known:
-            modes[name] = known[name]
-        elif name and "=" not in word:  # --render-only is render_only=true
-            words.append((name, "", "true"))
-        elif match:
-            words.append((match[1].replace("-", "_") if word.startswith("--") else match[1], match[2], match[3]))
+        elif flag and text is None and key in modes:
+            asked[key] = modes[key]
+        elif flag or text is not None:  # --render-only is render_only=true
+            words.append((key, replaces, "true" if text is None else text))
         else:
-            use = f"{before}={word}" if before else "--config FILE and key=value"
-            raise UserError(f"unexpected word {word!r}: use {use}")
-        before = name if "=" not in word else ""
+            raise UserError(f"unexpected word {word!r}: use --config FILE and key=value")
 
-    # then the words: one that the schema lacks and a mode has, or may have meant, is the mode's
-    for mode in modes:
-        raw.setdefault(mode, {})
+    # then the words: one that the schema lacks and a mode has is the mode's
+    merge(raw, {mode: {} for mode in asked})
     for key, replaces, text in words:
-        for mode, section in modes.items():
-            if "." not in key and key not in schema.__dataclass_fields__ and nearest(key, section).startswith("did"):
-                key = f"{mode}.{key}"
-        names, kind = _path(schema, _split(key), raw, text[:1] == "{" or is_null(Text(text)))
-        if replaces and nesting(kind) is None:
-            raise UserError(f"{key}:= takes the place of a dict, and {key} is none; write {key}={text}")
-        merge(raw, _nested(names, read_word("!replace " * bool(replaces) + text, kind, key)))
+        owner = [mode for mode, section in asked.items() if key not in hints_of(schema) and key in hints_of(section)]
+        names, kind = _path(schema, owner + _split(key), text[:1] == "{" or is_null(Text(text)))
+        value = values.read_word(text, kind, key)
+        if replaces and not isinstance(value, dict):
+            raise UserError(f"{key}:= takes the place of a dict, and {text} is none; write {key}={text}")
+        merge(raw, _nested(names, values.Replaced(value) if replaces else value))
     return raw
 
 
-def _modes(schema):
-    """{name: section} of the fields that are a section or None: what a command is asked instead of how it runs."""
-    found = {}
-    for name, kind in typing.get_type_hints(schema).items():
-        sections = [a for a in typing.get_args(kind) if dataclasses.is_dataclass(a)]
-        if sections and type(None) in typing.get_args(kind):
-            found[name] = sections[0]
-    return found
+def modes_of(schema: type) -> dict[str, type]:
+    """Return {name: section} of fields that are a section or None: what a command is asked instead of how it runs."""
+    nests = {name: (kind, nesting(kind)) for name, kind in hints_of(schema).items()}
+    return {name: nest for name, (kind, nest) in nests.items() if dataclasses.is_dataclass(nest) and nest is not kind}
 
 
 def read_yaml(path: Path, schema: type | None = None, above: tuple = ()) -> dict:
     """Read a YAML file as nested dicts, lists and Text, after following `extends`. schema: tells where a dotted key
     ends; without one keys are left as they are. Raises UserError."""
     try:
-        raw = read(path.read_bytes(), str(path))
-    except FileNotFoundError:
-        raise UserError(f"no such config file: {path}") from None
+        raw = values.read(path.read_bytes(), str(path))
     except OSError as error:
-        raise UserError(f"cannot read a config ({error.strerror}): {path}") from None
-    if not (isinstance(raw, dict) or raw is None or is_null(raw)):
+        raise UserError(f"cannot read the config {path}: {error.strerror}") from None
+    if not (isinstance(raw, dict) or is_null(raw)):
         raise UserError(f"{path} must hold key: value lines")
     raw = raw if isinstance(raw, dict) else {}
 
@@ -201,14 +186,14 @@ def read_yaml(path: Path, schema: type | None = None, above: tuple = ()) -> dict
         raise UserError(f"{path} extends itself")
     nested = read_yaml(path.parent / os.path.expanduser(base), schema, (*above, path.resolve())) if base else {}
     for key, value in raw.items():
-        names = _path(schema, _split(key), nested, isinstance(value, dict) or is_null(value))[0] if schema else [key]
+        names = _path(schema, _split(key), isinstance(value, dict) or is_null(value))[0] if schema else [key]
         merge(own, _nested([key] if names == [key] else names, value), once=str(path))  # [key] knows its line
     return merge(nested, own)
 
 
-# KEY=value or KEY:=value; in quotes a name may hold dots and =
+# KEY=value, KEY:=value, or --KEY with or without a value; in quotes a name may hold dots and =
 QUOTED = r'"(?:[^"\\]|\\.)*"'
-WORD = re.compile(rf'(?:--)?((?:{QUOTED}|[^="])+?)(:?)=(.*)', re.DOTALL)
+WORD = re.compile(rf'(--)?((?:{QUOTED}|[^="])+?)(?:(:?)=(.*))?', re.DOTALL)
 SEGMENT = re.compile(rf"{QUOTED}|[^.]+")
 
 
@@ -223,93 +208,56 @@ def _split(key):
     return [json.loads(p) if p[0] == '"' else p for p in parts] if ".".join(parts) == key else [key]
 
 
-def _path(kind, names, there, whole):
+def _path(kind, names, whole):
     """The nested keys that a dotted key means, and the type at its end (None: any): fields of sections, and names of a
-    dict's entries, which may hold dots.
-
-    there: what has been given so far. whole: the value is a whole entry, so the key may end with its name.
-    """
+    dict's entries, which may hold dots. whole: the value is a whole entry, so the key may end with its name."""
     nest = nesting(kind)
     if not names or nest is None:
         return names, str if names else kind
     count, args = 1, typing.get_args(nest)
     if dataclasses.is_dataclass(nest):
-        inner = typing.get_type_hints(nest, include_extras=True).get(names[0], str)  # build() refuses an unknown one
+        inner = hints_of(nest).get(names[0], str)  # build() refuses an unknown one
     elif not args:
         return names, None
     elif nesting(inner := args[1]) is None:
         count = len(names)
-    else:  # the name ends where a field of its section follows; where several do, a name that is known goes before
-        fields = getattr(nesting(inner), "__dataclass_fields__", {})
-        ends = [n for n in range(1, len(names)) if names[n] in fields]
-        ends = ends or [len(names) if whole else max(len(names) - 1, 1)]
-        count = next((n for n in reversed(ends) if ".".join(names[:n]) in there), ends[0])
-    name = ".".join(names[:count])
-    inside = there.get(name)
-    rest, kind = _path(inner, names[count:], inside if isinstance(inside, dict) else {}, whole)
-    return [name, *rest], kind
+    else:  # the name ends where a field of its section follows
+        fields = getattr(nesting(inner), "__dataclass_fields__", ())
+        ends = (n for n in range(1, len(names)) if names[n] in fields)
+        count = next(ends, len(names) if whole else max(len(names) - 1, 1))
+    rest, kind = _path(inner, names[count:], whole)
+    return [".".join(names[:count]), *rest], kind
 
 
 def _nested(names, value):
     return functools.reduce(lambda inner, name: {name: inner}, reversed(names), value)
 
 
-def field_docs(schema: type) -> dict[str, str]:
-    """Read {field name: the docstring under it} from the source of the dataclass and of those it inherits from."""
-    docs = {}
-    for part in reversed([c for c in schema.__mro__ if dataclasses.is_dataclass(c)]):
-        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body
-        for line, following in itertools.pairwise(body):
-            is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
-            if isinstance(line, ast.AnnAssign) and is_doc and isinstance(following.value.value, str):
-                docs[line.target.id] = inspect.cleandoc(following.value.value)
-    return docs
-
-
 def help_text(schema: type, doc: str) -> str:
     """Write what --help prints: the script's docstring, and every key with its type, default and text."""
-    lines = [inspect.cleandoc(doc), "", *WORDS.splitlines(), "", "Keys:", ""]
-    return "\n".join(lines + _help_lines(schema, ""))
-
-
-def _help_lines(schema, prefix, base=None):
-    docs, hints, modes = field_docs(schema), typing.get_type_hints(schema, include_extras=True), _modes(schema)
-    lines = []
-    for field in dataclasses.fields(schema):
-        if field.name in modes:
-            section = modes[field.name]
-            text = textwrap.fill(" ".join(inspect.cleandoc(section.__doc__).split()), 100)
-            lines += [f"  --{field.name} key=value …", textwrap.indent(text, "      ")]
-            lines += textwrap.indent("\n".join(_help_lines(section, "")), "    ").splitlines()
-            continue
-        kind, key = hints[field.name], prefix + field.name
-        text = textwrap.indent(textwrap.fill(" ".join(docs.get(field.name, "").split()), 100), "      ")
-        default = default_of(field, base)
-        if dataclasses.is_dataclass(kind):
-            lines += [f"  {key}.*", text] if text.strip() else []
-            lines += _help_lines(kind, key + ".", None if default is dataclasses.MISSING else default)
-            continue
-        shown = "(required)" if default is dataclasses.MISSING else f"= {default!r}"
-        lines += [f"  {key}: {type_name(kind)} {shown}"] + ([text] if text.strip() else [])
-        for inner in filter(dataclasses.is_dataclass, typing.get_args(nesting(kind))):
-            lines += _help_lines(inner, f"{key}.NAME.")
-    return lines
+    lines, modes = [inspect.cleandoc(doc), "", *WORDS.splitlines(), "", "Keys:", ""], modes_of(schema)
+    for key, kind, default, text in keys_of(schema):
+        if key in modes:
+            lines.append(f"  --{key} key=value …")
+            text = inspect.cleandoc(modes[key].__doc__)
+        elif not dataclasses.is_dataclass(kind):
+            lines.append(f"  {key}: {type_name(kind)} {'(required)' if default is MISSING else f'= {default!r}'}")
+        elif text:
+            lines.append(f"  {key}.*")
+        lines += [textwrap.indent(textwrap.fill(" ".join(text.split()), 100), "      ")] if text else []
+    return "\n".join(lines)
 
 
 def flat(cfg: Any) -> dict[str, Any]:
     """List {dotted key: value} of a dataclass instance, for comparing and logging; without modes (`--plan`)."""
-    out = {}
+    modes = modes_of(type(cfg))
+    return _flat({key: value for key, value in dataclasses.asdict(cfg).items() if key not in modes}, ())
 
-    def walk(value, names):
-        if isinstance(value, dict) and value:
-            for key, inner in value.items():
-                walk(inner, (*names, str(key)))
-        else:
-            out[dotted(*names)] = list(value) if isinstance(value, tuple) else value
 
-    modes = _modes(type(cfg))
-    walk({key: value for key, value in dataclasses.asdict(cfg).items() if key not in modes}, ())
-    return out
+def _flat(value, names):
+    if not (isinstance(value, dict) and value):
+        return {dotted(*names): list(value) if isinstance(value, tuple) else value}
+    return {key: leaf for name, inner in value.items() for key, leaf in _flat(inner, (*names, str(name))).items()}
 
 
 def check_folder(folder: str | Path) -> None:
@@ -326,7 +274,7 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     Raises UserError naming the keys that differ.
     """
     check_folder(folder)
-    folder, mine = Path(folder), {key: value for key, value in flat(cfg).items() if value != {}}
+    folder, mine = Path(folder), flat(cfg)
     if not (folder / RESOLVED).exists():
         # a journal may come first: another folder's run, which shares it, wrote it; its answers are found by content
         ours = {RESOLVED + ".tmp", "journal.jsonl", ".lock"}
@@ -334,13 +282,11 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
             raise UserError(f"{folder} is not empty and was not made by this script; set another output folder")
         return
     try:
-        known = dict(yaml.safe_load((folder / RESOLVED).read_bytes()) or {})
+        known = dict(yaml.safe_load((folder / RESOLVED).read_bytes()))
     except (yaml.YAMLError, ValueError, TypeError):  # the latter two: not UTF-8, no mapping
         raise UserError(
             f"{folder / RESOLVED} is damaged, it is no resolved config; restore it, or set another output folder"
         ) from None
-    # a section that an older version had and this one has not decides nothing
-    known = {k: v for k, v in known.items() if v != {} and k.partition(".")[0] in cfg.__dataclass_fields__}
     changed = sorted(key for key in mine.keys() | known.keys() if mine.get(key) != known.get(key))
     changed = [key for key in changed if not f"{key}.".startswith(tuple(f"{prefix}." for prefix in free))]
     if changed:
@@ -365,5 +311,7 @@ def claim_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
     except OSError as error:  # no permission, a read-only disk, …
         raise UserError(f"cannot make {folder}: {error.strerror}; set another output folder") from None
     partial = folder / (RESOLVED + ".tmp")  # a kill leaves no half of it
-    partial.write_text(yaml.dump(flat(cfg), Dumper=Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    partial.write_text(
+        yaml.dump(flat(cfg), Dumper=values.Dumper, sort_keys=False, allow_unicode=True), encoding="utf-8"
+    )
     partial.replace(folder / RESOLVED)

@@ -44,7 +44,7 @@ from evals.store import Ledgers
 from evals.tables import write
 from lock import locked
 from progress import say
-from values import Bounds, Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Whole
+from values import Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Template, Whole
 
 
 @dataclass
@@ -63,7 +63,7 @@ class SamplingConfig:
 class Config:
     out: FilePath
     """folder of the generations and grades"""
-    models: Annotated[dict[str, FilePath], Bounds(1)]
+    models: Annotated[dict[str, FilePath], "filled"]
     """name: model folder in Hugging Face format, hub id, or endpoint:NAME of `endpoints`; {run} in it stands for the
     folders in `runs`. endpoint:NAME@label: the weights behind a server cannot be hashed, so a served model is known by
     its name there and this label; change the label when other weights are served under the same name"""
@@ -99,7 +99,7 @@ class Config:
     most 32,768 tokens; r1, several at temperature 0.6. Empty: as paper"""
     system: str | None = None
     """system prompt; must be the one of training (build_crv's `system`). Default: the protocol's, none"""
-    instruction: str | None = None
+    instruction: Template | None = None
     """template around the problem; must be the one of training (build_crv's `instruction`). It replaces what every
     benchmark asks for by itself, option letters and starter code too: for one benchmark set its own `instruction`.
     Default: each benchmark's own; {problem} for problems of your own files"""
@@ -193,10 +193,6 @@ def check_config(cfg: Config) -> dict[str, TableConfig]:
         raise UserError(f"compare takes two of `models` ({', '.join(cfg.models)}), not {cfg.compare}")
     if sum((cfg.generate_only, cfg.grade_only, cfg.render_only)) > 1:
         raise UserError("only one of --generate-only, --grade-only and --render-only")
-    templates = {f"benchmarks.{name}.instruction": b.instruction for name, b in cfg.benchmarks.items()}
-    for key, template in (templates | {"instruction": cfg.instruction}).items():
-        if template is not None and "{problem}" not in template:
-            raise UserError(f"config key {key} must contain {{problem}}, not {template!r}")
     tables = cfg.tables or {"table": TableConfig(cfg.title, {name: name for name in cfg.models})}
     if not cfg.benchmarks and not all(table.paper for table in tables.values()):  # those have the paper's rows
         raise UserError("config key benchmarks must not be empty")

@@ -15,8 +15,8 @@ NAME = ".lock"  # says who holds it; a file, as network file systems lock none b
 
 
 def take(folder: str | Path) -> int:
-    """Make the folder and keep a second run out of it, until `release` or until this process and those that inherited
-    the file descriptor that is returned have ended. Raises UserError naming the process that is in it."""
+    """Make the folder and keep a second run out of it, until the file descriptor that is returned is closed by this
+    process and by those that inherited it. Raises UserError naming the process that is in it."""
     check_folder(folder)
     path = Path(folder) / NAME
     while True:
@@ -44,14 +44,6 @@ def take(folder: str | Path) -> int:
     return descriptor
 
 
-def release(folder: str | Path, descriptor: int) -> None:
-    """Give a lock back, and leave nothing behind: no file, and no folder that holds nothing else."""
-    (Path(folder) / NAME).unlink(missing_ok=True)
-    os.close(descriptor)
-    with contextlib.suppress(OSError):  # it is not empty
-        Path(folder).rmdir()
-
-
 @contextlib.contextmanager
 def locked(folder: str | Path) -> Iterator[int | None]:
     """Hold the lock of a folder inside `with`: taken by rank 0 for all ranks. Yields `take`'s descriptor."""
@@ -62,4 +54,8 @@ def locked(folder: str | Path) -> Iterator[int | None]:
     try:
         yield descriptor
     finally:
-        release(folder, descriptor)
+        # nothing stays behind: no file, and no folder that holds nothing else
+        (Path(folder) / NAME).unlink(missing_ok=True)
+        os.close(descriptor)
+        with contextlib.suppress(OSError):  # it is not empty
+            Path(folder).rmdir()

@@ -2,10 +2,11 @@
 
 import os
 import sys
-import time
 from contextlib import contextmanager
 
 from tqdm import tqdm
+
+LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed}, {remaining} left{postfix}"
 
 
 def say(text):
@@ -29,49 +30,31 @@ def cosmetic(what: str):
         tqdm.write(text, file=sys.stderr)
 
 
-class Progress:
+class Progress(tqdm):
     """with Progress(total, "sft") as bar: bar.update(1, loss=0.7)
 
-    On a terminal a tqdm bar. Elsewhere a plain line at most every `every` seconds, and one at the end.
+    A bar on a terminal. Elsewhere a plain line as it begins, at most one every 15 seconds, and one as it ends.
     """
 
-    def __init__(self, total, label, initial=0, unit="it", every=15.0):
-        self.total, self.label, self.done, self.unit, self.every = total, label, initial, unit, every
-        self.initial, self.start = initial, time.monotonic()
-        self.last, self.notes = self.start, {}
-        self.silent = int(os.environ.get("RANK", "0")) != 0
-        self.bar = None
-        if not self.silent and sys.stderr.isatty():
-            self.bar = tqdm(total=total, desc=label, initial=initial, unit=unit, dynamic_ncols=True, file=sys.stderr)
+    def __init__(self, total: int, label: str, initial: int = 0, unit: str = "it"):
+        terminal = {"dynamic_ncols": True, "file": sys.stderr}
+        plain = {"bar_format": LINE, "file": _Lines(), "mininterval": 15.0, "miniters": 1}
+        silent = int(os.environ.get("RANK", "0")) != 0
+        looks = terminal if sys.stderr.isatty() else plain
+        super().__init__(total=total, desc=label, initial=initial, unit=unit, disable=silent, **looks)
 
-    def update(self, n=1, **notes):
-        self.done += n
-        self.notes |= notes
-        if self.bar is not None:
-            self.bar.set_postfix(self.notes, refresh=False)
-            self.bar.update(n)
-        elif not self.silent and time.monotonic() - self.last >= self.every and self.done < self.total:
-            self._line()
+    def update(self, n: int = 1, **notes: float) -> None:
+        """Count n more; notes: what is shown behind."""
+        self.set_postfix(notes, refresh=False)
+        super().update(n)
 
-    def _line(self):
-        self.last = time.monotonic()
-        seconds = self.last - self.start
-        rate = (self.done - self.initial) / max(seconds, 1e-9)
-        left = ""
-        if rate > 0 and self.done < self.total:
-            left = f", {tqdm.format_interval((self.total - self.done) / rate)} left"
-        notes = "".join(f", {k} {v:.4g}" if isinstance(v, float) else f", {k} {v}" for k, v in self.notes.items())
-        print(
-            f"{self.label}: {self.done}/{self.total} {self.unit}, {tqdm.format_interval(seconds)}{left}{notes}",
-            file=sys.stderr,
-            flush=True,
-        )
 
-    def __enter__(self):
-        return self
+class _Lines:
+    """Stands in for the terminal: every state of the bar is a line."""
 
-    def __exit__(self, *exc):
-        if self.bar is not None:
-            self.bar.close()
-        elif not self.silent:
-            self._line()
+    def write(self, text):
+        if text.strip():
+            print(text.strip(), file=sys.stderr, flush=True)
+
+    def flush(self):
+        sys.stderr.flush()

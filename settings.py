@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from errors import UserError
-from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, Positive, PositiveShare, Seed, Share, Whole
+from values import Count, FilePath, Filled, MaybePath, NotNegative, Positive, PositiveShare, Seed, Share, Whole
 
-Decay = Annotated[float, Bounds(0, 1, below=True)]  # of a moving average
+Decay = Annotated[float, "at least 0", "below 1"]  # of a moving average
 
 
 @dataclass
@@ -57,7 +57,7 @@ class OptimConfig:
     """AdamW's moments"""
     weight_decay: NotNegative = 0.0
     """decoupled weight decay, of matrices only"""
-    max_grad_norm: Annotated[float, Bounds(0, above=True, infinite=True)] = 1.0
+    max_grad_norm: Annotated[float, "above 0"] = 1.0
     """gradients are scaled down to this global norm; .inf leaves them as they are"""
 
 
@@ -96,7 +96,7 @@ class LoraConfig:
     """rank of the adapters; 0 trains all weights"""
     alpha: Positive = 32.0
     """their scale is alpha / rank"""
-    targets: Annotated[list[Filled], Bounds(1)] | Filled = "all-linear"
+    targets: Annotated[list[Filled], "filled"] | Filled = "all-linear"
     """names of the linear layers that get one, e.g. [q_proj, v_proj]; all-linear: every one but the head"""
 
 

@@ -8,19 +8,8 @@ The loss of a step is the sum over its supervised tokens divided by their global
 number of micro-batches or of ranks. Stopped or killed at any point, run the same command to resume.
 """
 
-from dataclasses import dataclass, field
-
 from config import parse, run_cli
-from settings import OptimConfig, TrainConfig
-from values import Count
-
-
-@dataclass
-class Config(TrainConfig):
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
-    epochs: Count = 3
-    """passes over the data (Table 8)"""
-
+from settings import TrainConfig as Config
 
 if __name__ == "__main__":
     parse(Config, __doc__)  # --help and mistyped keys are answered before torch and transformers load

@@ -4,71 +4,58 @@ A scalar stays the text that it was written as until the type of its key is know
 text where text is asked for, and `5e-7` is a number where a number is.
 """
 
+import ast
 import dataclasses
 import difflib
+import inspect
+import itertools
+import json
 import math
+import operator
 import os
 import re
+import textwrap
 import types
 import typing
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import MISSING
 from typing import Annotated, Any, Literal
 
 import yaml
 
 from errors import UserError
 
+# the types of keys; a limit is checked where the key is read, and shown by --help
+Count = Annotated[int, "at least 1"]
+Whole = Annotated[int, "at least 0"]
+Seed = Annotated[int, "at least 0", f"at most {2**32 - 1}"]  # what torch and numpy both take
+Finite = Annotated[float, "finite"]
+NotNegative = Annotated[float, "at least 0", "finite"]
+Positive = Annotated[float, "above 0", "finite"]
+Share = Annotated[float, "at least 0", "at most 1"]
+PositiveShare = Annotated[float, "above 0", "at most 1"]
+Filled = Annotated[str, "filled"]  # lists and dicts can be, too
+MaybePath = Annotated[str, "a path"]  # `~` at its start is the home folder; empty: none
+FilePath = Annotated[MaybePath, "filled"]
+Template = Annotated[str, "text with {problem}"]
 
-@dataclass(frozen=True)
-class Bounds:
-    """What a number may be; of a list, a dict or a text: its length. above, below: least or most itself is excluded.
-    Checked where the key is read, and shown by --help."""
-
-    least: float = -math.inf
-    most: float = math.inf
-    above: bool = False
-    below: bool = False
-    infinite: bool = False
-
-    def hold(self, value: Any) -> bool:
-        size = value if isinstance(value, int | float) else len(value)
-        low = size > self.least if self.above else size >= self.least
-        high = size < self.most if self.below else size <= self.most
-        return low and high and (self.infinite or math.isfinite(size))
-
-    def __str__(self):
-        low = f"{'above' if self.above else 'at least'} {self.least:.10g}" if self.least > -math.inf else ""
-        high = f"{'below' if self.below else 'at most'} {self.most:.10g}" if self.most < math.inf else ""
-        return " and ".join(filter(None, (low, high)))
-
-
-class _Path:
-    """Marks a text as a path: `~` at its start is the home folder."""
-
-
-# the types of keys; every number has bounds
-Count = Annotated[int, Bounds(1)]
-Whole = Annotated[int, Bounds(0)]
-Integer = Annotated[int, Bounds()]
-Seed = Annotated[int, Bounds(0, 2**32 - 1)]  # what torch and numpy both take
-Finite = Annotated[float, Bounds()]
-NotNegative = Annotated[float, Bounds(0)]
-Positive = Annotated[float, Bounds(0, above=True)]
-Share = Annotated[float, Bounds(0, 1)]
-PositiveShare = Annotated[float, Bounds(0, 1, above=True)]
-Filled = Annotated[str, Bounds(1)]
-FilePath = Annotated[str, Bounds(1), _Path]
-MaybePath = Annotated[str, _Path]  # empty: none
+COMPARED = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
+HELD = {
+    "finite": math.isfinite,
+    "filled": len,
+    "a path": lambda text: "\0" not in text,
+    "text with {problem}": lambda text: "{problem}" in text,
+}
 
 NULLS = ("", "~", "null", "Null", "NULL")
 BOOLS = {"true": True, "yes": True, "on": True, "false": False, "no": False, "off": False}
 DIGITS = r"\d+(?:_\d+)*"
 INT = re.compile(rf"[+-]?{DIGITS}")
 FLOAT = re.compile(rf"[+-]?(?:{DIGITS}\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|[+-]?\.?inf|\.?nan", re.IGNORECASE)
-NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "further keys"}
-PLURALS = {"text": "texts", "a whole number": "whole numbers", "a number": "numbers"}
-NUMBERS = {2: "two", 3: "three"}
+NAMES = {str: "text", int: "a whole number", float: "a number", bool: "true or false", dict: "a dict", list: "a list"}
+
+
+# --- YAML ---
 
 
 class Text(str):
@@ -84,10 +71,6 @@ class Replaced(dict):
 
 class Removed(Text):
     """The null that has taken an entry out of a dict."""
-
-
-EMPTY = Text()  # a text of no letters, no null
-EMPTY.plain = False
 
 
 class _Loader(yaml.SafeLoader):
@@ -108,14 +91,9 @@ class _Loader(yaml.SafeLoader):
             seen.add(str(key.value))
         return super().construct_mapping(node, deep)
 
-    def construct_replaced(self, node):
-        if isinstance(node, yaml.MappingNode):
-            return Replaced(self.construct_mapping(node, deep=True))
-        return self.construct_text(node) if isinstance(node, yaml.ScalarNode) else self.construct_sequence(node, True)
-
 
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.construct_text)
-_Loader.add_constructor("!replace", _Loader.construct_replaced)
+_Loader.add_constructor("!replace", lambda loader, node: Replaced(loader.construct_mapping(node, deep=True)))
 
 
 class Dumper(yaml.SafeDumper):
@@ -145,19 +123,18 @@ def read_word(text: str, kind: Any, key: str) -> Any:
     or the text stands in quotes, else the text as it is. `{problem}!` is a text, `{default: "…"}` a dict. Raises
     UserError."""
     kinds = [base_of(option) for option in _options(kind)]
-    nests = not kinds or any(k in (dict, list, tuple) or dataclasses.is_dataclass(k) for k in kinds)
-    is_text = any(k is str for k in kinds)
-    if not text or not (text[0] in "\"'" or nests) or (is_text and text[0] not in "\"'[{!"):
-        return Text(text) if text else EMPTY
+    nests = not kinds or any(map(_nests, kinds))
+    opens = ("'", '"', *("[{" if str in kinds else text[:1]) * nests)
+    if not text or not text.startswith(opens):
+        return Text(text) if text else read("''")  # a text of no letters, no null
+    may_be_text = str in kinds and text[0] == "{"
     try:
         value = read(text)
-        if is_text and isinstance(value, dict):
-            convert(value, kind, key)
     except UserError as error:
-        if is_text and text[0] == "{":
+        if may_be_text:
             return Text(text)
         raise UserError(f"{key}: cannot read the value {text!r}: {error}") from None
-    return Text(text) if is_text and isinstance(value, Text) and value.plain else value
+    return Text(text) if may_be_text and any(map(is_null, value.values())) else value
 
 
 def is_null(value: Any) -> bool:
@@ -183,165 +160,81 @@ def merge(into: dict, other: dict, once: str = "") -> dict:
     return into
 
 
-def build(schema: type, raw: dict, where: str = "", base: Any = None) -> Any:
-    """Fill dataclass `schema` from the nested dict `raw`. where: dotted prefix for messages. base: an instance that
-    holds the defaults, where they differ from the schema's own. Raises UserError."""
-    hints = typing.get_type_hints(schema, include_extras=True)
-    for key in raw:
-        if key not in hints:
-            raise UserError(f"unknown config key {where}{key}{_at(key)}; {nearest(str(key), schema, where)}")
-    values = {}
-    for field in dataclasses.fields(schema):
-        name, kind = field.name, hints[field.name]
-        default = default_of(field, base)
-        if dataclasses.is_dataclass(kind):  # even when it is missing: a required key inside is then named
-            default = None if default is dataclasses.MISSING else default
-            values[name] = _section(raw.get(name), kind, where + name, default)
-        elif name in raw:
-            values[name] = convert(raw[name], kind, where + name)
-        elif default is dataclasses.MISSING:
-            raise UserError(f"config key {where}{name} is required ({type_name(kind)})")
-        else:
-            values[name] = default
-    return schema(**values)
+# --- schemas and types ---
 
 
-def default_of(field: dataclasses.Field, base: Any = None) -> Any:
-    """Return the default of a field (MISSING if it is required), or what `base`, an instance, has there."""
-    if base is not None:
+def hints_of(schema: type) -> dict[str, Any]:
+    """Return {field: its type with limits} of a dataclass."""
+    return typing.get_type_hints(schema, include_extras=True)
+
+
+def default_of(field: dataclasses.Field, base: Any = MISSING) -> Any:
+    """Return what `base`, an instance, has in a field; without one the field's own default (MISSING: it has none)."""
+    if base is not MISSING:
         return getattr(base, field.name)
-    return field.default if field.default_factory is dataclasses.MISSING else field.default_factory()
+    return field.default if field.default_factory is MISSING else field.default_factory()
 
 
-def _section(value, kind, where, base=None):
-    if not (isinstance(value, dict) or is_null(value)):
-        raise UserError(f"config key {where} holds further keys, not the value {_shown(value)}{_at(value)}")
-    return build(kind, value if isinstance(value, dict) else {}, where + ".", base)
-
-
-def keys_of(schema: type, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield (dotted key, type) of all keys that hold values; entries of a dict of sections are called NAME."""
-    for name, kind in typing.get_type_hints(schema, include_extras=True).items():
+def keys_of(schema: type, prefix: str = "", base: Any = MISSING) -> Iterator[tuple[str, Any, Any, str]]:
+    """Yield (dotted key, type, default, text) of all keys, sections before what they hold; an entry of a dict of
+    sections is called NAME, and has no line of its own. base: an instance that holds the defaults."""
+    hints, docs = hints_of(schema), field_docs(schema)
+    for field in dataclasses.fields(schema):
+        key, kind, default = prefix + field.name, hints[field.name], default_of(field, base)
+        yield key, kind, default, docs.get(field.name, "")
         nest = nesting(kind)
-        inner = next(filter(dataclasses.is_dataclass, (nest, *typing.get_args(nest))), None)
-        if inner:
-            yield from keys_of(inner, f"{prefix}{name}." + "NAME." * (inner is not nest))
-        else:
-            yield prefix + name, kind
+        if dataclasses.is_dataclass(nest):
+            yield from keys_of(nest, f"{key}.", MISSING if default is None else default)
+        for inner in filter(dataclasses.is_dataclass, typing.get_args(nest)):
+            yield from keys_of(inner, f"{key}.NAME.")
+
+
+def field_docs(schema: type) -> dict[str, str]:
+    """Read {field name: the docstring under it} from the source of the dataclass and of those it inherits from."""
+    docs = {}
+    for part in reversed([c for c in schema.__mro__ if dataclasses.is_dataclass(c)]):
+        body = ast.parse(textwrap.dedent(inspect.getsource(part))).body[0].body
+        for line, following in itertools.pairwise(body):
+            is_doc = isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant)
+            if isinstance(line, ast.AnnAssign) and is_doc and isinstance(following.value.value, str):
+                docs[line.target.id] = inspect.cleandoc(following.value.value)
+    return docs
 
 
 def nearest(key: str, schema: type, where: str = "") -> str:
-    """Say which key of `schema`, a section that lies at `where`, a mistyped one may have meant."""
-    here = [field.name for field in dataclasses.fields(schema)]
-    known = [dotted for dotted, _ in keys_of(schema)]
-    near = [dotted for dotted in known if dotted.endswith(f".{key}")] if key not in here else []
-    near += difflib.get_close_matches(key, here, n=1, cutoff=0.4) + difflib.get_close_matches(key, known, n=1)
-    return f"did you mean {where}{near[0]}?" if near else f"valid: {', '.join(where + name for name in here)}"
-
-
-def convert(value: Any, kind: Any, where: str) -> Any:
-    """Turn a value, as `read` gives it, into `kind`. where: the dotted key, for messages. Raises UserError."""
-    origin, args = typing.get_origin(kind), typing.get_args(kind)
-
-    # bounds and paths, checked on the value of the type that they limit
-    if origin is Annotated:
-        plain = convert(value, args[0], where)
-        if _Path in args and plain.startswith("~"):
-            plain = os.path.expanduser(plain)
-        if _Path in args and "\0" in plain:
-            _refuse(value, kind, where)
-        for bounds in (mark for mark in args if isinstance(mark, Bounds)):
-            if not bounds.hold(plain):
-                if not isinstance(plain, int | float):
-                    raise UserError(f"config key {where} must not be empty{_at(value)}")
-                finite = "a finite number " * (not bounds.infinite and not math.isfinite(plain))
-                raise UserError(f"config key {where} must be {f'{finite}{bounds}'.strip()}, not {plain}{_at(value)}")
-        return plain
-
-    # one of several types: the first that takes a value of this shape
-    if origin in (types.UnionType, typing.Union):
-        if is_null(value) and type(None) in args:
-            return None
-        options = [option for option in _options(kind) if _shape(value) == _shape_of(option)]
-        for option in options:
-            try:
-                return convert(value, option, where)
-            except UserError:
-                if len(options) == 1:
-                    raise
-        _refuse(value, kind, where)
-    if origin is Literal:
-        if value not in args:
-            known = ", ".join(str(arg) for arg in args if arg != "")
-            raise UserError(f"config key {where} is {str(value)!r}{_at(value)}; it must be one of {known}")
-        return args[args.index(value)]
-
-    # containers, by their elements
-    if dataclasses.is_dataclass(kind):
-        return _section(value, kind, where)
-    if kind is dict and isinstance(value, dict):
-        return _untyped(value, where)
-    if origin is dict and isinstance(value, dict):
-        return {str(k): convert(v, args[1], f"{where}.{k}") for k, v in _entries(value, args[1], where)}
-    if origin in (list, tuple) and isinstance(value, list | tuple):
-        inner = args if origin is tuple else [args[0]] * len(value)
-        if len(inner) != len(value):
-            _refuse(value, kind, where)
-        return origin(convert(v, k, f"{where}[{i}]") for i, (v, k) in enumerate(zip(value, inner, strict=True)))
-
-    # plain values, as YAML 1.2 and people write them
-    if kind is str and isinstance(value, str):
-        if is_null(value):
-            what = f"{value} is null in YAML" if value else "there is none"
-            hint = "in quotes it is text, and ~/ is the home folder"
-            raise UserError(f"config key {where} must be text, and {what}{_at(value)}; {hint}")
-        return str(value)
-    text = value.strip() if isinstance(value, str) else None
-    if kind is int and text and INT.fullmatch(text) and len(text) < 40:
-        return int(text)
-    if kind is float and text and FLOAT.fullmatch(text):
-        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
-    if kind is bool and text and text.lower() in BOOLS:
-        return BOOLS[text.lower()]
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, kind if isinstance(kind, type) else ()) and not (kind is int and isinstance(value, bool)):
-        return value
-    _refuse(value, kind, where)
+    """Say which key of `schema`, a section whose keys begin with `where`, a mistyped one may have meant."""
+    known = [dotted for dotted, *_ in keys_of(schema)]
+    by_name = {name: dotted for dotted in reversed(known) for name in (dotted, dotted.rpartition(".")[2])}
+    here = list(hints_of(schema))
+    near = difflib.get_close_matches(key, by_name, n=1) or difflib.get_close_matches(key, here, n=1, cutoff=0.4)
+    return f"did you mean {where}{by_name[near[0]]}?" if near else f"valid: {', '.join(where + name for name in here)}"
 
 
 def base_of(kind: Any) -> Any:
-    """The type under bounds: int, float, str, bool, dict, list, tuple, Literal, or a dataclass."""
-    kind = typing.get_args(kind)[0] if typing.get_origin(kind) is Annotated else kind
+    """The type under limits: int, float, str, bool, dict, list, tuple, Literal, or a dataclass."""
+    kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
     return typing.get_origin(kind) or kind
 
 
 def nesting(kind: Any) -> Any:
     """The dataclass or dict among the types that a key may have: what a dotted key goes on into. None without one."""
-    kinds = [typing.get_args(k)[0] if typing.get_origin(k) is Annotated else k for k in _options(kind)]
+    kinds = [option.__origin__ if typing.get_origin(option) is Annotated else option for option in _options(kind)]
     return next((k for k in kinds if dataclasses.is_dataclass(k) or base_of(k) is dict), None)
 
 
 def type_name(kind: Any) -> str:
-    """Say what a key takes, in words: "three numbers, each at least 0"."""
+    """Say what a key takes, in words: "a list of 3, each a number, at least 0"."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is Annotated:
-        marks = [str(mark) for mark in args if isinstance(mark, Bounds) and args[0] in (int, float)]
-        return ", ".join(filter(None, (type_name(args[0]), *marks)))
+        limits = args[1:] if args[0] in (int, float) else ()
+        return ", ".join(filter(None, (type_name(args[0]), " and ".join(limits))))
     if origin in (types.UnionType, typing.Union):
         return " or ".join([*map(type_name, _options(kind)), *["null"] * (type(None) in args)])
     if origin is Literal:
         return ("one of " if len(args) > 1 else "") + ", ".join(str(arg) or '""' for arg in args)
-    if origin in (list, tuple, dict):
-        one, *limits = type_name(args[-1]).split(", ", 1)
-        many = PLURALS.get(one, "lists" if one.startswith("a list") else "sections" if one == "a section" else one)
-        what = {
-            list: f"a list of {many}",
-            dict: f"{many} by name",
-            tuple: f"{NUMBERS.get(len(args), len(args))} {many}",
-        }
-        return ", each ".join([what[origin], *limits])
-    return "a section" if dataclasses.is_dataclass(kind) else NAMES.get(kind, str(kind))
+    if origin:
+        return f"{f'a list of {len(args)}' if origin is tuple else NAMES[origin]}, each {type_name(args[-1])}"
+    return "a section of keys" if dataclasses.is_dataclass(kind) else NAMES[kind]
 
 
 def _options(kind):
@@ -350,22 +243,85 @@ def _options(kind):
     return [option for option in (typing.get_args(kind) if union else (kind,)) if option not in (type(None), None)]
 
 
-def _shape(value):
-    return dict if isinstance(value, dict) else list if isinstance(value, list | tuple) else str
+def _nests(kind):
+    """Tell whether values of this type hold further values."""
+    return base_of(kind) in (dict, list, tuple) or dataclasses.is_dataclass(base_of(kind))
 
 
-def _shape_of(kind):
-    base = base_of(kind)
-    return dict if base is dict or dataclasses.is_dataclass(base) else list if base in (list, tuple) else str
+# --- values ---
 
 
-def _entries(value, kind, where):
-    """The entries of a dict but those that null has taken out."""
-    for key, inner in value.items():
-        if not isinstance(inner, Removed):
-            if is_null(inner) and inner != "":
-                raise UserError(f"config key {where}.{key}{_at(inner)}: null takes out an entry; none has this name")
-            yield key, inner
+def build(schema: type, raw: dict, where: str = "", base: Any = MISSING) -> Any:
+    """Fill dataclass `schema` from the nested dict `raw`. where: the dotted key of this section, for messages. base: an
+    instance that holds the defaults, where they differ from the schema's own. Raises UserError."""
+    if not isinstance(raw, dict):
+        raw = {} if raw is None or (is_null(raw) and raw == "") else _refuse(raw, schema, where)
+    hints, prefix, found = hints_of(schema), where and f"{where}.", {}
+    for key in raw:
+        if key not in hints:
+            raise UserError(f"unknown config key {prefix}{key}{_at(key)}; {nearest(str(key), schema, prefix)}")
+    for field in dataclasses.fields(schema):
+        name, kind, default = field.name, hints[field.name], default_of(field, base)
+        if dataclasses.is_dataclass(kind):  # even when it is missing: a required key inside is then named
+            found[name] = build(kind, raw.get(name), prefix + name, default)
+        elif name in raw:
+            found[name] = convert(raw[name], kind, prefix + name)
+        elif default is MISSING:
+            raise UserError(f"config key {prefix}{name} is required ({type_name(kind)})")
+        else:
+            found[name] = default
+    return schema(**found)
+
+
+def convert(value: Any, kind: Any, where: str) -> Any:
+    """Turn a value, as `read` gives it, into `kind`. where: the dotted key, for messages. Raises UserError."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+
+    # limits, checked on the value of the type that they limit
+    if origin is Annotated:
+        plain = convert(value, args[0], where)
+        for limit in args[1:]:
+            words, _, number = limit.rpartition(" ")
+            if not (COMPARED[words](plain, float(number)) if words in COMPARED else HELD[limit](plain)):
+                raise UserError(f"config key {where} must be {limit}, not {plain!r:.100}{_at(value)}")
+        return os.path.expanduser(plain) if "a path" in args else plain
+
+    # one of several types: the one that takes values of this shape, of several the first that takes this one
+    if origin in (types.UnionType, typing.Union):
+        if is_null(value) and type(None) in args:
+            return None
+        options = [option for option in _options(kind) if _nests(option) == isinstance(value, dict | list)]
+        for option in options:
+            try:
+                return convert(value, option, where)
+            except UserError:
+                if len(options) == 1:
+                    raise
+
+    # containers, by their elements
+    elif dataclasses.is_dataclass(kind):
+        return build(kind, value, where)
+    elif kind is dict and isinstance(value, dict):
+        return _untyped(value, where)
+    elif origin is dict and isinstance(value, dict):
+        entries = {str(key): inner for key, inner in value.items() if not isinstance(inner, Removed)}
+        return {key: convert(inner, args[1], f"{where}.{key}") for key, inner in entries.items()}
+    elif origin is list and isinstance(value, list):
+        return [convert(inner, args[0], f"{where}[{i}]") for i, inner in enumerate(value)]
+    elif origin is tuple and isinstance(value, list | tuple) and len(value) == len(args):
+        return tuple(convert(inner, args[i], f"{where}[{i}]") for i, inner in enumerate(value))
+
+    # scalars, as YAML 1.2 and people write them
+    elif (origin is Literal and value in args) or (kind is str and isinstance(value, str) and not is_null(value)):
+        return str(value)
+    text = str(value).strip()
+    if kind is int and INT.fullmatch(text) and len(text) < 40:
+        return int(text)
+    if kind is float and FLOAT.fullmatch(text):
+        return float(text.lower().replace(".inf", "inf").replace(".nan", "nan"))
+    if kind is bool and text.lower() in BOOLS:
+        return BOOLS[text.lower()]
+    _refuse(value, kind, where)
 
 
 def _untyped(value, where):
@@ -376,24 +332,22 @@ def _untyped(value, where):
         return [_untyped(inner, f"{where}[{i}]") for i, inner in enumerate(value)]
     if not isinstance(value, Text) or not value.plain:
         return str(value) if isinstance(value, str) else value
-    if value in NULLS:
+    if is_null(value):
         return None
-    if value.lower() in ("true", "false"):
-        return BOOLS[value.lower()]
-    if value.lower() in BOOLS:
+    word = value.lower()
+    if word in BOOLS and word not in ("true", "false"):
         raise UserError(f"config key {where} is {value}{_at(value)}: write true or false, or put it in quotes")
-    if re.fullmatch(r"-?(0|[1-9]\d*)", value):
-        return int(value)
-    return float(value) if re.fullmatch(r"-?(0|[1-9]\d*)(\.\d+)?([eE][+-]?\d+)?", value) else str(value)
+    try:
+        return json.loads(word if word in BOOLS else value, parse_constant=str)
+    except ValueError:
+        return str(value)
 
 
 def _at(value):
     return f" ({value.where})" if getattr(value, "where", "") else ""
 
 
-def _shown(value):
-    return repr(str(value) if isinstance(value, str) else value)[:100]
-
-
 def _refuse(value, kind, where):
-    raise UserError(f"config key {where} must be {type_name(kind)}, not {_shown(value)}{_at(value)}")
+    null = "null (in YAML null, ~ or nothing; it takes out an entry that is there, in quotes it is text)"
+    shown = null if is_null(value) else repr(str(value) if isinstance(value, str) else value)[:100]
+    raise UserError(f"config key {where} must be {type_name(kind)}, not {shown}{_at(value)}")

@@ -5,9 +5,9 @@ from typing import Annotated, Literal
 
 from agents.limits import EndpointConfig
 from agents.measured import StudentConfig
-from values import Bounds, Count, FilePath, Filled, MaybePath, NotNegative, PositiveShare, Seed, Whole
+from values import Count, FilePath, Filled, MaybePath, NotNegative, PositiveShare, Seed, Template, Whole
 
-Endpoints = Filled | Annotated[list[Filled], Bounds(1)]
+Endpoints = Filled | Annotated[list[Filled], "filled"]
 
 
 @dataclass
@@ -52,7 +52,7 @@ class Config:
     problem, answer, reasoning, and optionally solution, domain, tests (of code: {"fn_name"?, "inputs", "outputs"})."""
     out: FilePath
     """Output folder."""
-    endpoints: Annotated[dict[str, EndpointConfig], Bounds(1)]
+    endpoints: Annotated[dict[str, EndpointConfig], "filled"]
     """OpenAI-compatible endpoints by name."""
     agents: Bindings = field(default_factory=Bindings)
     """Which endpoint plays which agent."""
@@ -112,7 +112,7 @@ class Config:
     nothing."""
     system: str = ""
     """System prompt of the records; empty for none."""
-    instruction: str | dict[str, str] = "{problem}"
+    instruction: Template | dict[str, Template] = "{problem}"
     """User turn of the records, around {problem}; or one for each domain and a `default`, e.g. {math: "…", default:
     "{problem}"}."""
     level_size: Count | Literal["min"] | None = None

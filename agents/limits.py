@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from typing import Annotated
 
 from errors import UserError
-from values import Bounds, Count, Filled, NotNegative, Positive, Whole
+from values import Count, Filled, NotNegative, Positive, Whole
 
 CUT = 0.7  # factor on the limit after one episode of congestion
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
@@ -22,7 +22,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; doubles fro
 
 @dataclass
 class EndpointConfig:
-    base_url: Filled | Annotated[list[Filled], Bounds(1)]
+    base_url: Filled | Annotated[list[Filled], "filled"]
     """Address up to and including /v1, e.g. http://localhost:8000/v1. Several addresses of equal servers: a list;
     the settings below then hold for each of them."""
     model: Filled

@@ -17,7 +17,7 @@ import hashlib
 import itertools
 from collections.abc import Iterable
 from collections.abc import Sequence as Several
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -35,7 +35,7 @@ from model.parallel import Ranks
 from model.reference import SequenceValues, sequence_hash
 from progress import Progress, say
 from settings import ModelConfig
-from values import Count, FilePath
+from values import Count, FilePath, Template
 
 CLIP = 100  # ranks count as this at most, as in 2601.14249: beyond, a word is just unexpected
 TOKENS = 256  # whose logits exist at a time: [256, V] in float32 is 156 MB for 152k words
@@ -148,7 +148,7 @@ class Config:
     """Tokens packed into one row."""
     system: str = ""
     """System prompt before the problem, as in build_crv.py."""
-    instruction: str | dict[str, str] = field(default="{problem}")
+    instruction: Template | dict[str, Template] = "{problem}"
     """User turn around {problem}, as in build_crv.py."""
     limit: Count | None = None
     """Only the first N problems."""

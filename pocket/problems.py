@@ -28,7 +28,7 @@ from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
 from pocket.arithmetic import product_steps
-from values import Bounds, Count, FilePath, Integer, NotNegative, Seed
+from values import Count, FilePath, NotNegative, Seed, Whole
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
 Animal = tuple[int, str, int]  # how many, what, legs of each
@@ -40,7 +40,7 @@ class TaskConfig:
 
     weight: NotNegative = 1.0
     """Share of the problems, relative to the other tasks' weights."""
-    params: dict[str, Integer] = field(default_factory=dict)
+    params: dict[str, Whole] = field(default_factory=dict)
     """Passed to reasoning_gym.create_dataset."""
 
 
@@ -70,7 +70,7 @@ class PocketConfig:
     """Which test problems; must differ from seed."""
     avoid: list[FilePath] = field(default_factory=list)
     """Files of problems that are left out, such as the test problems of another seed."""
-    tasks: Annotated[dict[str, TaskConfig], Bounds(1)] = field(
+    tasks: Annotated[dict[str, TaskConfig], "filled"] = field(
         default_factory=lambda: {"leg_counting": TaskConfig(params={"min_animals": 2, "max_animals": 4})}
     )
     """The mixture: leg_counting, chain_sum, products."""

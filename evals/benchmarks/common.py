@@ -8,7 +8,7 @@ import yaml
 
 from data.rows import Rows, hub_rows, iter_rows
 from errors import UserError
-from values import Count, MaybePath, Whole
+from values import Count, MaybePath, Template, Whole
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class BenchmarkConfig:
     """responses a problem; default: the protocol's"""
     max_new_tokens: Count | None = None
     """longest response; default: the protocol's"""
-    instruction: str | None = None
+    instruction: Template | None = None
     """template around {problem}; default: the family's under the protocol"""
 
 

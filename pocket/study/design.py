@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated
 
 from data.rows import iter_rows
-from values import Bounds, Count, FilePath, Finite, Seed
+from values import Count, FilePath, Finite, Seed
 
 SETS = {  # training sets of the SFT stage: names of build_crv.py's files
     "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
@@ -26,7 +26,7 @@ class StudyConfig:
     """commands that make the student, in this order, without `python`"""
     student: FilePath
     """model folder that they leave"""
-    mixtures: Annotated[dict[str, FilePath], Bounds(1)]
+    mixtures: Annotated[dict[str, FilePath], "filled"]
     """name: config of pocket.problems"""
     trials: dict[str, list[dict[str, Finite | list[Finite]]]]
     """sft, cogpo, dpo, beta_dpo, simpo: the settings to choose from"""
@@ -42,9 +42,9 @@ class StudyConfig:
     """config of evaluate.py: how to generate"""
     validation_problems: Count = 300
     """problems on which settings are chosen"""
-    seeds: Annotated[list[Seed], Bounds(1)] = field(default_factory=lambda: [1, 2, 3, 4, 5])
+    seeds: Annotated[list[Seed], "filled"] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     """of the study"""
-    tuning_seeds: Annotated[list[Seed], Bounds(1)] = field(default_factory=lambda: [11, 12])
+    tuning_seeds: Annotated[list[Seed], "filled"] = field(default_factory=lambda: [11, 12])
     """of the choice of settings"""
     test_seed: Seed = 1000
     """of the test problems; the validation problems come from the next one"""

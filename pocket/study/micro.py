@@ -15,7 +15,7 @@ from config import run_cli
 from data.rows import iter_rows
 from errors import UserError
 from pocket.tiny import train_tokenizer
-from values import Bounds, Count, FilePath, Seed
+from values import Count, FilePath, Seed
 
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 PIECES = r"\d| ?[A-Za-z]+|\s+|[^\sA-Za-z\d]"  # every digit alone
@@ -29,9 +29,9 @@ CHATML = (
 class MicroConfig:
     out: FilePath
     """folder of the model; nothing is done if it exists"""
-    text: Annotated[list[FilePath], Bounds(1)]
+    text: Annotated[list[FilePath], "filled"]
     """JSON Lines whose messages, problems and reasoning the tokenizer is trained on"""
-    vocabulary: Annotated[int, Bounds(256 + len(SPECIAL))] = 768
+    vocabulary: Annotated[int, f"at least {256 + len(SPECIAL)}"] = 768
     """tokens, the 256 bytes among them"""
     hidden: Count = 128
     """width"""

@@ -8,7 +8,7 @@ from pathlib import Path
 import matplotlib.image
 import pytest
 
-from config import build, read_yaml
+from config import read_yaml
 from errors import UserError
 from evals.assembly import PAPERS, TableConfig, assemble, check, check_rows, levels
 from evals.charts import chart
@@ -16,6 +16,7 @@ from evals.published import FIGURES, TABLES
 from evals.results import Answer, Cell
 from evals.tables import grids, rendered, write
 from tests.support.browser import Browser, needs_browser
+from values import build
 
 ROOT = Path(__file__).resolve().parents[2]
 PAPER = ROOT.parent / "shared" / "paper" / "paper.txt"

@@ -14,13 +14,13 @@ import torch
 import torch.multiprocessing as mp
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from config import build
 from data.records import GAPS
 from errors import UserError
 from losses import cogpo_loss
 from model.metrics import GapStats, Metrics, Speed
 from model.parallel import Ranks
 from settings import WatchConfig
+from values import build
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from errors import UserError
-from lock import release, take
+from lock import locked
 from pocket.study.jobs import Job, run_jobs
 
 
@@ -101,8 +101,8 @@ def test_what_a_killed_run_leaves_behind_keeps_others_out(tmp_path):
         os.killpg(driver.pid, signal.SIGKILL)
     for _ in range(100):  # until the kernel has closed what the killed job held
         try:
-            release(tmp_path / "jobs", take(tmp_path / "jobs"))
-            break
+            with locked(tmp_path / "jobs"):
+                break
         except UserError:
             time.sleep(0.05)
     run_jobs([note("b", tmp_path / "notes")], tmp_path / "jobs", 1, 1, "test")

@@ -67,7 +67,7 @@ def test_bad_problems(tmp_path, cli, text, message):
         ),
         (["max_rounds=three"], r"max_rounds must be a whole number"),
         (["max_rounds=0"], r"max_rounds must be at least 1"),
-        (["stages=rc"], r"stages is 'rc'; it must be one of crv, cr, c"),
+        (["stages=rc"], r"stages must be one of crv, cr, c, not 'rc'"),
         (["check_incorrect=perhaps"], r"check_incorrect must be true or false"),
         (
             ["agents.verifier=small"],
@@ -77,7 +77,7 @@ def test_bad_problems(tmp_path, cli, text, message):
         (["endpoints.teacher.concurrency=0"], r"concurrency must be at least 1"),
         (["endpoints.teacher.api_key_env=NO_SUCH_KEY"], r"\$NO_SUCH_KEY, which is not set"),
         (["prompts_dir=/nowhere"], r"/nowhere/critic\.txt"),
-        (["instruction=Solve it"], r"instruction must contain \{problem\}"),
+        (["instruction=Solve it"], r"instruction must be text with \{problem\}"),
     ],
 )
 def test_bad_configuration(tmp_path, cli, words, message):
@@ -88,5 +88,5 @@ def test_bad_configuration(tmp_path, cli, words, message):
 def test_nobody_at_the_address(tmp_path):
     problems = write_problems(tmp_path / "problems.jsonl", 30)
     check_refused(
-        run(problems, tmp_path / "out", "http://127.0.0.1:9/v1"), r"http://127\.0\.0\.1:9/v1 .*3 tries", lines=3
+        run(problems, tmp_path / "out", "http://127.0.0.1:9/v1"), r"http://127\.0\.0\.1:9/v1 .*3 tries", lines=4
     )

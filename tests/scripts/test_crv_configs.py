@@ -69,12 +69,16 @@ def test_code_gets_no_mathematical_prefix():
 
 @pytest.mark.parametrize(
     ("instruction", "message"),
-    [("{math: '{problem}'}", "needs a default"), ("{math: 'x', default: '{problem}'}", "must contain"), ("x", "must")],
+    [
+        ("{math: '{problem}'}", "needs a default"),
+        ("{math: 'x', default: '{problem}'}", "must be text"),
+        ("x", "must"),
+    ],
 )
 def test_an_instruction_without_a_problem_or_default_is_refused(instruction, message):
-    cfg = load(build_crv.Config, ["--config", str(ROOT / "configs/pocket/crv.yaml"), "instruction=" + instruction])
+    words = ["--config", str(ROOT / "configs/pocket/crv.yaml"), "instruction=" + instruction]
     with pytest.raises(UserError, match=message):
-        build_crv.check_config(cfg)
+        build_crv.check_config(load(build_crv.Config, words))
 
 
 @pytest.mark.parametrize("setup", ["vllm_one", "vllm_four", "hosted"])

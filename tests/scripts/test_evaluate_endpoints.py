@@ -302,7 +302,7 @@ def test_a_label_makes_another_model_of_the_same_name(tmp_path, problems):
 def test_an_address_that_is_none_or_a_template_without_a_problem(tmp_path, problems):
     out = tmp_path / "eval"
     assert "must be an http(s) address" in error_line(run(*words(out, "localhost:8000", problems)))
-    assert "must contain {problem}" in error_line(run(*words(out, "http://x/v1", problems, "instruction=Solve!")))
+    assert "must be text with {problem}" in error_line(run(*words(out, "http://x/v1", problems, "instruction=Solve!")))
     same = error_line(run(*words(out, "http://x/v1", problems, "samples=4")))
     assert "4 samples of sums at temperature 0 would be one answer 4 times" in same
     assert not out.exists()

@@ -30,8 +30,11 @@ def said(folder, *words):
         (["samples=0"], "config key samples must be at least 1, not 0"),
         (["benchmarks.sums.samples=0"], "config key benchmarks.sums.samples must be at least 1, not 0"),
         (["benchmarks.sums.max_new_tokens=0"], "config key benchmarks.sums.max_new_tokens must be at least 1, not 0"),
-        (["instruction=Solve it."], "config key instruction must contain {problem}"),
-        (["benchmarks.sums.instruction=Solve it."], "config key benchmarks.sums.instruction must contain {problem}"),
+        (["instruction=Solve it."], "config key instruction must be text with {problem}"),
+        (
+            ["benchmarks.sums.instruction=Solve it."],
+            "key benchmarks.sums.instruction must be text with {problem}",
+        ),
         (["tables={a/b: {columns: {A: base}}}"], "tables.a/b: the name is a part of a file's name"),
     ],
 )

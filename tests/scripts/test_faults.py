@@ -227,7 +227,7 @@ def test_a_changed_config_is_named(undisturbed, tiny_qwen, files, monkeypatch, c
 def test_a_learning_rate_that_is_none_is_refused_first(tiny_qwen, files, tmp_path, monkeypatch, capsys, lr):
     words = sft_words(tiny_qwen, files, tmp_path / "o", optim__lr=lr)
     said = refused(words, monkeypatch, capsys)
-    assert re.match("error: config key optim.lr must be (a finite number )?above 0, not ", said)
+    assert re.match("error: config key optim.lr must be (above 0|finite), not ", said)
     assert not (tmp_path / "o").exists()
 
 
