@@ -29,6 +29,10 @@ import values
 from errors import UserError
 from values import MISSING, Text, hints_of, is_null, keys_of, merge, nesting, type_name
 
+# for torch, imported after this: rows differ in length, which would fragment GPU memory in blocks of fixed size
+if not os.environ.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+    os.environ["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+
 RESOLVED = "config.yaml"
 WORDS = """\
 Keys stand in YAML files (--config FILE; of several the later wins) or are words, key=value, which win over all files. A

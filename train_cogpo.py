@@ -92,7 +92,7 @@ from pathlib import Path
 import torch
 
 from data.dataset import Examples, load_pairs, plan_step, sequences_saved, unique_seqs
-from data.packing import PackedBatch, pack, plan_epoch
+from data.packing import PackedBatch, pack, plan_epoch, send
 from data.records import GAPS
 from lock import locked
 from losses import PairLoss, beta_dpo_loss, cogpo_loss, dpo_loss, simpo_loss
@@ -118,7 +118,7 @@ def main(cfg: Config) -> None:
 
     def one_pair():
         zeros, indices = torch.zeros(2), torch.tensor([[0], [1], [0]])
-        return pair_losses(cfg.loss, zeros, [1, 1], zeros, *indices)
+        return pair_losses(cfg.loss, zeros, zeros + 1, zeros, *indices)
 
     with locked(cfg.out):
         run = begin(cfg, __file__, load, describe, one_pair)
@@ -190,21 +190,21 @@ def micro_batch_loss(run: Run, examples: Examples, micro: list[int], stats: GapS
     # each unique response once: R sequences, P pairs as indices into them
     batch, seqs, chosen, rejected, gap = local_batch(micro, examples, run.ranks.device)
     logps = response_sums(run.model(batch), batch)  # [R]
-    ref_logps = None if examples.ref_logps is None else examples.ref_logps[seqs]
+    lengths = send(torch.tensor(batch.response_lens), logps.device)
+    ref_logps = None if examples.ref_logps is None else send(examples.ref_logps[seqs], logps.device)
 
-    pairs = pair_losses(run.cfg.loss, logps, batch.response_lens, ref_logps, chosen, rejected, gap)
+    pairs = pair_losses(run.cfg.loss, logps, lengths, ref_logps, chosen, rejected, gap)
     stats.add(pairs, gap, logps, chosen, rejected)
     loss = pairs.loss.sum() + 0.0 * logps.sum()  # without pairs the zero keeps the sequence part of the graph
     if run.cfg.loss.nll_weight:
-        mean_logps = logps / torch.tensor(batch.response_lens, device=logps.device)
-        loss = loss + run.cfg.loss.nll_weight * (-mean_logps[chosen]).sum()
+        loss = loss + run.cfg.loss.nll_weight * (-(logps / lengths)[chosen]).sum()
     return loss
 
 
 def pair_losses(
     loss: LossConfig,
     logps: torch.Tensor,
-    lengths: list[int],
+    lengths: torch.Tensor,
     ref_logps: torch.Tensor | None,
     chosen: torch.Tensor,
     rejected: torch.Tensor,
@@ -212,13 +212,12 @@ def pair_losses(
 ) -> PairLoss:
     """Compute the loss of the config on P pairs over R responses.
 
-    logps, ref_logps: float32 [R], summed, nats. lengths: tokens of the R responses. chosen, rejected: int64 [P],
+    logps, ref_logps: float32 [R], summed, nats. lengths: [R], tokens of the responses. chosen, rejected: int64 [P],
     indices into R. gap: int64 [P]. What the config leaves out is not passed: the defaults are those of the functions in
     losses/.
     """
     if loss.per_token or loss.name == "simpo":
-        tokens = torch.tensor(lengths, device=logps.device)
-        logps, ref_logps = logps / tokens, None if ref_logps is None else ref_logps / tokens
+        logps, ref_logps = logps / lengths, None if ref_logps is None else ref_logps / lengths
     if loss.name == "cogpo":
         keys = given(betas=loss.betas, penalty=loss.penalty)
         return cogpo_loss(logps, ref_logps, chosen, rejected, gap, **keys)
@@ -247,8 +246,8 @@ def gradient_norms(run: Run, micro_batches: list[list[int]]) -> dict[str, float]
             logps = response_sums(run.model(batch), batch)
 
             # each response twice, the second time without a gradient: which of them a side's indices point to
-            both, lengths = torch.cat([logps, logps.detach()]), 2 * batch.response_lens
-            ref_logps = None if run.examples.ref_logps is None else run.examples.ref_logps[2 * seqs]
+            both, lengths = torch.cat([logps, logps.detach()]), torch.tensor(2 * batch.response_lens).to(logps.device)
+            ref_logps = None if run.examples.ref_logps is None else run.examples.ref_logps[2 * seqs].to(logps.device)
             held = {"chosen": (chosen, rejected + len(seqs)), "rejected": (chosen + len(seqs), rejected)}[side]
             pairs = pair_losses(run.cfg.loss, both, lengths, ref_logps, *held, gap)
             (pairs.loss[gap == tag].sum() / counts[tag] + 0.0 * logps.sum()).backward()
@@ -272,7 +271,7 @@ def local_batch(
     seqs = unique_seqs(micro, examples.units) or [0]
     place = {s: i for i, s in enumerate(seqs)}
     pairs = [(place[p.chosen], place[p.rejected], p.gap) for u in micro for p in examples.units[u].pairs]
-    chosen, rejected, gap = torch.tensor(pairs, dtype=torch.int64, device=device).reshape(-1, 3).unbind(1)
+    chosen, rejected, gap = send(torch.tensor(pairs, dtype=torch.int64).reshape(-1, 3), device).unbind(1)
     return pack([examples.sequences[s] for s in seqs]).to(device), seqs, chosen, rejected, gap
 
 
@@ -280,9 +279,9 @@ def evaluate(run: Run) -> dict[str, float]:
     """Compute {"eval/loss": …, "eval/small/margin": …}: a step's numbers, on all held-out pairs as one batch."""
     plan_by_rank = plan_step(run.heldout.everything, run.heldout, run.cfg.batch, run.ranks.count, run.quadratic)
     total, stats = torch.zeros((), device=run.ranks.device), GapStats(run.ranks.device)
-    with torch.no_grad():
+    with run.model.without_backward():
         for micro in plan_by_rank[run.ranks.rank]:
-            total += micro_batch_loss(run, run.heldout, micro, stats)
+            total += micro_batch_loss(run, run.heldout, micro, stats).detach()
     reshard(run.model)
     values = {"loss": run.ranks.sum(total).item() / sum(unit.items for unit in run.heldout.units)}
     values |= GapStats.means(run.ranks.sum(stats.sums).flatten().tolist())
@@ -296,7 +295,7 @@ def add_reference(run: Run) -> None:
     """
     cfg = run.cfg
     model = run.inputs["model.path"] + run.inputs["model.path/config.json"]
-    key = cache_key(model, run.model.dtype, run.model.lm.config.packed_backend)
+    key = cache_key(model, run.model, run.ranks.device)
     first_epoch = plan_epoch(run.examples.units, cfg.batch.size, cfg.seed, epoch=0)
     held_out = [(run.heldout, [run.heldout.everything])] if run.heldout else []
     for examples, steps in [(run.examples, first_epoch), *held_out]:
@@ -306,8 +305,7 @@ def add_reference(run: Run) -> None:
             for micro in plan_step(step, examples, cfg.batch, run.ranks.count, run.quadratic)[run.ranks.rank]
         ]
         path = Path(cfg.reference_cache) / f"{key}.jsonl"
-        logps = reference_logps(run.model, examples.sequences, micro_batches, path, run.ranks)
-        examples.ref_logps = logps.to(run.ranks.device)
+        examples.ref_logps = reference_logps(run.model, examples.sequences, micro_batches, path, run.ranks)
 
 
 def check_start(run: Run) -> None:
@@ -320,11 +318,10 @@ def check_start(run: Run) -> None:
     worst = (0.0, 0.0)  # of this rank: |Δ| as a multiple of what rounding explains, and in nats
     for micro in plan_step(run.steps[0], run.examples, run.cfg.batch, run.ranks.count, run.quadratic)[run.ranks.rank]:
         batch, seqs, *_ = local_batch(micro, run.examples, run.ranks.device)
-        drift = (
-            (response_sums(run.model(batch), batch).detach() - run.examples.ref_logps[seqs]).abs().nan_to_num(math.inf)
-        )
+        logps = response_sums(run.model(batch), batch).detach().cpu()
+        drift = (logps - run.examples.ref_logps[seqs]).abs().nan_to_num(math.inf)
         # the errors of n tokens add up like a random walk: √n times a few roundings of the compute dtype
-        allowed = 1e-3 + 8 * eps * torch.tensor(batch.response_lens, device=drift.device).sqrt()
+        allowed = 1e-3 + 8 * eps * torch.tensor(batch.response_lens).sqrt()
         at = (drift / allowed).argmax()
         worst = max(worst, ((drift / allowed)[at].item(), drift[at].item()))
     reshard(run.model)

@@ -86,9 +86,9 @@ def evaluate(run: Run) -> dict[str, float]:
     """Compute {"eval/loss": mean loss over the supervised tokens of the held-out examples, nats}."""
     plan_by_rank = plan_step(run.heldout.everything, run.heldout, run.cfg.batch, run.ranks.count, run.quadratic)
     total = torch.zeros((), device=run.ranks.device)
-    with torch.no_grad():
+    with run.model.without_backward():
         for micro in plan_by_rank[run.ranks.rank]:
-            total += micro_batch_loss(run, run.heldout, micro)
+            total += micro_batch_loss(run, run.heldout, micro).detach()
     reshard(run.model)
     return {"eval/loss": run.ranks.sum(total).item() / count_tokens(run.heldout, plan_by_rank)[1]}
 

@@ -43,8 +43,13 @@ class PackedBatch:
 
     def to(self, device: torch.device) -> "PackedBatch":
         """Copy the tensors to a device."""
-        moved = {k: v.to(device, non_blocking=True) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
+        moved = {k: send(v, device) for k, v in vars(self).items() if isinstance(v, torch.Tensor)}
         return PackedBatch(**(vars(self) | moved))
+
+
+def send(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """Copy a tensor from the CPU to a device; to a GPU from pinned memory, so that nobody waits for what it is at."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def pack(sequences: list[Sequence]) -> PackedBatch:

@@ -33,7 +33,8 @@ def beta_dpo_loss(
     # β_i of each pair, before it follows anything
     if beta is None:
         beta = 0.1 if gap is None else BETAS
-    base = torch.tensor(beta, dtype=logps.dtype, device=logps.device)
+    betas = [beta] if gap is None else beta
+    base = torch.stack([logps.new_full((), b) for b in betas])  # filled there: a copy would wait for the GPU
     if gap is not None:
         base = base[gap]  # [P]
     # Eq. 4: moved by how far the pair's differential is from the threshold

@@ -30,5 +30,5 @@ def cogpo_loss(
     logps, ref_logps: float32 [R], summed response log-probs in nats. chosen, rejected: int64 [P], indices into R.
     gap: int64 [P], 0 small, 1 medium, 2 large. betas: (β_S, β_M, β_L). Returns a PairLoss.
     """
-    table = torch.tensor(betas, dtype=logps.dtype, device=logps.device)
+    table = torch.stack([logps.new_full((), beta) for beta in betas])  # filled there: a copy would wait for the GPU
     return dpo_loss(logps, ref_logps, chosen, rejected, beta=table[gap], penalty=penalty)

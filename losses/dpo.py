@@ -6,7 +6,6 @@ pairs it is in; a pair is two indices into the responses.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -39,7 +38,8 @@ def dpo_loss(
     """
     delta = logps - ref_logps  # [R]
     delta_w, delta_l = delta[chosen], delta[rejected]
-    beta = torch.as_tensor(beta, dtype=delta.dtype, device=delta.device).expand_as(delta_w)
+    beta = beta if isinstance(beta, Tensor) else delta.new_full((), beta)
+    beta = beta.expand_as(delta_w)
     margin = beta * (delta_w - delta_l)
     return PairLoss(
         loss=-F.logsigmoid(margin - beta * penalty * (-delta_w).relu()),

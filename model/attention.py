@@ -8,16 +8,18 @@ sees itself and the W − 1 before it.
     B = 1  T tokens  N query heads  K key/value heads  H head size
 """
 
+import inspect
 import itertools
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from errors import UserError
+from progress import say
 
 NAME = "packed"
 
@@ -82,12 +84,21 @@ def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
 
     return varlen_attn(
         q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-        scale=scale, window_size=(window - 1 if window else -1, 0), enable_gqa=True,
+        scale=scale, window_size=(window - 1 if window else -1, 0), **_grouped(),
     )  # fmt: skip
 
 
+@cache
+def _grouped():
+    """Grouped heads are asked for from torch 2.12 on, and taken unasked before."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
+
+
 def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
-    """One call a segment: runs anywhere, in any dtype, and nothing can leak from one segment into another."""
+    """One call a segment: runs anywhere, in any dtype, and nothing can leak from one segment into another. On CUDA
+    each layer waits for the GPU, to read where segments end."""
     bounds, dtype = cu_seqlens.tolist(), q_TNH.dtype
     if q_TNH.device.type == "cpu":  # in bfloat16 torch's kernel takes up to twice as long there, backward
         q_TNH, k_TKH, v_TKH = q_TNH.float(), k_TKH.float(), v_TKH.float()
@@ -114,12 +125,12 @@ def causal_attention(q_BNSH: Tensor, k_BKSH: Tensor, v_BKSH: Tensor, scale: floa
 
 ATTEND = {"flash3": _flash3, "flash2": _flash2, "varlen": _varlen, "sdpa": _sdpa}
 
+# no mask function of this name is registered: the library then makes no mask, and asks no GPU whether a row is packed
 AttentionInterface.register(NAME, packed_attention)
-AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)  # boundaries come as cu_seqlens, not as a mask
 
 
 def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
-    """List the keys of ATTEND that work on a torch.device in a compute dtype, the fastest first."""
+    """List the keys of ATTEND that a torch.device and the installed packages have kernels for, the fastest first."""
     if device.type != "cuda" or dtype not in (torch.bfloat16, torch.float16):
         return ["sdpa"]
     generation = torch.cuda.get_device_capability(device)[0]
@@ -131,15 +142,35 @@ def backends_here(device: torch.device, dtype: torch.dtype) -> list[str]:
     return [*found, "varlen", "sdpa"]
 
 
-def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype) -> str:
-    """Resolve `attention:` of the config to a key of ATTEND. Raises UserError for what cannot work here."""
+def try_backend(name: str, device: torch.device, dtype: torch.dtype, head_size: int = 64) -> str:
+    """Run a backend on two short segments, forward and backward, with and without a window. Returns what it says of
+    itself when it cannot: a package may be built for another torch, or lack this head size; "" if it works."""
+    q, k, v = (torch.ones(16, heads, head_size, device=device, dtype=dtype, requires_grad=True) for heads in (4, 2, 2))
+    bounds = torch.tensor([0, 5, 16], dtype=torch.int32, device=device)
+    try:
+        for window in (None, 4):
+            ATTEND[name](q, k, v, bounds, 11, None, window).sum().backward()
+        # equal values are their own mean, wherever attention looks; kernels run later than they are called
+        off = (ATTEND[name](q, k, v, bounds, 11, None) - 1).abs().max().item()
+    except Exception as error:  # whatever a library says that does not fit
+        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+    return "" if off < 0.1 else f"a mean of ones is off by {off:.2g}"
+
+
+def choose_backend(wanted: str, device: torch.device, dtype: torch.dtype, head_size: int = 64) -> str:
+    """Resolve `attention:` of the config to a key of ATTEND that has been tried, and say which ones did not work.
+
+    Raises UserError for what cannot work here.
+    """
     here = backends_here(device, dtype)
-    if wanted == "auto":
-        return here[0]
-    fits = [name for name in here if name.startswith(wanted)]
-    if fits:
-        return fits[0]
+    fits = here if wanted == "auto" else [name for name in here if name.startswith(wanted)]
+    for name in fits:
+        fault = try_backend(name, device, dtype, head_size)
+        if not fault:
+            return name
+        say(f"warning: the attention backend {name} does not work here ({fault})")
     needs = [] if "varlen" in here else ["a GPU of the Ampere generation or newer and bfloat16 compute"]
-    if wanted == "flash":
+    if wanted == "flash" and not fits:
         needs.append("the flash-attn package (pip install -r requirements-cuda.txt)")
-    raise UserError(f"attention: {wanted} needs {' and '.join(needs)}; attention: auto uses what works here")
+    what = f"needs {' and '.join(needs)}" if needs else f"does not work here ({fault})"
+    raise UserError(f"attention: {wanted} {what}; attention: auto uses what works here")

@@ -11,18 +11,19 @@ Memory of one GPU at the peak of a training step follows what model/parallel.py 
     L layers  D hidden  I intermediate  Q = heads · head size  K = key/value heads · head size  N heads  V vocabulary
     W = e · parameters of a layer   H = V · D
 
-    shards               (4 P master weights + 4 P gradients + 8 P AdamW) / S; in CPU memory with
-                         parallel.offload. LoRA: e P / S frozen weights, the rest for the adapters alone
-    kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + 2 Q + K + I) + 4 N) with selective;
+    shards               (4 P master weights + 4 P gradients + 8 P AdamW) / S; in CPU memory with parallel.offload.
+                         LoRA: e P / S frozen weights, the rest for the adapters alone
+    kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + Q + K + I) + 4 N) with selective;
     pass                 with none all that the backward passes read, T L · _layer_bytes
     while a layer runs   gathered: 2 W, and W for the prefetched layer; its gradient W, and in float32 what is being
     backward             reduced, the head's still among it; T times what it recomputed and the gradients under way
     while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
 
-What a layer keeps and its working set are tested against torch's memory tracker; the allowance for kernels and
-fragmentation is an assumption. parallel.compile needs less than predicted here.
+All of it is tested against what steps of the training's own code take (`python -m bench.simulate`, docs/scaling.md);
+the allowance for kernels and fragmentation is an assumption. parallel.compile needs less than predicted here.
 """
 
+import bisect
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -37,6 +38,7 @@ from errors import UserError
 from model.guard import skeleton
 from model.logprobs import BLOCK
 from model.metrics import peak_flops
+from model.parallel import ANY_LENGTH, recomputed_by
 from settings import PlanConfig, TrainConfig
 
 GIB = 2**30
@@ -59,8 +61,16 @@ class Shape:
     vocab: int
     tied: bool  # head and embedding are one matrix
     layer_params: int  # parameters of a decoder layer, biases and norms included
-    layer_linear: int  # those of its matrices
-    layer_sides: int  # rows + columns, summed over its matrices: what a LoRA adapter of rank 1 holds
+    matrices: tuple[tuple[int, int], ...]  # (out, in) of its matrices, in the order of their use
+
+    @property
+    def layer_linear(self):
+        return sum(out * into for out, into in self.matrices)
+
+    @property
+    def layer_sides(self):
+        """What a LoRA adapter of rank 1 holds."""
+        return sum(map(sum, self.matrices))
 
     @property
     def head_params(self):
@@ -81,7 +91,6 @@ def shape_of(config: PretrainedConfig) -> Shape:
     Raises UserError for a model that model/guard.py refuses.
     """
     layer = skeleton(config, config.name_or_path, torch.float32).model.layers[0]
-    matrices = [p.shape for p in layer.parameters() if p.ndim == 2]
     return Shape(
         layers=config.num_hidden_layers,
         hidden=config.hidden_size,
@@ -92,8 +101,7 @@ def shape_of(config: PretrainedConfig) -> Shape:
         vocab=config.vocab_size,
         tied=config.tie_word_embeddings,
         layer_params=sum(p.numel() for p in layer.parameters()),
-        layer_linear=sum(shape.numel() for shape in matrices),
-        layer_sides=sum(map(sum, matrices)),
+        matrices=tuple(tuple(p.shape) for p in layer.parameters() if p.ndim == 2),
     )
 
 
@@ -140,7 +148,8 @@ class Settings:
 
 @dataclass(frozen=True)
 class Memory:
-    """parts: {what: bytes} on one GPU at the peak. cpu: bytes of CPU memory for one GPU."""
+    """parts: {what: bytes} on one GPU at the peak. cpu: bytes of CPU memory for one GPU, a checkpoint's copy
+    included."""
 
     parts: dict
     cpu: float
@@ -162,6 +171,7 @@ def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory
         "gradients": 4 * trained / shards,
         "optimizer state": 8 * trained / shards,
     }
+    copied = 12 * trained / shards  # weights and moments, from the end of a step until the checkpoint is written
 
     # what a step adds on this GPU, at the worse of its two peaks
     parts = dict.fromkeys(sharded, 0.0) if s.offload else dict(sharded)
@@ -169,7 +179,22 @@ def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory
     phases = _layer_phase(shape, s, shards, longest_row), _head_phase(shape, s, shards, longest_row)
     parts |= max(phases, key=lambda phase: sum(phase.values()))
     parts["kernels, fragmentation"] = CONTEXT + FRAGMENTED * sum(parts.values())
-    return Memory(parts, sum(sharded.values()) if s.offload else 0.0)
+    return Memory(parts, copied + (sum(sharded.values()) if s.offload else 0.0))
+
+
+def longest_rows(shape: Shape, settings: Settings, memory: float) -> dict[str, int]:
+    """Find how long a row may be with each way of recomputing: {mode: tokens}, the fastest first; the last takes all.
+
+    memory: bytes of one GPU. Of a mixture of experts nothing is predicted: with checkpointing=auto it recomputes all.
+    """
+    if settings.checkpointing != "auto" or shape.layer_params > 1.1 * shape.layer_linear:
+        return {settings.checkpointing.replace("auto", "full"): ANY_LENGTH}
+    found = {}
+    for mode in ("none", "selective"):
+        fixed = replace(settings, checkpointing=mode)
+        needed = lambda tokens, fixed=fixed: predict_memory(shape, fixed, tokens).total  # noqa: E731
+        found[mode] = bisect.bisect_right(range(ANY_LENGTH), memory, key=needed) - 1
+    return found | {"full": ANY_LENGTH}
 
 
 def _layer_bytes(shape: Shape, e: int) -> float:
@@ -187,8 +212,7 @@ def _kept_bytes(shape: Shape, checkpointing: str, e: int) -> float:
         return _layer_bytes(shape, e)
     if checkpointing == "full":
         return e * shape.hidden
-    key_value = shape.kv_heads * shape.head_dim
-    products = shape.attention_width + key_value + shape.intermediate + shape.hidden  # q, v, gate, down: every second
+    products = sum(out for out, _ in shape.matrices[-2::-2])  # up, o, k: every second, from the last but one
     return e * (shape.hidden + shape.attention_width + products) + 4 * shape.heads
 
 
@@ -232,6 +256,7 @@ class Work:
     """What is to be computed, over all epochs and GPUs."""
 
     lengths: np.ndarray  # int64, tokens of each sequence run in one epoch
+    rows: np.ndarray  # int64, of the row that each of them is in
     supervised: int  # tokens with a label, in one epoch
     epochs: int
     steps: int
@@ -249,18 +274,21 @@ def longest_row(settings: Settings, work: Work) -> int:
 
 
 def predict_hours(
-    shape: Shape, settings: Settings, work: Work, peak: float, utilization: float
+    shape: Shape, settings: Settings, work: Work, peak: float, utilization: float, longest: dict[str, int]
 ) -> tuple[float, float, float]:
-    """Predict (hours of training, hours of the reference pass, MFU). peak: FLOP/s of one GPU.
+    """Predict (hours of training, hours of the reference pass, MFU). peak: FLOP/s of one GPU. longest: longest_rows.
 
     Counted is what is computed, recomputation included, at `utilization` of the peak, longer by what ranks wait for
     each other; with offload never faster than weights and gradients cross to the CPU and AdamW walks through them.
     """
     s, speed = settings, settings.gpus * peak * utilization * (1 - work.idle)
     useful = train_flops(shape, work.lengths, work.supervised, s.lora_rank)
-    # what the backward pass computes again: the head always, layers as the checkpointing says
-    linear, head, attention = _forward_parts(shape, work.lengths, work.supervised)
-    again = {"none": 0.0, "selective": linear / 2, "full": linear + attention}[s.checkpointing] + head
+    # what the backward pass computes again: the head always, a layer as its row asks, up to what a gradient needs last
+    linear, again, attention = _forward_parts(shape, work.lengths, work.supervised)
+    head, modes = again, np.array([recomputed_by(tokens, longest) for tokens in work.rows])
+    for mode, matrices in (("selective", shape.matrices[-3::-2]), ("full", shape.matrices[:-1])):
+        part, _, scores = _forward_parts(shape, work.lengths[modes == mode], 0)
+        again += part * sum(out * into for out, into in matrices) / shape.layer_linear + scores * (mode == "full")
     seconds = work.epochs * (useful + again) / speed
     reference = (linear + head + attention) / speed if work.reference else 0.0
     if s.offload:
@@ -292,17 +320,19 @@ def measure_work(cfg: TrainConfig, examples: Examples, shape: Shape, gpus: int, 
     """Plan the first epoch on `gpus` ranks, and count what the whole run computes."""
     units, lengths, cap = examples.units, examples.lengths, cfg.batch.max_tokens
     attention, steps = quadratic(shape), plan_epoch(units, cfg.batch.size, cfg.seed, 0)
-    micro_batches, figures = 0, []
+    micro_batches, figures, rows = 0, [], {}
+    unit_tokens = [sum(lengths[s] for s in unit.seqs) for unit in units]
     for step in steps:
         plan = plan_micro_batches(step, units, lengths, cap, gpus, attention)
         micro_batches += len(plan[0])
         figures.append(plan_stats(plan, units, lengths, cap, attention))
-    unit_tokens = [sum(lengths[s] for s in unit.seqs) for unit in units]
+        rows |= {u: sum(unit_tokens[v] for v in row) for on_rank in plan for row in on_rank for u in row}
     step_tokens = [sum(unit_tokens[u] for u in step) for step in steps]
-    run = [s for unit in units for s in unit.seqs]
+    run = [(s, rows[u]) for u, unit in enumerate(units) for s in unit.seqs]
     return Work(
-        lengths=np.array([lengths[s] for s in run]),
-        supervised=sum(examples.sequences[s].supervised for s in run),
+        lengths=np.array([lengths[s] for s, _ in run]),
+        rows=np.array([row for _, row in run]),
+        supervised=sum(examples.sequences[s].supervised for s, _ in run),
         epochs=cfg.epochs,
         steps=len(steps) * cfg.epochs,
         micro_batches=micro_batches * cfg.epochs,
@@ -314,11 +344,11 @@ def measure_work(cfg: TrainConfig, examples: Examples, shape: Shape, gpus: int, 
     )
 
 
-def settings_of(cfg: TrainConfig) -> Settings:
+def settings_of(cfg: TrainConfig, gpus: int) -> Settings:
     """Take from a script's config what decides memory. Raises UserError if the GPUs cannot be divided so."""
-    gpus, replicate = cfg.plan.gpus, cfg.parallel.replicate
+    replicate = cfg.parallel.replicate
     if gpus % replicate:
-        raise UserError(f"parallel.replicate={replicate} does not divide --plan gpus={gpus}")
+        raise UserError(f"parallel.replicate={replicate} does not divide {gpus} GPUs")
     return Settings(
         gpus, replicate, cfg.parallel.activation_checkpointing, cfg.parallel.offload, cfg.lora.rank,
         cfg.batch.max_tokens, compute_bytes=4 if cfg.model.compute_dtype == "float32" else 2,
@@ -356,7 +386,7 @@ def show_plan(
     examples: of data.file; None: assume those of cfg.plan, with triads as CogPO has them. reference: whether log π_ref
     of every sequence is computed first.
     """
-    plan, shape, settings = cfg.plan, shape_of(hf_config), settings_of(cfg)
+    plan, shape, settings = cfg.plan, shape_of(hf_config), settings_of(cfg, cfg.plan.gpus)
     peak = peak_flops(plan.gpu)
     if peak is None:
         raise UserError(f"--plan gpu={plan.gpu!r} is not among the GPUs whose peak is known: see model/metrics.py")
@@ -365,6 +395,8 @@ def show_plan(
 
     # memory, part by part; where it does not fit, what each single change would make of it
     row, size = longest_row(settings, work), shape.params / 1e9
+    longest = longest_rows(shape, settings, plan.memory_gb * GIB)
+    settings = replace(settings, checkpointing=recomputed_by(row, longest))
     memory = predict_memory(shape, settings, row)
     fits = memory.total <= plan.memory_gb * GIB
     lines = [
@@ -374,14 +406,16 @@ def show_plan(
         f"  {'together':<28}{memory.total / GIB:8.1f} GiB of {plan.memory_gb:g}: "
         + ("fits" if fits else "does not fit"),
     ]
-    if memory.cpu:
-        lines.append(f"  and {memory.cpu / GIB:.0f} GiB of CPU memory for each GPU")
+    if len(longest) > 1:
+        rows = (f"{mode} up to {tokens} tokens" for mode, tokens in longest.items() if 0 < tokens < ANY_LENGTH)
+        lines.append(f"recomputed by row: {', '.join((*rows, 'full beyond'))}; shorter rows fill what is free")
     if not fits:
         ways = ways_to_less(shape, settings, work).items()
         lines.append("together with one change: " + "; ".join(f"{text} {gib:.1f} GiB" for text, gib in ways))
+    lines.append(f"and {memory.cpu / GIB:.0f} GiB of CPU memory for each GPU while a checkpoint is written")
 
     # hours, disk, and what was assumed
-    train, reference, mfu = predict_hours(shape, settings, work, peak, plan.utilization)
+    train, reference, mfu = predict_hours(shape, settings, work, peak, plan.utilization, longest)
     lines.append(
         f"time: {train + reference:.1f} h: {work.steps} steps, {work.epochs * work.lengths.sum() / 1e6:.1f} M tokens "
         f"at {plan.utilization:.0%} of {peak / 1e12:.0f} TFLOP/s (MFU {mfu:.0%}, recomputation not counted)"

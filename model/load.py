@@ -94,20 +94,22 @@ def load_policy(
     lora: LoraConfig | None = None,
     seed: int = 0,
     trained: bool = True,
+    longest: dict[str, int] | None = None,
 ) -> LogProbModel:
     """Load the model to train, sharded and filled: a LogProbModel in float32, computing in cfg.compute_dtype.
 
     With lora, only the adapters are float32 and trainable, and the frozen weights lie in the compute dtype; so do all
-    weights of a model that is not to be trained. seed: of the adapters. Raises UserError on every rank for a model
-    that cannot be trained.
+    weights of a model that is not to be trained. seed: of the adapters. longest: which rows are recomputed, as
+    model.parallel.checkpointed has it. Raises UserError on every rank for a model that cannot be trained.
     """
     files = WeightFiles(cfg.path)
     dtype = resolve_dtype(cfg.compute_dtype, ranks.device, load_config(cfg.path))
-    backend = choose_backend(cfg.attention, ranks.device, dtype)
     lm = build(cfg.path, files, torch.float32 if trained else dtype, NAME)
     if not trained:  # FSDP takes a layer with parameters of several dtypes, a router's float32, only if none is trained
         lm.requires_grad_(False)
-    lm.config.packed_backend = backend
+    size = getattr(lm.config, "qk_head_dim", None) or getattr(lm.config, "head_dim", None)
+    size = size or lm.config.hidden_size // lm.config.num_attention_heads
+    lm.config.packed_backend = choose_backend(cfg.attention, ranks.device, dtype, size)
     # what cannot be saved after all training is mended or refused now
     _check_generation(lm.generation_config, cfg.path)
     # the token that ends a turn in training must end one in any server that reads the export, base models included
@@ -120,7 +122,7 @@ def load_policy(
     model = LogProbModel(lm, dtype)
     if lora and lora.rank:
         add_adapters(lm, lora, dtype)
-    shard(model, parallel or ParallelConfig(), ranks, dtype)
+    shard(model, parallel or ParallelConfig(), ranks, dtype, longest)
     fill(lm, files, seed, ranks.device)
     model.files = files  # the export compares with them
     model.eval()  # nothing in a language model but dropout asks whether it is being trained

@@ -96,6 +96,8 @@ class LogProbModel(nn.Module):
     dtype: of its matrix products.
     """
 
+    compiled = None  # {mode: longest row} of compiled layers (model.parallel.shard), which say how they round
+
     def __init__(self, lm: nn.Module, dtype: torch.dtype = torch.float32):
         super().__init__()
         self.lm, self.dtype, self.scale, logits = lm, dtype, logit_scale(lm), lm.lm_head.forward
@@ -120,6 +122,11 @@ class LogProbModel(nn.Module):
         ).last_hidden_state
         hidden_ND = hidden_BTD[0, batch.predict_from]
         return self.lm.lm_head(hidden_ND * self.scale if self.scale != 1 else hidden_ND, batch.labels)
+
+    def without_backward(self) -> torch.set_grad_enabled:
+        """Return a context for forward passes alone. Compiled layers keep their graph in it, and so the kernels of
+        training: those that torch.compile makes without one may round otherwise."""
+        return torch.set_grad_enabled(self.compiled is not None)
 
 
 def logit_scale(lm: nn.Module) -> float:

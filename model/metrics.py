@@ -147,11 +147,11 @@ class Speed:
         """Measure the step since `start`. tokens, flops: of the step, over all ranks. Every rank calls it.
 
         memory_gib is the peak over ranks, on CUDA of this step's tensors (reserved_gib: with the allocator's spare
-        blocks), on CPU of the process since it began, which cannot be reset. The clock is read after the memory of
-        all ranks has arrived here, hence after the step's last kernel on the slowest of them: nothing that was merely
-        queued counts as done.
+        blocks), on CPU of the process since it began, which cannot be reset. It is exchanged by CPUs. A step reads its
+        loss and norm of all ranks before the update (model.optim.apply_step), so a GPU has done all before that when
+        the clock is read; what is still queued of the update is waited for, and counts, in the next step.
         """
-        seen = torch.zeros(self.ranks.count, 2, dtype=torch.float64, device=self.ranks.device)
+        seen = torch.zeros(self.ranks.count, 2, dtype=torch.float64)
         seen[self.ranks.rank] = torch.tensor(self._memory(), dtype=torch.float64)
         used, reserved = self.ranks.sum(seen).max(dim=0).values.tolist()
         seconds = time.perf_counter() - self.began

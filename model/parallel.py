@@ -22,10 +22,13 @@ from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from errors import UserError
+from model.lora import is_adapter
+from progress import say
 from settings import ParallelConfig
 
 PATIENCE = timedelta(minutes=10)  # how long a rank waits for the others before it gives up
 
+ANY_LENGTH = 1 << 24  # tokens, more than any row has
 PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 ATTENTION = (  # by name: the flash-attn package registers its own when it is imported
     "_scaled_dot_product_flash_attention",
@@ -54,7 +57,7 @@ class Ranks:
             self.device = torch.device("cuda", local)
             torch.cuda.set_device(self.device)
         if self.count > 1:
-            _join()
+            _join(**_store_of_this_attempt())
 
     @property
     def is_main(self):
@@ -96,20 +99,39 @@ def _join(**kwargs):
         dist.init_process_group(backend, timeout=PATIENCE, **kwargs)
 
 
-def shard(model: nn.Module, cfg: ParallelConfig, ranks: Ranks, compute_dtype: torch.dtype) -> nn.Module:
+def _store_of_this_attempt():
+    """Return how to meet the other ranks. torchrun starts the ranks anew after one has died (--max-restarts), but on
+    the same store, in which they would take what the dead have left for the answers of the living."""
+    of = os.environ.get
+    if of("TORCHELASTIC_USE_AGENT_STORE") != "True" or of("GROUP_WORLD_SIZE") != "1":
+        return {}  # nodes count restarts apart: TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 there, as in runs/slurm.sh
+    rank, count = int(of("RANK")), int(of("WORLD_SIZE"))
+    store = dist.TCPStore(of("MASTER_ADDR"), int(of("MASTER_PORT")), count, is_master=False, timeout=PATIENCE)
+    return {"store": dist.PrefixStore(of("TORCHELASTIC_RESTART_COUNT"), store), "rank": rank, "world_size": count}
+
+
+def shard(
+    model: nn.Module,
+    cfg: ParallelConfig,
+    ranks: Ranks,
+    compute_dtype: torch.dtype,
+    longest: dict[str, int] | None = None,
+) -> nn.Module:
     """Spread a model.logprobs.LogProbModel, still on the meta device, over the ranks. Returns it, without values.
 
-    Alone in float32, and not offloaded, it stays a plain module. Raises UserError if the ranks cannot be divided as
-    `cfg` asks.
+    Alone in float32, and not offloaded, it stays a plain module. longest: see `checkpointed`; None: one mode for all
+    rows. Raises UserError if the ranks cannot be divided as `cfg` asks.
     """
     if ranks.count % cfg.replicate:
         raise UserError(f"parallel.replicate={cfg.replicate} does not divide the {ranks.count} ranks")
     if cfg.offload and ranks.device.type != "cuda":
         raise UserError("parallel.offload moves the optimizer from the GPU to the CPU; there is no GPU here")
+    longest = longest or {cfg.activation_checkpointing.replace("auto", "none"): ANY_LENGTH}
+    model.compiled = longest if cfg.compile and compiles(ranks.device) else None
     for layer in model.lm.model.layers:
-        layer.forward = checkpointed(layer.forward, cfg.activation_checkpointing)
-        if cfg.compile:
-            layer.forward = torch.compile(layer.forward)
+        layer.forward = checkpointed(layer, longest)
+        if model.compiled:  # one graph for rows of all lengths: a resumed run meets them in another order
+            layer.forward = torch.compile(layer.forward, dynamic=True)
     lm = model.lm
     tied = lm.lm_head.weight is lm.model.embed_tokens.weight
     if ranks.count > 1 or compute_dtype != torch.float32 or cfg.offload:
@@ -158,31 +180,56 @@ def _fully_shard(model, cfg, ranks, compute_dtype, tied):
             module.set_force_sum_reduction_for_comms(True)  # a plain sum: gloo knows no other
 
 
-def checkpointed(forward: Callable, mode: str) -> Callable:
-    """Wrap the `forward` of a decoder layer for mode "none", "selective" or "full"."""
-    if mode == "none":
-        return forward
-    contexts = {"context_fn": _selective_contexts} if mode == "selective" else {}
+def compiles(device: torch.device) -> bool:
+    """Whether torch.compile works here, tried on a line of arithmetic; why not is said."""
+    try:
+        torch.compile(lambda x: torch.nn.functional.silu(x) * x)(torch.ones(8, device=device))
+    except Exception as error:  # no compiler, no Triton, or one of another version
+        say(f"warning: parallel.compile does not work here ({' '.join(str(error).split())[:200]}): nothing is compiled")
+        return False
+    return True
 
-    @wraps(forward)
-    def wrapped(*args, **kwargs):
-        return checkpoint(forward, *args, use_reentrant=False, preserve_rng_state=False, **contexts, **kwargs)
+
+def recomputed_by(tokens: int, longest: dict[str, int]) -> str:
+    """Return how a row is recomputed: by the first mode whose longest row is as long. longest: see `checkpointed`."""
+    for mode, limit in longest.items():  # a plain loop: torch.compile follows it
+        if tokens <= limit:
+            return mode
+    raise AssertionError(f"a row of {tokens} tokens")
+
+
+def checkpointed(layer: nn.Module, longest: dict[str, int]) -> Callable:
+    """Wrap the `forward` of a decoder layer for activation checkpointing.
+
+    longest: {"none", "selective" or "full": tokens of the longest row that goes so}, the fastest first.
+    """
+    again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
+    ways = {"none": layer.forward, "full": again, "selective": partial(again, context_fn=_selective_contexts(layer))}
+    if list(longest) == ["none"]:
+        return layer.forward
+
+    @wraps(layer.forward)
+    def wrapped(hidden_BTD, *args, **kwargs):
+        return ways[recomputed_by(hidden_BTD.shape[1], longest)](hidden_BTD, *args, **kwargs)
 
     return wrapped
 
 
-def _selective_contexts():
-    return create_selective_checkpoint_contexts(partial(_policy, seen={False: 0, True: 0}))
+def _selective_contexts(layer):
+    """Keep attention, whose recomputation costs most, and of a layer's matrix products every second one from the last
+    but one: nothing reads what the last one gave. An adapter's small products are not counted."""
+    sides = [min(p.shape) for name, p in layer.named_parameters() if p.ndim == 2 and not is_adapter(name)]
+    wide, odd = min(sides, default=0), len(sides) % 2
 
+    def policy(ctx, op, *args, seen, **kwargs):
+        if op in PRODUCTS and min(args[-1].shape) >= wide:
+            seen[ctx.is_recompute] += 1
+            keep = seen[ctx.is_recompute] % 2 != odd
+        else:
+            keep = any(name in str(op) for name in ATTENTION)
+        return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE
 
-def _policy(ctx, op, *args, seen, **kwargs):
-    """Keep attention, whose recomputation costs most, and every second matrix product."""
-    if op in PRODUCTS:
-        seen[ctx.is_recompute] += 1
-        return CheckpointPolicy.MUST_SAVE if seen[ctx.is_recompute] % 2 else CheckpointPolicy.PREFER_RECOMPUTE
-    if any(name in str(op) for name in ATTENTION):
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
+    return lambda: create_selective_checkpoint_contexts(partial(policy, seen={False: 0, True: 0}))
 
 
 def own_rows(parameter: nn.Parameter) -> tuple[torch.Tensor, int]:

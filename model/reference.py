@@ -13,6 +13,7 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable, Iterator
+from importlib.metadata import distributions
 from pathlib import Path
 
 import torch
@@ -29,13 +30,18 @@ from model.parallel import Ranks, reshard
 from progress import Progress, say
 
 
-def cache_key(weights: str, compute_dtype: torch.dtype, backend: str) -> str:
+def cache_key(weights: str, model: LogProbModel, device: torch.device) -> str:
     """Name the cache file of a model: a short hex string. weights: model.load.WeightFiles.digest().
 
-    It changes with everything that the values depend on besides the tokens: the weights, the dtype, the kernels
-    (backend, versions of torch and transformers), and the code that computes them.
+    It changes with everything that the values depend on besides the tokens, down to their rounding: the weights, the
+    dtype, the kernels (backend and its package, torch.compile, the processor, versions of torch and transformers), and
+    the code that computes them.
     """
-    parts = [weights, str(compute_dtype), backend, torch.__version__, transformers.__version__]
+    kernels = (model.lm.config.packed_backend, str(model.compiled), torch.__version__, transformers.__version__)
+    parts = [weights, str(model.dtype), *kernels]
+    on_cuda = device.type == "cuda"
+    parts.append(torch.cuda.get_device_name(device) if on_cuda else torch.backends.cpu.get_cpu_capability())
+    parts += [found.version for name in ("flash-attn", "flash-attn-3") for found in distributions(name=name)]
     parts += [
         inspect.getsource(module) for module in (packing, attention, load, logprobs, parallel, sys.modules[__name__])
     ]
@@ -67,7 +73,7 @@ class SequenceValues:
 
     def compute(
         self,
-        model: Callable[[PackedBatch], object],
+        model: LogProbModel,
         sequences: list[Sequence],
         keys: list[str],
         micro_batches: list[list[int]],
@@ -83,7 +89,7 @@ class SequenceValues:
         for micro, wanted in zip(micro_batches, zip(*unknown, strict=True), strict=True):
             if any(wanted):
                 batch = pack([sequences[i] for i in micro or [0]]).to(self.ranks.device)
-                with torch.no_grad():
+                with model.without_backward():
                     found = values(model(batch), batch)
                 new = {keys[i]: value for i, value in zip(micro, found, strict=False)}  # an empty one ran for others
                 for key, value in ((k, v) for on_rank in self.ranks.gather(new) for k, v in on_rank.items()):

@@ -26,7 +26,7 @@ from data.render import Renderer
 from errors import UserError
 from model.card import write_card
 from model.checkpoint import Preemption, Saver, check_inputs, newest
-from model.cost import Shape, quadratic, shape_of, show_plan, train_flops
+from model.cost import Shape, longest_rows, quadratic, settings_of, shape_of, show_plan, train_flops
 from model.export import export, inputs_of_export, try_saving
 from model.files import EXPORTS, FOLDER, small_files
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
@@ -145,7 +145,13 @@ def begin(
 
     # the folder is claimed once the model is known to load: a mistyped path must not leave one that refuses a retry
     warn_of_length(cfg.model, model_config, max(examples.lengths))
-    model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed)
+    longest = None
+    if ranks.device.type == "cuda":
+        memory = torch.cuda.get_device_properties(ranks.device).total_memory
+        longest = longest_rows(shape, settings_of(cfg, ranks.count), memory)
+        if len(longest) > 1:
+            say(f"rows above {longest['none']} tokens are recomputed, fully above {longest['selective']}")
+    model = load_policy(cfg.model, ranks, tokenizer, cfg.parallel, cfg.lora, cfg.seed, longest=longest)
     if ranks.is_main:
         try_saving(cfg, model, tokenizer)
         claim_output(cfg, cfg.out, may_change)

@@ -32,8 +32,8 @@ stopped=75 # exit status of the scripts: stopped by SIGTERM, checkpoint saved
 if [ "${1:-}" = --one-node ]; then # one task a node, started by srun below
     shift
     export RAYON_NUM_THREADS=$((SLURM_CPUS_ON_NODE / SLURM_GPUS_ON_NODE)) # the tokenizer's
-    # rows differ in length from one micro-batch to the next, which would fragment blocks of fixed size
-    export PYTORCH_ALLOC_CONF=${PYTORCH_ALLOC_CONF:-expandable_segments:True}
+    # with torchrun --max-restarts, ranks that are started anew must not find what the dead ones left in its store
+    export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=${TORCH_DISABLE_SHARE_RDZV_TCP_STORE:-1}
     # After SIGTERM the ranks have until just before SLURM's SIGKILL (--signal above) to save, instead of torchrun's
     # 30 s. If a rank died, the others on its node still get only those 30 s.
     export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-170}

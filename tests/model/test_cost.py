@@ -21,6 +21,7 @@ from model.cost import (
     assume_examples,
     forward_flops,
     longest_row,
+    longest_rows,
     measure_work,
     predict_hours,
     predict_memory,
@@ -33,7 +34,7 @@ from model.cost import (
 from model.logprobs import LogProbModel
 from model.lora import add_adapters
 from model.metrics import peak_flops
-from model.parallel import checkpointed
+from model.parallel import checkpointed, recomputed_by
 from settings import DataConfig, LoraConfig, ModelConfig, ParallelConfig, PlanConfig, TrainConfig
 from tests.support.scripts import fails, run
 from train_cogpo import Config, PairBatchConfig
@@ -69,8 +70,8 @@ def work(longest=16384, in_unit=3, steps=100):
     """Problems whose chains have up to `longest` tokens, `in_unit` of them in a unit; 32 units in a step."""
     lengths = np.random.default_rng(0).integers(longest // 16, longest, 32 * steps * in_unit)
     return Work(
-        lengths=lengths, supervised=int(lengths.sum() * 0.95), epochs=1, steps=steps, micro_batches=32 * steps,
-        longest_unit=longest * in_unit, largest_step=20 * longest * in_unit,
+        lengths=lengths, rows=lengths, supervised=int(lengths.sum() * 0.95), epochs=1, steps=steps,
+        micro_batches=32 * steps, longest_unit=longest * in_unit, largest_step=20 * longest * in_unit,
         fill=0.9, idle=0.02, reference=in_unit > 1,
     )  # fmt: skip
 
@@ -113,7 +114,7 @@ def tracked(mode, dtype, layers):
     lm = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=NAME)
     lm.config.packed_backend = "sdpa"
     for layer in lm.model.layers:
-        layer.forward = checkpointed(layer.forward, mode)
+        layer.forward = checkpointed(layer, {mode: 1000})
     ids = np.random.default_rng(0).integers(0, 100, 400).astype(np.int32)
     batch = pack([Sequence(ids[:300], 290), Sequence(ids[300:], 90)])
     model, tracker = LogProbModel(lm), MemTracker()
@@ -150,7 +151,8 @@ def test_cogpo_of_7b_on_one_80_gb_gpu(qwen_7b):
     assert memory.parts["weights"] + memory.parts["gradients"] + memory.parts["optimizer state"] > capacity
     offloaded = replace(settings, offload=True)
     memory = predict_memory(qwen_7b, offloaded, longest_row(offloaded, work()))
-    assert memory.total < capacity and memory.parts["weights"] == 0 and memory.cpu == 16 * qwen_7b.params
+    assert memory.total < capacity and memory.parts["weights"] == 0
+    assert memory.cpu == (16 + 12) * qwen_7b.params  # and the copy that a checkpoint is written from
 
 
 @pytest.mark.parametrize("settings", [Settings(gpus=1), Settings(gpus=8, replicate=4, lora_rank=8, offload=True)])
@@ -181,15 +183,38 @@ def test_sharding_divides_what_it_shards(qwen_7b):
 def test_hours(qwen_7b):
     """By hand: what a step computes, at 40 % of eight A100s."""
     run, peak = replace(work(8192, in_unit=1), idle=0.0), peak_flops("A100")
-    settings = Settings(gpus=8, checkpointing="full")
-    train, reference, mfu = predict_hours(qwen_7b, settings, run, peak, 0.4)
+    settings, full = Settings(gpus=8, checkpointing="full"), {"full": 1 << 20}
+    train, reference, mfu = predict_hours(qwen_7b, settings, run, peak, 0.4, full)
     useful = train_flops(qwen_7b, run.lengths, run.supervised)
-    executed = useful + forward_flops(qwen_7b, run.lengths, run.supervised)
+    again = forward_flops(qwen_7b, run.lengths, run.supervised)
+    down = 2 * 28 * 3584 * 18944 * run.lengths.sum()  # whose output no gradient needs
+    executed = useful + again - down
     assert train == pytest.approx(executed / (8 * 0.4 * peak) / 3600) and reference == 0
-    assert mfu == pytest.approx(0.4 * useful / executed) and 0.29 < mfu < 0.31
-    waiting = predict_hours(qwen_7b, settings, replace(run, idle=0.5, reference=True), peak, 0.4)
-    assert waiting[0] == pytest.approx(2 * train) and waiting[1] == pytest.approx(2 * train / 4)
-    assert predict_hours(qwen_7b, replace(settings, offload=True), run, peak, 0.4)[0] > train
+    assert mfu == pytest.approx(0.4 * useful / executed) and 0.31 < mfu < 0.33
+    waiting = predict_hours(qwen_7b, settings, replace(run, idle=0.5, reference=True), peak, 0.4, full)
+    assert waiting[0] == pytest.approx(2 * train) and waiting[1] == pytest.approx(2 * train * again / executed)
+    assert predict_hours(qwen_7b, replace(settings, offload=True), run, peak, 0.4, full)[0] > train
+    # selective: q, v and gate; by row: nothing of the shorter half
+    part = (3584 * 3584 + 512 * 3584 + 18944 * 3584) / qwen_7b.layer_linear
+    linear, head = 2 * 28 * qwen_7b.layer_linear * run.lengths.sum(), 2 * qwen_7b.head_params * run.supervised
+    selective = predict_hours(qwen_7b, settings, run, peak, 0.4, {"selective": 1 << 20})[0]
+    assert selective == pytest.approx((useful + part * linear + head) / (8 * 0.4 * peak) / 3600) and 0.35 < part < 0.36
+    half = predict_hours(qwen_7b, settings, run, peak, 0.4, {"none": 4000, "selective": 8000, "full": 1 << 20})[0]
+    assert (useful + head) / executed * train < half < selective
+
+
+def test_recomputation_follows_the_row(qwen_7b):
+    """Three modes of which each fits the GPU at its longest row, and no longer one."""
+    settings, capacity = Settings(gpus=8, checkpointing="auto"), 80 * GIB
+    longest = longest_rows(qwen_7b, settings, capacity)
+    assert list(longest) == ["none", "selective", "full"] and 5000 < longest["none"] < longest["selective"] < 40000
+    for mode in ("none", "selective"):
+        fixed = replace(settings, checkpointing=mode)
+        at, beyond = (predict_memory(qwen_7b, fixed, longest[mode] + more).total for more in (0, 1))
+        assert at <= capacity < beyond
+    assert recomputed_by(longest["none"], longest) == "none" and recomputed_by(200000, longest) == "full"
+    assert longest_rows(qwen_7b, replace(settings, checkpointing="selective"), capacity).keys() == {"selective"}
+    assert longest_rows(qwen_7b, replace(settings, gpus=1), capacity)["selective"] == -1, "not even the weights fit"
 
 
 # --- from a config and data
@@ -222,7 +247,8 @@ def test_plan_as_it_is_printed(tiny_qwen):
     text = show_plan(cfg, hf_config, triads(10), reference=True)
     assert "of 80: fits" in text and "rows of up to 114 tokens" in text and "for the reference" in text
     assert "together with one change" not in text
-    text = show_plan(replace(cfg, plan=PlanConfig(gpus=1, memory_gb=1.0)), hf_config, triads(10))
+    kept = ParallelConfig(activation_checkpointing="none")
+    text = show_plan(replace(cfg, parallel=kept, plan=PlanConfig(gpus=1, memory_gb=1.0)), hf_config, triads(10))
     assert "does not fit\ntogether with one change: parallel.activation_checkpointing=full " in text
     assert "GiB" in text and "reference" not in text
 
@@ -231,8 +257,8 @@ def test_errors_say_what_to_set(tiny_qwen):
     cfg, hf_config = config(tiny_qwen), AutoConfig.from_pretrained(tiny_qwen)
     with pytest.raises(UserError, match=r"--plan gpu='TPU'"):
         show_plan(replace(cfg, plan=PlanConfig(gpu="TPU")), hf_config, triads(2))
-    with pytest.raises(UserError, match=r"replicate=3 does not divide --plan gpus=8"):
-        settings_of(replace(cfg, parallel=ParallelConfig(replicate=3)))
+    with pytest.raises(UserError, match=r"replicate=3 does not divide 8 GPUs"):
+        settings_of(replace(cfg, parallel=ParallelConfig(replicate=3)), 8)
 
 
 def test_assumed_lengths(tiny_qwen):

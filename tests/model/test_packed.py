@@ -149,9 +149,10 @@ def test_backend_choice_says_what_to_do():
     ],
 )
 def test_backend_choice_on_cuda(monkeypatch, capability, installed, auto, flash):
-    """Which packages and which generation of GPU make which kernel; that they compute is another test's matter."""
+    """Which packages and which generation of GPU make which kernel, if all of them compute."""
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (capability, 0))
     monkeypatch.setattr("model.attention.find_spec", lambda name: name in installed)
+    monkeypatch.setattr("model.attention.try_backend", lambda *args: "")
     cuda = torch.device("cuda")
     assert choose_backend("auto", cuda, torch.bfloat16) == auto
     assert choose_backend("varlen", cuda, torch.bfloat16) == "varlen"
@@ -167,6 +168,7 @@ def test_backend_choice_on_cuda(monkeypatch, capability, installed, auto, flash)
 def test_gpus_before_ampere_have_no_flash_kernels(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr("model.attention.find_spec", lambda name: True)
+    monkeypatch.setattr("model.attention.try_backend", lambda *args: "")
     cuda = torch.device("cuda")
     assert choose_backend("auto", cuda, torch.bfloat16) == "sdpa"
     with pytest.raises(UserError, match="varlen needs a GPU of the Ampere generation"):
@@ -192,3 +194,51 @@ def test_torch_without_a_flag_says_no(monkeypatch):
     for flag in ("avx512_bf16", "amx_tile"):
         monkeypatch.delattr(torch.cpu, f"_is_{flag}_supported", raising=False)
     assert resolve_dtype("auto", CPU, LlamaConfig(hidden_size=WIDE)) == torch.float32
+
+
+def broken(*args):
+    raise TypeError("got an unexpected keyword argument 'enable_gqa'")
+
+
+def wrong(q_TNH, k_TKH, v_TKH, *args):
+    return q_TNH * 3
+
+
+def without_a_backward(*args):
+    return ATTEND["sdpa"](*args).detach()
+
+
+@pytest.mark.parametrize(
+    ("kernel", "said"),
+    [
+        (broken, "TypeError: got an unexpected keyword"),
+        (wrong, "a mean of ones is off by 2"),
+        (without_a_backward, "does not require grad"),
+    ],
+)
+def test_a_backend_that_does_not_work_is_tried_said_and_passed_over(monkeypatch, capsys, kernel, said):
+    """Tried here on the CPU: a kernel that does not fit its call, one that computes something else, one half done."""
+    monkeypatch.setattr("model.attention.backends_here", lambda device, dtype: ["flash2", "varlen", "sdpa"])
+    monkeypatch.setitem(ATTEND, "flash2", kernel)
+    monkeypatch.setitem(ATTEND, "varlen", ATTEND["sdpa"])
+    assert choose_backend("auto", CPU, torch.bfloat16) == "varlen"
+    warning = capsys.readouterr().err
+    assert "the attention backend flash2 does not work here (" in warning and said in warning
+    with pytest.raises(UserError, match="attention: flash does not work here"):
+        choose_backend("flash", CPU, torch.bfloat16)
+
+
+def test_grouped_heads_are_asked_for_where_varlen_knows_the_word(monkeypatch):
+    """torch 2.11 has no such argument, and takes grouped heads as they are."""
+    from torch.nn.attention import varlen
+
+    from model.attention import _grouped
+
+    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
+        return query
+
+    for function, options in ((varlen.varlen_attn, {"enable_gqa": True}), (older, {})):
+        monkeypatch.setattr(varlen, "varlen_attn", function)
+        _grouped.cache_clear()
+        assert _grouped() == options
+    _grouped.cache_clear()

@@ -1,5 +1,8 @@
 """The cache of reference log-probs: what is a hit, what is a miss, and what a killed pass costs."""
 
+import itertools
+from types import SimpleNamespace
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -58,7 +61,8 @@ def test_a_changed_template_is_a_miss(model, sequences, tiny_qwen, files, tmp_pa
     assert count == 9
 
 
-def test_weights_dtype_and_backend_are_part_of_the_key(tmp_path):
+def test_what_changes_rounding_is_part_of_the_key(tmp_path, monkeypatch):
+    """Weights, dtype, backend, what is compiled and how it recomputes, the version of a package with kernels."""
     folder = tmp_path / "m"
     make_model(folder)
     before = WeightFiles(str(folder)).digest()
@@ -66,9 +70,19 @@ def test_weights_dtype_and_backend_are_part_of_the_key(tmp_path):
     weights["model.norm.weight"][3] += 2**-20
     save_file(weights, folder / "model.safetensors")
     after = WeightFiles(str(folder)).digest()
-    keys = [cache_key(w, d, b) for w in (before, after) for d in (torch.float32, torch.bfloat16) for b in ("a", "b")]
-    assert len(set(keys)) == 8
-    assert keys[0] == cache_key(before, torch.float32, "a")
+    model = load_policy(ModelConfig(str(folder)), Ranks(), load_tokenizer(str(folder)))
+
+    def keys():
+        dtypes, compiled = (torch.float32, torch.bfloat16), (None, {"none": 100}, {"none": 10, "full": 100})
+        for weights, model.dtype, backend, model.compiled in itertools.product((before, after), dtypes, "ab", compiled):
+            model.lm.config.packed_backend = backend
+            yield cache_key(weights, model, torch.device("cpu"))
+
+    found = list(keys())
+    assert len(set(found)) == 24 and found == list(keys())
+    packages = [SimpleNamespace(version="2.8.3")]
+    monkeypatch.setattr("model.reference.distributions", lambda name: packages if name == "flash-attn" else [])
+    assert not set(found) & set(keys())
 
 
 def test_a_pass_that_was_killed_goes_on(model, sequences, tmp_path):

@@ -53,9 +53,10 @@ def checkpoints(out):
     return sorted(p.name for p in (out / "checkpoints").iterdir())
 
 
-def start_and_wait(script, words, num_lines, out, ranks=1, **popen):
-    """The process of a run of which num_lines steps are logged by now."""
+def start_and_wait(script, words, num_lines, out, ranks=1, launch=(), **popen):
+    """The process of a run of which num_lines steps are logged by now. launch: words for torchrun."""
     words = command(script, *words, ranks=ranks)
+    words[3:3] = launch  # behind python -m torch.distributed.run
     process = subprocess.Popen(words, cwd=ROOT, stdout=-3, stderr=subprocess.PIPE, text=True, **popen)
     log, end = out / "metrics.jsonl", time.monotonic() + 120
     while not log.exists() or len(log.read_text().splitlines()) < num_lines:
@@ -126,6 +127,18 @@ def test_two_ranks_are_stopped_then_one_of_them_killed(undisturbed, tiny_qwen, f
     assert not (out / "model").exists()
 
     run("train_sft.py", *words)
+    assert_same_run(undisturbed, out)
+
+
+@pytest.mark.slow
+def test_torchrun_restarts_the_ranks_after_one_was_killed(undisturbed, tiny_qwen, files, tmp_path):
+    """--max-restarts 1, and the same run as without the kill."""
+    out, words = tmp_path / "o", sft_words(tiny_qwen, files, tmp_path / "o", **LONG)
+    process = start_and_wait("train_sft.py", words, 7, out, ranks=2, launch=("--max_restarts", "1"))
+    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
+    subprocess.run(["kill", "-KILL", ranks[1]], check=True)
+    said = stderr_of(process, within=90)
+    assert process.returncode == 0 and "resuming after step" in said
     assert_same_run(undisturbed, out)
 
 
