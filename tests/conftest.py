@@ -18,6 +18,14 @@ from tests.support.tiny import pair_rows, sft_rows
 torch.set_num_threads(1)
 
 
+def pytest_ignore_collect(collection_path, config):
+    """With -m gpu other files are not even imported: they may need packages that training does not."""
+    if config.option.markexpr == "gpu":
+        files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
+        return True if not any("pytest.mark.gpu" in file.read_text() for file in files) else None
+    return None
+
+
 @pytest.fixture(scope="session", params=["qwen2", "llama", "mistral"])
 def family(request):
     return request.param
