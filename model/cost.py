@@ -107,25 +107,35 @@ def shape_of(config: PretrainedConfig) -> Shape:
 
 def forward_flops(shape: Shape, lengths: Iterable[int], supervised: int) -> float:
     """Count the FLOPs of a forward pass. lengths: tokens of each sequence. supervised: tokens with a label."""
-    return sum(_forward_parts(shape, lengths, supervised))
+    return sum(forward_parts(shape, lengths, supervised))
 
 
 def train_flops(shape: Shape, lengths: Iterable[int], supervised: int, lora_rank: int = 0) -> float:
     """Count the FLOPs of forward and backward. With LoRA no frozen weight gets a gradient, only the adapters do."""
     if not lora_rank:
         return 3 * forward_flops(shape, lengths, supervised)
-    linear, head, attention = _forward_parts(shape, lengths, supervised)
+    linear, head, attention = forward_parts(shape, lengths, supervised)
     adapters = 2.0 * shape.layers * shape.layer_sides * lora_rank * float(np.sum(lengths))
     return 2 * (linear + head) + 3 * (attention + adapters)
 
 
-def _forward_parts(shape, lengths, supervised):
+def forward_parts(shape, lengths, supervised):
     """Return (linear layers, head, attention), FLOPs of a forward pass."""
     lengths = np.asarray(lengths, dtype=np.float64)
     linear = 2.0 * shape.layers * shape.layer_linear * lengths.sum()
     head = 2.0 * shape.head_params * supervised
     attention = 2.0 * shape.layers * shape.attention_width * np.square(lengths).sum()  # q·k and p·v, half of 2 n² each
     return float(linear), float(head), float(attention)
+
+
+def recomputed_flops(shape: Shape, lengths: Iterable[int], mode: str) -> tuple[float, float]:
+    """Count what the backward pass computes again of the layers' (matrix products, attention), FLOPs.
+
+    Nothing needs what the last product of a layer gives; of the others selective keeps every second one.
+    """
+    linear, _, attention = forward_parts(shape, lengths, 0)
+    matrices = {"none": (), "selective": shape.matrices[-3::-2], "full": shape.matrices[:-1]}[mode]
+    return linear * sum(a * b for a, b in matrices) / shape.layer_linear, attention * (mode == "full")
 
 
 def quadratic(shape: Shape) -> float:
@@ -284,11 +294,9 @@ def predict_hours(
     s, speed = settings, settings.gpus * peak * utilization * (1 - work.idle)
     useful = train_flops(shape, work.lengths, work.supervised, s.lora_rank)
     # what the backward pass computes again: the head always, a layer as its row asks, up to what a gradient needs last
-    linear, again, attention = _forward_parts(shape, work.lengths, work.supervised)
-    head, modes = again, np.array([recomputed_by(tokens, longest) for tokens in work.rows])
-    for mode, matrices in (("selective", shape.matrices[-3::-2]), ("full", shape.matrices[:-1])):
-        part, _, scores = _forward_parts(shape, work.lengths[modes == mode], 0)
-        again += part * sum(out * into for out, into in matrices) / shape.layer_linear + scores * (mode == "full")
+    linear, head, attention = forward_parts(shape, work.lengths, work.supervised)
+    modes = np.array([recomputed_by(tokens, longest) for tokens in work.rows])
+    again = head + sum(sum(recomputed_flops(shape, work.lengths[modes == mode], mode)) for mode in longest)
     seconds = work.epochs * (useful + again) / speed
     reference = (linear + head + attention) / speed if work.reference else 0.0
     if s.offload:

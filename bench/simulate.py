@@ -1,0 +1,231 @@
+"""One training step on fake tensors, on any machine: what it holds and multiplies, beside what --plan says of it.
+
+    python -m bench.simulate                                      the cells of the table in docs/scaling.md
+    python -m bench.simulate --cells 7b:32768:8:full 7b:65536:8:full:lora=16
+
+A cell is MODEL:ROW TOKENS:RANKS:RECOMPUTATION, then options. Run are the project's own `shard`, LogProbModel, adapters,
+AdamW and the copy of a checkpoint, as rank 0 of N ranks that are not there, on torch's fake tensors: shapes without
+memory behind them, whose operations compute nothing. Tracked is every storage from its making to its end,
+through forward, backward and update of a micro-batch that finds gradients of the one before. Not seen: what kernels
+need inside, and what fragments; --plan's allowance for them is left out of the comparison.
+"""
+
+import argparse
+import collections
+import sys
+import time
+import weakref
+from dataclasses import dataclass
+from unittest import mock
+
+import torch
+import torch.distributed as dist
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.distributed.tensor import DTensor
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves, tree_map
+from transformers import Qwen2Config
+
+from bench.harness import environment_line, table
+from data.packing import PackedBatch
+from model import checkpoint, logprobs
+from model.attention import NAME
+from model.cost import GIB, Settings, forward_parts, predict_memory, recomputed_flops, shape_of, train_flops
+from model.guard import skeleton
+from model.logprobs import LogProbModel, response_sums
+from model.lora import add_adapters
+from model.optim import make_optimizer
+from model.parallel import ANY_LENGTH, Ranks, shard
+from settings import LoraConfig, OptimConfig, ParallelConfig
+
+SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, vocabulary, tied
+    "3b": (36, 2048, 11008, 16, 2, 151936, True),
+    "7b": (28, 3584, 18944, 28, 4, 152064, False),
+    "14b": (48, 5120, 13824, 40, 8, 152064, False),
+    "tiny": (3, 256, 768, 4, 2, 1024, False),
+}
+CELLS = """
+3b:16384:1:full 3b:16384:8:none 3b:32768:8:selective 3b:65536:8:full 7b:16384:8:none 7b:16384:8:selective
+7b:32768:8:selective 7b:65536:8:selective 7b:16384:8:full 7b:32768:8:full 7b:65536:8:full 7b:65536:32:full
+14b:16384:32:selective 14b:32768:8:full 14b:65536:32:full 7b:16384:1:full:lora=16 7b:65536:8:full:lora=16
+7b:16384:8:selective:lora=16 14b:32768:32:none:lora=16
+"""
+PRODUCTS = {"aten::mm", "aten::addmm", "bench::mm32"}
+SUPERVISED, SEQUENCES = 0.97, 6  # of a row: share of its tokens, and how many responses it holds
+
+
+class Tracked(TorchDispatchMode):
+    """Follows the storages that operations make, and counts the operations of matrix products and the bytes of others.
+
+    total, peak: bytes. flops: of matrix products. moved: bytes read and written by what is neither product nor view.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.sizes, self.total, self.peak, self.flops, self.moved = {}, 0, 0, 0, collections.Counter()
+
+    def hold(self, tensor: torch.Tensor) -> None:
+        """Count a tensor's storage until it ends."""
+        storage = tensor.untyped_storage()
+        if storage._cdata not in self.sizes:
+            weakref.finalize(storage, self.resize, storage._cdata, 0)
+        self.resize(storage._cdata, storage.nbytes())
+
+    def resize(self, key: int, size: int) -> None:
+        """Note that a storage has another size, 0 for its end."""
+        self.total += size - self.sizes.pop(key, 0)
+        if size:
+            self.sizes[key] = size
+        self.peak = max(self.peak, self.total)
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if any(issubclass(kind, DTensor) for kind in types):
+            return NotImplemented
+        if func is torch.ops.aten.silu_backward.default:  # one kernel on a GPU, five without one
+            out = torch.empty_like(args[0])
+        else:
+            out = func(*args, **(kwargs or {}))
+        made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        for tensor in made:
+            self.hold(tensor)
+        if func.overloadpacket._qualified_op_name in PRODUCTS:
+            a, b = args[-2:]
+            self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+        elif not func.is_view and func.namespace == "aten" and "empty" not in func.name():
+            read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+            self.moved[func.name()] += sum(x.numel() * x.element_size() for x in (*read, *made))
+        return out
+
+    def __enter__(self):
+        # FSDP gives gathered weights back by resizing their storage, which is no operation
+        self.resize_ = torch.UntypedStorage.resize_
+
+        def resize_(storage, size):
+            self.resize_(storage, size)
+            self.resize(storage._cdata, size)
+
+        torch.UntypedStorage.resize_ = resize_
+        return super().__enter__()
+
+    def __exit__(self, *exc):
+        torch.UntypedStorage.resize_ = self.resize_
+        return super().__exit__(*exc)
+
+
+@dataclass
+class Step:
+    """What a simulated step showed, in bytes and FLOPs, beside the prediction."""
+
+    tracked: float
+    planned: float
+    host: float  # of a checkpoint's copy, on this rank
+    host_planned: float
+    flops: float  # of matrix products, attention aside
+    flops_planned: float
+    moved: collections.Counter
+
+
+def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> Step:
+    """Run one micro-batch and one update of rank 0 of `count`. mode: of recomputation. lora: rank of adapters."""
+    layers, hidden, intermediate, heads, kv_heads, vocabulary, tied = SIZES[name]
+    config = Qwen2Config(
+        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
+        num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=tied,
+    )  # fmt: skip
+    dist.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
+    ranks = object.__new__(Ranks)  # without asking the environment
+    ranks.rank, ranks.count, ranks.device = 0, count, torch.device("cpu")
+    mesh = dist.init_device_mesh("cpu", (count,), mesh_dim_names=("shard",))  # numbers, which fake tensors have not
+
+    # the model as training builds it; torch's varlen attention stands for all flash kernels: it keeps what they keep
+    lm = skeleton(config, name, torch.float32, NAME)
+    lm.config.packed_backend = "varlen"
+    model = LogProbModel(lm)
+    if lora:
+        add_adapters(lm, LoraConfig(rank=lora), torch.bfloat16)
+    with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):
+        with mock.patch.object(dist, "init_device_mesh", return_value=mesh):
+            shard(model, ParallelConfig(), ranks, torch.bfloat16, {mode: ANY_LENGTH})
+        lm.model.rotary_emb = type(lm.model.rotary_emb)(config=lm.config)
+        optimizer = make_optimizer(OptimConfig(lr=1e-6), model.train())
+        # as after the first micro-batch of a later step: moments are there, and gradients
+        trained = [p for p in model.parameters() if p.requires_grad]
+        for _ in range(2):
+            for parameter in trained:
+                parameter.grad = torch.zeros_like(parameter)
+            optimizer.step()
+
+        tracker = Tracked()
+        state = [v for moments in optimizer.state.values() for v in moments.values() if isinstance(v, torch.Tensor)]
+        for tensor in (*model.parameters(), *(p.grad for p in trained), *state):
+            tracker.hold(tensor.to_local() if isinstance(tensor, DTensor) else tensor)
+        with tracker:
+            batch, lengths = made_up_batch(row)
+            response_sums(model(batch), batch).sum().backward()
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        copied = tree_leaves(tree_map(checkpoint._copy, checkpoint._state(model, optimizer)))
+    dist.destroy_process_group()
+
+    locals_ = [t.to_local() if isinstance(t, DTensor) else t for t in copied if isinstance(t, torch.Tensor)]
+    shape, settings = shape_of(config), Settings(count, checkpointing=mode, lora_rank=lora)
+    plan = predict_memory(shape, settings, row)
+    planned = plan.total - plan.parts["kernels, fragmentation"]
+    host = sum(t.numel() * t.element_size() for t in locals_)
+    supervised = sum(batch.response_lens)
+    head, scores = forward_parts(shape, lengths, supervised)[1:]
+    products = train_flops(shape, lengths, supervised, lora) - 3 * scores + head
+    products += recomputed_flops(shape, lengths, mode)[0]
+    return Step(tracker.peak, planned, host, plan.cpu, tracker.flops, products, tracker.moved)
+
+
+def made_up_batch(row: int) -> tuple[PackedBatch, list[int]]:
+    """Make a row of SEQUENCES sequences, of which SUPERVISED of the tokens are, and list their lengths."""
+    lengths = [row // SEQUENCES] * (SEQUENCES - 1) + [row - row // SEQUENCES * (SEQUENCES - 1)]
+    responses = [int(SUPERVISED * n) for n in lengths]
+    tokens, labels = torch.empty(1, row, dtype=torch.int64), torch.empty(sum(responses), dtype=torch.int64)
+    bounds = torch.empty(SEQUENCES + 1, dtype=torch.int32)
+    return PackedBatch(tokens, tokens, bounds, max(lengths), labels, labels, responses), lengths
+
+
+@torch.library.custom_op("bench::mm32", mutates_args=())
+def mm32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+    """Multiply bfloat16 matrices and hand out the float32 sums: torch.mm with out_dtype, which CUDA alone has."""
+    return a.float() @ b.float()
+
+
+@mm32.register_fake
+def _(a, b):
+    return a.new_empty(len(a), b.shape[1], dtype=torch.float32)
+
+
+def simulate_cell(cell: str) -> Step:
+    """Simulate a cell as it is written on the command line."""
+    name, row, count, mode, *options = cell.split(":")
+    return simulate(name, int(row), int(count), mode, **{k: int(v) for k, v in (o.split("=") for o in options)})
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cells", nargs="+", default=CELLS.split(), metavar="CELL")
+    args = parser.parse_args()
+    print(environment_line(), end="\n\n")
+    logprobs.mm32 = mm32
+    rows = []
+    for cell in args.cells:
+        began, found = time.perf_counter(), simulate_cell(cell)
+        rows.append({
+            "model:row:ranks:recomputed": cell,
+            "GiB tracked": found.tracked / GIB, "GiB planned": found.planned / GIB,
+            "planned / tracked": f"{found.planned / found.tracked:.3f}",
+            "CPU GiB of a checkpoint": found.host / GIB, "planned": found.host_planned / GIB,
+            "products planned / counted": f"{found.flops_planned / found.flops:.3f}",
+        })  # fmt: skip
+        print(f"{cell} in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+    print(table(rows))
+
+
+if __name__ == "__main__":
+    main()
