@@ -46,10 +46,9 @@ SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, voca
     "tiny": (3, 256, 768, 4, 2, 1024, False),
 }
 CELLS = """
-3b:16384:1:full 3b:16384:8:none 3b:32768:8:selective 3b:65536:8:full 7b:16384:8:none 7b:16384:8:selective
-7b:32768:8:selective 7b:65536:8:selective 7b:16384:8:full 7b:32768:8:full 7b:65536:8:full 7b:65536:32:full
-14b:16384:32:selective 14b:32768:8:full 14b:65536:32:full 7b:16384:1:full:lora=16 7b:65536:8:full:lora=16
-7b:16384:8:selective:lora=16 14b:32768:32:none:lora=16
+7b:16384:8:none 7b:32768:8:selective 7b:65536:8:full 7b:16384:1:full:lora=16 7b:65536:8:selective:lora=16
+3b:16384:1:full 3b:32768:8:none:lora=16 3b:65536:8:selective 7b:32768:32:full 14b:16384:32:none 14b:32768:8:full
+14b:65536:32:selective
 """
 PRODUCTS = {"aten::mm", "aten::addmm", "bench::mm32"}
 SUPERVISED, SEQUENCES = 0.97, 6  # of a row: share of its tokens, and how many responses it holds
@@ -223,8 +222,8 @@ def main() -> None:
             "CPU GiB of a checkpoint": found.host / GIB, "planned": found.host_planned / GIB,
             "products planned / counted": f"{found.flops_planned / found.flops:.3f}",
         })  # fmt: skip
+        print("\n".join(table(rows).splitlines()[-1 if len(rows) > 1 else 0 :]), flush=True)
         print(f"{cell} in {time.perf_counter() - began:.0f} s", file=sys.stderr)
-    print(table(rows))
 
 
 if __name__ == "__main__":

@@ -10,18 +10,21 @@ sees itself and the W − 1 before it.
 
 import inspect
 import itertools
-from functools import cache, partial
+from functools import partial
 from importlib.util import find_spec
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from errors import UserError
 from progress import say
 
 NAME = "packed"
+# torch 2.11 takes grouped heads unasked
+GROUPED = {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def packed_attention(
@@ -80,20 +83,10 @@ def _flash2(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
 
 
 def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
-    from torch.nn.attention.varlen import varlen_attn
-
     return varlen_attn(
         q_TNH, k_TKH, v_TKH, cu_seqlens, cu_seqlens, max_seqlen, max_seqlen,
-        scale=scale, window_size=(window - 1 if window else -1, 0), **_grouped(),
+        scale=scale, window_size=(window - 1 if window else -1, 0), **GROUPED,
     )  # fmt: skip
-
-
-@cache
-def _grouped():
-    """Grouped heads are asked for from torch 2.12 on, and taken unasked before."""
-    from torch.nn.attention.varlen import varlen_attn
-
-    return {"enable_gqa": True} if "enable_gqa" in inspect.signature(varlen_attn).parameters else {}
 
 
 def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):

@@ -26,7 +26,7 @@ from data.render import Renderer
 from errors import UserError
 from model.card import write_card
 from model.checkpoint import Preemption, Saver, check_inputs, newest
-from model.cost import Shape, longest_rows, quadratic, settings_of, shape_of, show_plan, train_flops
+from model.cost import Shape, longest_rows, quadratic, settings_of, shape_of, train_flops
 from model.export import export, inputs_of_export, try_saving
 from model.files import EXPORTS, FOLDER, small_files
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
@@ -34,6 +34,7 @@ from model.logprobs import LogProbModel
 from model.metrics import Metrics, Speed, device_peak
 from model.optim import make_optimizer
 from model.parallel import Ranks
+from model.plan import show_plan
 from model.plots import plot_run
 from progress import cosmetic, say
 from settings import DataConfig, TrainConfig

@@ -16,25 +16,19 @@ from model.attention import NAME
 from model.cost import (
     GIB,
     Settings,
-    Work,
     _kept_bytes,
-    assume_examples,
     forward_flops,
-    longest_row,
     longest_rows,
-    measure_work,
-    predict_hours,
     predict_memory,
     settings_of,
     shape_of,
-    show_plan,
     train_flops,
-    ways_to_less,
 )
 from model.logprobs import LogProbModel
 from model.lora import add_adapters
 from model.metrics import peak_flops
 from model.parallel import checkpointed, recomputed_by
+from model.plan import Work, assume_examples, longest_row, measure_work, predict_hours, show_plan, ways_to_less
 from settings import DataConfig, LoraConfig, ModelConfig, ParallelConfig, PlanConfig, TrainConfig
 from tests.support.scripts import fails, run
 from train_cogpo import Config, PairBatchConfig

@@ -226,19 +226,3 @@ def test_a_backend_that_does_not_work_is_tried_said_and_passed_over(monkeypatch,
     assert "the attention backend flash2 does not work here (" in warning and said in warning
     with pytest.raises(UserError, match="attention: flash does not work here"):
         choose_backend("flash", CPU, torch.bfloat16)
-
-
-def test_grouped_heads_are_asked_for_where_varlen_knows_the_word(monkeypatch):
-    """torch 2.11 has no such argument, and takes grouped heads as they are."""
-    from torch.nn.attention import varlen
-
-    from model.attention import _grouped
-
-    def older(query, key, value, cu_seq_q, cu_seq_k, max_q, max_k, *, scale=None, window_size=(-1, -1)):
-        return query
-
-    for function, options in ((varlen.varlen_attn, {"enable_gqa": True}), (older, {})):
-        monkeypatch.setattr(varlen, "varlen_attn", function)
-        _grouped.cache_clear()
-        assert _grouped() == options
-    _grouped.cache_clear()
