@@ -16,6 +16,7 @@ import sys
 import time
 import weakref
 from dataclasses import dataclass
+from types import SimpleNamespace
 from unittest import mock
 
 import torch
@@ -24,13 +25,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves, tree_map
+from torch.utils._pytree import tree_leaves
 from transformers import Qwen2Config
 
 from bench.harness import environment_line, table
 from data.packing import PackedBatch
-from model import checkpoint, logprobs
+from model import logprobs
 from model.attention import NAME
+from model.checkpoint import Saver
 from model.cost import GIB, Settings, forward_parts, predict_memory, recomputed_flops, shape_of, train_flops
 from model.guard import skeleton
 from model.logprobs import LogProbModel, response_sums
@@ -165,14 +167,17 @@ def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> Step:
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-        copied = tree_leaves(tree_map(checkpoint._copy, checkpoint._state(model, optimizer)))
+        # what a checkpoint copies, at the point where a thread would begin to write it
+        saver, kept = object.__new__(Saver), []
+        saver.pending, saver.thread = None, SimpleNamespace(submit=lambda write, step, state, extra: kept.append(state))
+        saver.save(1, model, optimizer, {})
     dist.destroy_process_group()
 
-    locals_ = [t.to_local() if isinstance(t, DTensor) else t for t in copied if isinstance(t, torch.Tensor)]
+    copied = [t.to_local() if isinstance(t, DTensor) else t for t in tree_leaves(kept) if isinstance(t, torch.Tensor)]
     shape, settings = shape_of(config), Settings(count, checkpointing=mode, lora_rank=lora)
     plan = predict_memory(shape, settings, row)
     planned = plan.total - plan.parts["kernels, fragmentation"]
-    host = sum(t.numel() * t.element_size() for t in locals_)
+    host = sum(t.numel() * t.element_size() for t in copied)
     supervised = sum(batch.response_lens)
     head, scores = forward_parts(shape, lengths, supervised)[1:]
     products = train_flops(shape, lengths, supervised, lora) - 3 * scores + head
