@@ -34,8 +34,6 @@ WALL_FACTOR = 6  # wall time may be longer than processor time on a loaded machi
 
 RELATIVE = 1e-14  # two numbers, one a decimal: it must be exact, or say fifteen digits
 DIGITS = 60  # two numbers without a decimal: equal if no digit differs
-FAR = 1e-3  # relative; math-verify rounds to six decimals
-HUGE = 1e300  # a power tower is for the timers: whether it was a slip or the answer, it was not compared
 
 BOXED = LatexExtractionConfig(
     boxed_match_priority=0,
@@ -75,7 +73,7 @@ def compared(gold: str, pred: str, tolerance: float | list[float] | None) -> tup
     with_i = tuple(attempt(complex_numbers, side) or side for side in readings[0])
     if with_i != readings[0]:
         readings.append(with_i)
-    elif attempt(differ_numerically, golds, preds):
+    elif attempt(contradict, golds, preds):  # then nothing needs to be simplified
         return False, True, failed
     readings += [sides for form in (solved, positive) if (sides := attempt(form, golds, preds))]
     # math-verify decides, on every pair of readings, unless it takes unequal numbers for equal
@@ -119,19 +117,6 @@ def positive(golds: list, preds: list) -> tuple[list, list] | None:
         return None
     names = {s: Symbol(s.name, positive=True) for x in sides for s in x.free_symbols}
     return tuple([x.xreplace(names).doit()] for x in sides)
-
-
-def differ_numerically(golds: list, preds: list) -> bool:
-    """Tell whether both are expressions, and far apart at a point: then nothing needs to be simplified.
-
-    The point is the same for both sides, and math-verify decides whatever agrees there, or is no real number, or huge.
-    """
-    if not (golds and preds and all(isinstance(x[0], Expr) and not x[0].is_Matrix for x in (golds, preds))):
-        return False
-    names = sorted({s.name for x in (golds, preds) for s in x[0].free_symbols})
-    point = {name: Rational(17 + 6 * k, 13 + k) for k, name in enumerate(names)}
-    a, b = (x[0].xreplace({s: point[s.name] for s in x[0].free_symbols}).evalf(15) for x in (golds, preds))
-    return bool(a.is_Float and b.is_Float and FAR * max(1, abs(a), abs(b)) < abs(a - b) < HUGE)
 
 
 def contradict(golds: list, preds: list) -> bool:
