@@ -64,17 +64,11 @@ def skeleton(config: PretrainedConfig, path: str, dtype: torch.dtype, attention:
     except Exception as error:  # whatever the library says to a config that it cannot build
         raise UserError(f"cannot load a model from {path}: {' '.join(str(error).split())[:300]}") from error
     parts = ("model.embed_tokens", "model.layers", "model.norm", "lm_head")
-    if absent := [part for part in parts if not _has(lm, part)]:
+    if absent := [part for part in parts if part not in dict(lm.named_modules())]:
         raise UserError(f"{path} ({type(lm).__name__}) is built otherwise than the models known here: no {absent[0]}")
     if not isinstance(lm.lm_head, nn.Linear) or lm.lm_head.bias is not None:
         raise UserError(f"{path} ({type(lm).__name__}) has no plain linear lm_head, without bias")
     return lm
-
-
-def _has(module, name):
-    for part in name.split("."):
-        module = getattr(module, part, None)
-    return module is not None
 
 
 def dropouts(config: PretrainedConfig) -> dict[str, float]:
