@@ -79,25 +79,19 @@ class StudentCritic:
         weights: str,
     ):
         self.measure, self.levels, self.prompt, self.rates, self.weights = measure, levels, prompt, rates, weights
-        self.waiting, self.worker = [], None
+        self.waiting, self.turn = [], asyncio.Lock()
 
     async def fit(self, problem: dict, chain: str) -> Any:
         """Return the fit of a chain (model.fit.Fit)."""
         found = asyncio.get_running_loop().create_future()
         self.waiting.append(((self.prompt(problem), chain), found))
-        if self.worker is None:
-            self.worker = asyncio.create_task(self._measure_all())
-        return await found
-
-    async def _measure_all(self):
-        while self.waiting:
+        async with self.turn:
             batch, self.waiting = self.waiting, []
-            try:
-                fits = await asyncio.to_thread(self.measure, [text for text, _ in batch])
-            except Exception as error:  # of memory, of the disk: whoever waits for a fit gets it
-                fits = [error] * len(batch)
-            for fit, (_, found) in zip(fits, batch, strict=True):
-                if found.done():  # its waiter was cancelled
-                    continue
-                found.set_exception(fit) if isinstance(fit, Exception) else found.set_result(fit)
-        self.worker = None
+            if batch:  # else this one was in the batch before
+                try:
+                    fits = await asyncio.to_thread(self.measure, [text for text, _ in batch])
+                except Exception as error:  # of memory, of the disk: whoever waits for a fit gets it
+                    fits = [error] * len(batch)
+                for fit, (_, its) in zip(fits, batch, strict=True):
+                    its.set_exception(fit) if isinstance(fit, Exception) else its.set_result(fit)
+        return await found

@@ -31,23 +31,15 @@ DOTS = 500  # at most, of originals and rewrites of each level that were measure
 
 def render_report(report: dict, tally: Tally, samples: list[dict], title: str) -> str:
     """The page. report: report.json. samples: traces."""
-    problems, flow, made = report["problems"], report["flow"], report["made_with"]
+    flow, made = report["flow"], report["made_with"]
     calls = sum(map(Counter, report["calls"].values()), Counter())
-    spent = sum(report["cost"].values())
     items = [_item(trace) for trace in samples]
     return render(
         "report.html",
         title=f"CRV: {title}",
         subtitle="; ".join(f"{agent} {model}" for agent, model in made["models"].items()) + f". {made['sampling']}",
-        facts=[
-            (f"{problems['input']:,}", "problems"),
-            (f"{problems['kept']:,}", f"kept ({problems['kept'] / max(1, problems['input']):.0%})"),
-            (f"{problems['rejected']:,}", "not kept"),
-            (f"{sum(report['pairs'].values()):,}", "pairs"),
-            (f"{calls['calls']:,}", "calls"),
-            (f"{calls['prompt_tokens'] + calls['completion_tokens']:,}", "tokens"),
-            *([(f"{spent:,.2f}", "cost")] if spent else []),
-        ],
+        calls=calls,
+        cost=sum(report["cost"].values()),
         report=report,
         reasons=sorted(report["rejected_by_reason"].items(), key=lambda item: -item[1]),
         flow={  # as Counters, for what did not occur is not in the report
@@ -60,8 +52,8 @@ def render_report(report: dict, tally: Tally, samples: list[dict], title: str) -
         browser={
             "items": items,
             "filters": {name: sorted({item[name] for item in items}) for name in ("outcome", "level", "reason")},
-            "note": f"{len(samples)} of {problems['input']:,} problems, drawn at random with the run's seed, from "
-            "every outcome, reason and level alike. All of them are in traces.jsonl.",
+            "note": f"{len(samples)} of {report['problems']['input']:,} problems, drawn at random with the run's seed, "
+            "from every outcome, reason and level alike. All of them are in traces.jsonl.",
             "search": "search in problems and chains",
             "answer": "y = ",
             "absent": "no usable reply",

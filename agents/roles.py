@@ -146,30 +146,11 @@ class Agents:
         # a second try with twice the room that does not fit stays what the first one was: there is no more room
         doubled = max_tokens > self.cfg.sampling.max_tokens
         status = "truncated" if reply.status == "too_long" and doubled else reply.status
-        await self.journal.keep(
-            {
-                "key": key,
-                "agent": task.agent,
-                "problem_id": task.problem["id"],
-                "prompt": task.prompt,
-                "prompt_hash": call_key(prompt)[:16],
-                "round": task.round,
-                "vote": vote,
-                "attempt": attempt,
-                "model": pool.cfg.model,
-                "endpoint": reply.endpoint,
-                "sampling": options,
-                "seed": call_seed(key),
-                "max_tokens": max_tokens,
-                "status": status,
-                "text": reply.text,
-                "detail": reply.detail,
-                "prompt_tokens": reply.prompt_tokens,
-                "completion_tokens": reply.completion_tokens,
-                "seconds": reply.seconds,
-                **({"left_out": reply.left_out} if reply.left_out else {}),
-            }
-        )
+        place = {"agent": task.agent, "problem_id": task.problem["id"], "prompt": task.prompt, "round": task.round,
+                 "vote": vote, "attempt": attempt, "prompt_hash": call_key(prompt)[:16]}  # fmt: skip
+        sent = {"model": pool.cfg.model, "sampling": options, "seed": call_seed(key), "max_tokens": max_tokens}
+        said = {name: value for name, value in vars(reply).items() if name not in ("whole", "model") and value != ()}
+        await self.journal.keep({"key": key} | place | sent | said | {"status": status})
         assert reply.status in ANSWERED or reply.status in HOPELESS, reply.status
         return key, replace(reply, status=status)
 

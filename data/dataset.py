@@ -2,7 +2,7 @@
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,7 +21,6 @@ COLUMNS = {  # of records: what is read, and what is known to say only where the
     "origin", "rounds", "problem", "answer", "reasoning", "provenance",
 } | UNREAD  # fmt: skip
 CHUNK = 512  # records that are tokenized together: enough for all cores, little beside the tokens that stay
-SIDES = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -90,21 +89,21 @@ def load_sft(cfg: DataConfig, renderer: Renderer) -> Examples:
 
     Raises UserError for a bad record, for one that is too long (data.overlength=error), or if none is left.
     """
-    examples, unread = Examples(), set()
-    for rows in _chunks(numbered_records(cfg.file, "sft"), cfg.limit):
-        # all turns of all records as texts, then as tokens
-        texts = [[_text(row, row["messages"][:end], where, renderer) for end in _trained(row)] for where, row in rows]
-        unread |= _unread(rows)
-        turns = iter(renderer.encode([text for of_record in texts for text in of_record]))
-        for (_, row), of_record in zip(rows, texts, strict=True):
-            sequences = joined([next(turns) for _ in of_record])
-            if _fits(sequences, cfg, row["id"], examples):
-                # one example; what could not be joined stays in its step
-                for number, sequence in enumerate(sequences):
-                    unit = Unit((len(examples.sequences),), items=int(number == 0), continues=number > 0)
-                    examples.units.append(unit)
-                    examples.sequences.append(sequence)
-    _check_left(examples, cfg, unread)
+
+    def turns(row: dict) -> list[list[dict]]:
+        ends = enumerate(row["messages"], 1)
+        return [row["messages"][:end] for end, m in ends if m["role"] == "assistant" and m.get("weight") != 0]
+
+    examples = Examples()
+    for _, row, sequences in _rendered(cfg, renderer, "sft", turns):
+        sequences = joined(sequences)
+        if _fits(sequences, cfg, row["id"], examples):
+            # one example; what could not be joined stays in its step
+            for number, sequence in enumerate(sequences):
+                unit = Unit((len(examples.sequences),), items=int(number == 0), continues=number > 0)
+                examples.units.append(unit)
+                examples.sequences.append(sequence)
+    _check_left(examples, cfg)
     return examples
 
 
@@ -116,38 +115,60 @@ def load_pairs(
     group_by_problem: a problem's pairs are one unit, else each pair is its own. batch: units larger than its size or
     its max_tokens are split. Raises UserError as load_sft does, and for a pair whose sides are the same tokens.
     """
-    examples, index, groups, unread = Examples(), {}, {}, set()
-    for rows in _chunks(numbered_records(cfg.file, "pair"), cfg.limit):
-        # a problem's pairs are neighbours: its responses are rendered and tokenized once, not twice
-        texts = {}
-        for where, row in rows:
-            for side in SIDES:
-                key = _text_key(row, side)
-                if key not in texts:
-                    texts[key] = _text(row, row["prompt"] + row[side], where, renderer)
-        unread |= _unread(rows)
-        rendered = dict(zip(texts, renderer.encode(list(texts.values())), strict=True))
-        for where, row in rows:
-            # a pair is used whole or not at all
-            pair = [rendered[_text_key(row, side)] for side in SIDES]
-            if not _fits(pair, cfg, row["id"], examples):
-                continue
-            # its two responses as indices of sequences, which other pairs may share
-            places = []
-            for sequence in pair:
-                key = (sequence.ids.tobytes(), sequence.prompt_len)
-                if key not in index:
-                    index[key] = len(examples.sequences)
-                    examples.sequences.append(sequence)
-                places.append(index[key])
-            if places[0] == places[1]:
-                raise UserError(f"{where}: record {row['id']!r}: chosen and rejected become the same tokens")
-            group = row["problem_id"] if group_by_problem else row["id"]
-            groups.setdefault(group, []).append(Pair(*places, GAPS.index(row["gap"])))
+
+    def sides(row: dict) -> list[list[dict]]:
+        return [row["prompt"] + row[side] for side in ("chosen", "rejected")]
+
+    examples, index, groups = Examples(), {}, {}
+    for where, row, pair in _rendered(cfg, renderer, "pair", sides):
+        # a pair is used whole or not at all
+        if not _fits(pair, cfg, row["id"], examples):
+            continue
+        # its two responses as indices of sequences, which other pairs may share
+        places = []
+        for sequence in pair:
+            key = (sequence.ids.tobytes(), sequence.prompt_len)
+            if key not in index:
+                index[key] = len(examples.sequences)
+                examples.sequences.append(sequence)
+            places.append(index[key])
+        if places[0] == places[1]:
+            raise UserError(f"{where}: record {row['id']!r}: chosen and rejected become the same tokens")
+        group = row["problem_id"] if group_by_problem else row["id"]
+        groups.setdefault(group, []).append(Pair(*places, GAPS.index(row["gap"])))
     for pairs in groups.values():
         examples.units += _units(pairs, examples.lengths, batch or BatchConfig())
-    _check_left(examples, cfg, unread)
+    _check_left(examples, cfg)
     return examples
+
+
+def _rendered(
+    cfg: DataConfig, renderer: Renderer, kind: str, conversations: Callable[[dict], list[list[dict]]]
+) -> Iterator[tuple[str, dict, list[Sequence]]]:
+    """Yield (where, record, a sequence for each of its conversations); the last message of each is the response.
+
+    A chunk of records is tokenized at once, and what several of them share (a problem's pairs are neighbours) once.
+    Says at the end what training does not read. Raises UserError naming the record that cannot be rendered.
+    """
+    rows, unread = itertools.islice(numbered_records(cfg.file, kind), cfg.limit), set()
+    while chunk := list(itertools.islice(rows, CHUNK)):
+        # conversations as texts, by what decides the text
+        texts, wanted = {}, []
+        for where, row in chunk:
+            unread |= _unread(row)
+            given = row.get("tools"), row.get("chat_template_kwargs")
+            wanted.append({repr((messages, *given)): messages for messages in conversations(row)})
+            for key, messages in wanted[-1].items():
+                try:
+                    texts[key] = texts.get(key) or renderer.text(messages, *given)
+                except UserError as error:
+                    raise UserError(f"{where}: record {row['id']!r}: {error}") from None
+        # the texts as tokens
+        sequences = dict(zip(texts, renderer.encode(list(texts.values())), strict=True))
+        for (where, row), keys in zip(chunk, wanted, strict=True):
+            yield where, row, [sequences[key] for key in keys]
+    if unread:
+        say(f"{cfg.file}: training does not read the columns {', '.join(sorted(unread))}")
 
 
 def _units(pairs, lengths, batch):
@@ -165,35 +186,11 @@ def _units(pairs, lengths, batch):
             yield Unit(tuple(seqs), len(part), tuple(part), continues=number > 0)
 
 
-def _unread(rows):
-    """Name the columns, and the keys of messages, that training does not read."""
-    messages = [m for _, row in rows for key in MESSAGES if isinstance(row.get(key), list) for m in row[key]]
-    found = {f"{key} (of messages)" for m in messages if isinstance(m, dict) for key in m if m[key] not in NEUTRAL}
-    return found.union(*(row.keys() for _, row in rows)) - COLUMNS - {f"{key} (of messages)" for key in KEYS}
-
-
-def _trained(row):
-    """List where the messages end that the assistant wrote and that are trained."""
-    ends = enumerate(row["messages"], 1)
-    return [end for end, message in ends if message["role"] == "assistant" and message.get("weight") != 0]
-
-
-def _text(row, messages, where, renderer):
-    """Render messages of a record, the last one the response. Raises UserError naming the record."""
-    try:
-        return renderer.text(messages, row.get("tools"), row.get("chat_template_kwargs"))
-    except UserError as error:
-        raise UserError(f"{where}: record {row['id']!r}: {error}") from None
-
-
-def _chunks(rows: Iterable[tuple[str, dict]], limit: int | None) -> Iterator[list[tuple[str, dict]]]:
-    rows = itertools.islice(rows, limit)
-    while chunk := list(itertools.islice(rows, CHUNK)):
-        yield chunk
-
-
-def _text_key(row, side):
-    return repr([row["prompt"], row[side], row.get("tools"), row.get("chat_template_kwargs")])
+def _unread(row):
+    """Name the columns of a record, and the keys of its messages, that training does not read."""
+    messages = [m for key in MESSAGES if isinstance(row.get(key), list) for m in row[key] if isinstance(m, dict)]
+    found = {f"{key} (of messages)" for m in messages for key in m if key not in KEYS and m[key] not in NEUTRAL}
+    return found | row.keys() - COLUMNS
 
 
 def _fits(sequences, cfg, record, examples):
@@ -210,9 +207,6 @@ def _fits(sequences, cfg, record, examples):
     return False
 
 
-def _check_left(examples, cfg, unread):
-    """Say what was not read; raise UserError if nothing was."""
-    if unread:
-        say(f"{cfg.file}: training does not read the columns {', '.join(sorted(unread))}")
+def _check_left(examples, cfg):
     if not examples.units:
         raise UserError(f"{cfg.file}: all {examples.dropped} records are longer than data.max_length={cfg.max_length}")

@@ -23,7 +23,7 @@ from typing import Literal
 from config import run_cli
 from data.decontaminate import Benchmarks, write_overlaps
 from data.formats import CONTEXT, Note, format_of, preferences, read_row
-from data.records import DAMAGED, check_record, jsonl_writer
+from data.records import check_record, jsonl_writer
 from data.rows import Rows, hub_rows, iter_rows
 from data.turns import Row
 from errors import UserError
@@ -61,9 +61,6 @@ class Config:
     """Preference rows: the gap of every pair, or beta to tell it from that column."""
     betas: tuple[Positive, Positive, Positive] = (0.1, 0.2, 0.5)
     """What `beta` is for small, medium and large gaps (Table 8)."""
-    repair_latex: bool = False
-    """Mend LaTeX whose backslash was read as a JSON escape ("\\boxed" with one backslash) instead of leaving out the
-    row."""
     decontaminate: list[FilePath] = field(default_factory=list)
     """Benchmark files; problems that overlap with one of theirs are left out (data/decontaminate.py)."""
     overlap: PositiveShare = 0.6
@@ -98,20 +95,19 @@ def main(cfg: Config) -> None:
                 if isinstance(record, Note):
                     notes[record] += 1
                     continue
-                reason = repaired = _repaired(record) if cfg.repair_latex else record
-                if isinstance(record, dict) and not (reason := _invalid(repaired, kind)):
+                reason = record if isinstance(record, str) else _invalid(record, kind)
+                if not reason:
                     if record["id"] in seen:
                         reason = "duplicate"
-                    elif matches := benchmarks.overlaps(record["id"], _question(repaired), cfg.overlap):
+                    elif matches := benchmarks.overlaps(record["id"], _question(record), cfg.overlap):
                         overlaps += matches
                         reason = f"in {matches[0]['benchmark']}"
                 if reason:
                     left_out[reason] += 1
                     places.setdefault(reason, where)
                 else:
-                    write(repaired)
+                    write(record)
                     seen.add(record["id"])
-                    notes["repaired"] += repaired != record
             unread |= row.unread()
 
         # inside the block, so that an error leaves an earlier file as it was
@@ -121,8 +117,8 @@ def main(cfg: Config) -> None:
 
     print(f"{len(seen)} {kind.replace('sft', 'sft record')}s in {cfg.out}; left out: {reasons or 'none'}")
     print(f"  {rows} rows: {len(seen)} kept + {left_out.total()} left out = {len(seen) + left_out.total()}")
-    if +notes:
-        print(f"  not as they were: {', '.join(f'{n} {note}' for note, n in (+notes).items())}")
+    if notes:
+        print(f"  not as they were: {', '.join(f'{n} {note}' for note, n in notes.items())}")
     if unread:
         print(f"  columns that were not used: {', '.join(sorted(unread))}")
     if cfg.decontaminate:
@@ -166,18 +162,9 @@ def _invalid(record, kind):
     except UserError as error:
         reason = str(error).removeprefix("row: ")
         if "with one backslash" in reason:
-            return "with damaged LaTeX (see repair_latex)"
+            return "with damaged LaTeX"
         return "with an empty or missing text" if "must be a string" in reason else f"refused: {reason}"
     return None
-
-
-def _repaired(value):
-    """Put the backslash back where JSON has read "\\b", "\\f" or "\\v" as a control character."""
-    if isinstance(value, str):
-        return DAMAGED.sub(lambda match: {"\b": "\\b", "\f": "\\f", "\v": "\\v"}[match.group()], value)
-    if isinstance(value, list):
-        return [_repaired(inner) for inner in value]
-    return {key: _repaired(inner) for key, inner in value.items()} if isinstance(value, dict) else value
 
 
 def _question(record):

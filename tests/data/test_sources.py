@@ -66,7 +66,7 @@ def test_every_row_left_out_is_counted(tmp_path, capsys):
         "1 duplicate (first: rows.jsonl:3)",
         "1 whose turns do not alternate between user and assistant (first: rows.jsonl:5)",
         "1 with an empty or missing text (first: rows.jsonl:7)",
-        "1 with damaged LaTeX (see repair_latex) (first: rows.jsonl:6)",
+        "1 with damaged LaTeX (first: rows.jsonl:6)",
         "1 without a tagged thought and solution (first: rows.jsonl:8)",
         "1 without an answer: no box in the solution (first: rows.jsonl:4)",
     ]
@@ -223,16 +223,6 @@ def test_what_is_null_is_missing(tmp_path, capsys):
     (only,) = run(tmp_path, [TYPED | {"reasoning": None}, TYPED | {"solution": None, "domain": None}])
     assert (only["reasoning"], only["solution"], only["domain"]) == ("r", "", "math")
     assert "left out: 1 with an empty or missing text" in capsys.readouterr().out
-
-
-def test_damaged_latex_can_be_repaired(tmp_path, capsys):
-    """The one published CogPO row reads as a backspace and "oxed"."""
-    row = json.loads('{"prompt": "2+3?", "chosen": "\\boxed{5}", "rejected": "6", "beta": 0.5}')
-    assert row["chosen"] == "\boxed{5}"
-    with pytest.raises(UserError, match=r"no usable row in .*: 1 with damaged LaTeX"):
-        run(tmp_path, [row], kind="pair")
-    (pair,) = run(tmp_path, [row], "repair_latex=true", kind="pair")
-    assert pair["chosen"][0]["content"] == "\\boxed{5}" and "1 repaired" in capsys.readouterr().out
 
 
 def test_benchmark_problems_are_left_out(tmp_path, capsys):
