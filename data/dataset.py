@@ -8,7 +8,7 @@ from functools import cached_property
 
 import torch
 
-from data.messages import KEYS, NEUTRAL, UNREAD
+from data.messages import KEYS, NAMES, NEUTRAL
 from data.packing import Unit, plan_micro_batches
 from data.records import GAPS, MESSAGES, numbered_records
 from data.render import Renderer, Sequence, joined
@@ -16,10 +16,6 @@ from errors import UserError
 from progress import say
 from settings import BatchConfig, DataConfig
 
-COLUMNS = {  # of records: what is read, and what is known to say only where they come from
-    "id", "problem_id", "messages", "prompt", "chosen", "rejected", "gap", "tools", "chat_template_kwargs", "weight",
-    "origin", "rounds", "problem", "answer", "reasoning", "provenance",
-} | UNREAD  # fmt: skip
 CHUNK = 512  # records that are tokenized together: enough for all cores, little beside the tokens that stay
 
 
@@ -190,7 +186,7 @@ def _unread(row):
     """Name the columns of a record, and the keys of its messages, that training does not read."""
     messages = [m for key in MESSAGES if isinstance(row.get(key), list) for m in row[key] if isinstance(m, dict)]
     found = {f"{key} (of messages)" for m in messages for key in m if key not in KEYS and m[key] not in NEUTRAL}
-    return found | row.keys() - COLUMNS
+    return found | row.keys() - {*NAMES["columns"], *NAMES["unread"]}
 
 
 def _fits(sequences, cfg, record, examples):

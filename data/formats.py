@@ -12,7 +12,7 @@ records; for what cannot be used it yields the reason, a string, or raises LeftO
     instruction or input …, output Alpaca, Nemotron's post-training data, EasyDistill 2
 
 What belongs to a question comes with it: a system turn or column, `input`, `history`. A row with more of it than its
-format has a place for (CONTEXT) is left out.
+format has a place for (`context` in data/names.yaml) is left out.
 """
 
 import hashlib
@@ -20,21 +20,9 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
+from data.messages import NAMES
 from data.records import GAPS
-from data.turns import (
-    ODD,
-    OPENING,
-    QUESTIONS,
-    REPLIES,
-    SYSTEM,
-    TURNS,
-    LeftOut,
-    Row,
-    asked,
-    conversation_of,
-    first_text,
-    sides_of,
-)
+from data.turns import ODD, OPENING, LeftOut, Row, asked, conversation_of, first_text, sides_of
 from grading.answers import extract_boxed
 from grading.extraction import final_answer
 from grading.programs import check_tests
@@ -52,12 +40,6 @@ LAYOUT = re.compile(r"<\|begin_of_thought\|>|\A\s*(detailed thinking (on|off)|/(
 LONGEST_ANSWER = 200  # characters of an answer column that is the answer itself
 SHORT_SOLUTION = 40  # characters of a solution that needs no box
 
-CHAINS = ("generations", "reasoning", "responses")  # columns that may be lists of chains
-# columns that change what is asked
-CONTEXT = (*SYSTEM, "input", "context", "history", "tools", "functions", "choices", "options", "starter_code")
-CONTEXT += ("passage", "paragraph", "article", "story", "document", "documents", "background", "premise", "scenario")
-CONTEXT += ("constraints", "table", "figure", "image", "images")
-
 NO_BOX = "without an answer: no box in the solution"
 NO_TAGS = "without a tagged thought and solution"
 
@@ -71,12 +53,13 @@ Format = Callable[[Row], Iterator[dict | str]]
 
 def format_of(row: Row, sft: bool = False) -> Format | None:
     """Find the generator for rows with these columns; None if no format fits. sft: whole conversations are wanted."""
-    asks, replies, talks = (not row.keys().isdisjoint(n) for n in ((*QUESTIONS, "input"), REPLIES, TURNS))
+    asks, replies, talks = (not row.keys().isdisjoint(NAMES[kind]) for kind in ("question", "reply", "turns"))
+    asks = asks or "input" in row
     if not sft and {"chosen", "rejected"} <= row.keys():
         return preferences
     if not sft and {"problem", "deepseek_reasoning", "deepseek_solution"} <= row.keys():
         return metadata
-    if not sft and any(isinstance(row[name], list) for name in CHAINS if name in row):
+    if not sft and any(isinstance(row[name], list) for name in NAMES["chains"] if name in row):
         return several_chains
     if not sft and asks and {"answer", "reasoning"} <= row.keys():
         return columns
@@ -89,7 +72,7 @@ def read_row(row: Row, read: Format) -> list[dict | str]:
         found = list(read(row))
     except LeftOut as reason:
         return [str(reason)]
-    lost = next((name for name in CONTEXT if name in row.unread()), None)
+    lost = next((name for name in NAMES["context"] if name in row.unread()), None)
     return [f"with {lost}, for which a record has no place (ignore='[{lost}]' drops it)"] if lost else found
 
 
@@ -123,7 +106,7 @@ def metadata(row: Row) -> Iterator[dict | str]:
 def several_chains(row: Row) -> Iterator[dict | str]:
     """Read a list of chains, texts or objects: a problem record for each, but those judged to be wrong."""
     # the chains, and what each judge said of each
-    chains = next(value for name in CHAINS if isinstance(value := row.get(name), list))
+    chains = next(value for name in NAMES["chains"] if isinstance(value := row.get(name), list))
     judges = [row.get(name) for name in ("correctness_math_verify", "correctness_llama")]
     judges = [judge for judge in judges if judge]
     if not chains:

@@ -7,9 +7,13 @@ turn is not trained), a tool's "tool_call_id" and "name". Content is a text, or 
 import json
 import re
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
 
 from errors import UserError
 
+NAMES = yaml.safe_load(Path(__file__).with_name("names.yaml").read_text(encoding="utf-8"))
 ROLES = ("system", "developer", "user", "assistant", "tool")
 THOUGHTS = ("reasoning_content", "reasoning", "thinking")  # servers' and datasets' names for what precedes the answer
 THINK_TAG = re.compile(r"</?(?:think|thought)>")
@@ -18,20 +22,7 @@ SWITCH = re.compile(THINK_TAG.pattern + "|/(?:no_)?think")
 
 KEYS = {"role", "content", "tool_calls", "tool_call_id", "name", "weight", *THOUGHTS}  # of a message, that are read
 
-# keys of a record or of a message that change what is to be trained, and that nothing here reads
-UNREAD = {
-    "system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions", "function_call",
-    "image", "images", "video", "videos", "audio", "audios", "weights", "loss_weight", "sample_weight", "train",
-    "mask", "loss_mask", "completion_mask", "assistant_masks", "beta", "enable_thinking", "reasoning_effort",
-    "custom_instructions", "reasoning_details", "thinking_blocks", "thought", "thoughts", "rationale", "cot",
-    "chain_of_thought", "trainable",
-}  # fmt: skip
-NEUTRAL = (None, 1, "", [], {})  # what such a key may hold: nothing, or the weight that every record has
-# of those the ones whose texts may stand in the messages as well; the others are settings
-IN_MESSAGES = {"system", "system_prompt", "instruction", "input", "context", "history", "documents", "functions",
-               "custom_instructions"}  # fmt: skip
-# other trainers' names for weight on a message, and those of them that mean its opposite
-FLAGS, MASKS = ("weight", "train", "training", "trainable", "loss"), ("mask", "masked")
+NEUTRAL = (None, 1, "", [], {})  # what a key that nothing reads may hold: nothing, or the weight of every record
 
 
 def check_messages(messages: object, where: str) -> None:
@@ -70,17 +61,17 @@ def _problem(message):
     if not content_of(message).strip() and (role == "user" or (role == "assistant" and not thoughts and not calls)):
         return f"is the {role}'s and empty"
     if role == "assistant" and weight is None and weight_of(message) != 1:
-        flag = next(key for key in (*FLAGS, *MASKS) if message.get(key) is not None)
+        flag = next(key for key in NAMES["flags"] + NAMES["masks"] if message.get(key) is not None)
         return f"has the key {flag}, which is not read; what leaves a turn untrained is weight: 0"
-    unread = UNREAD - {*FLAGS, *MASKS}
+    unread = {*NAMES["unread"]} - {*NAMES["flags"], *NAMES["masks"]}
     unread = next((key for key in message if key in unread and message[key] not in NEUTRAL), None)
     return unread and f"has the key {unread}, which would not be trained; take it out"
 
 
 def weight_of(message: dict) -> object:
     """Return the weight of an assistant's turn (1: trained, 0: not) by whatever name other trainers give it."""
-    given = [message[key] for key in FLAGS if message.get(key) is not None]
-    given += [not message[key] for key in MASKS if message.get(key) is not None]
+    given = [message[key] for key in NAMES["flags"] if message.get(key) is not None]
+    given += [not message[key] for key in NAMES["masks"] if message.get(key) is not None]
     return next((value for value in given if value != 1), 1)
 
 

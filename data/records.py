@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from data.messages import IN_MESSAGES, NEUTRAL, UNREAD, check_messages, content_of, leaves, lost, readable, texts_of
+from data.messages import NAMES, NEUTRAL, check_messages, content_of, leaves, lost, readable, texts_of
 from data.rows import iter_rows
 from errors import UserError
 
@@ -96,8 +96,8 @@ def check_record(row: dict, kind: str, where: str) -> None:
 def _check_columns(row, kind, where):
     """Raise UserError for a column that would change what is trained, unless its texts stand in the messages."""
     said = " ".join(content_of(message) for key in MESSAGES if key in REQUIRED[kind] for message in row[key])
-    for key in sorted(key for key in (UNREAD | {"weight"}) & row.keys() if row[key] not in NEUTRAL):
-        texts = list(leaves(row[key])) if key in IN_MESSAGES else []
+    for key in sorted(key for key in {*NAMES["unread"], "weight"} & row.keys() if row[key] not in NEUTRAL):
+        texts = list(leaves(row[key])) if key in NAMES["in_messages"] else []
         if not texts or lost(texts, said, anywhere=True) is not None:
             raise UserError(f"{where}: the column {key} would not be trained; put it into the messages, or take it out")
 

@@ -22,21 +22,13 @@ from typing import Literal
 
 from config import run_cli
 from data.decontaminate import Benchmarks, write_overlaps
-from data.formats import CONTEXT, Note, format_of, preferences, read_row
+from data.formats import Note, format_of, preferences, read_row
+from data.messages import NAMES
 from data.records import check_record, jsonl_writer
 from data.rows import Rows, hub_rows, iter_rows
 from data.turns import Row
 from errors import UserError
 from values import Count, FilePath, MaybePath, Positive, PositiveShare
-
-HUB = {
-    "bespoke": ("bespokelabs/Bespoke-Stratos-17k", None),
-    "sky_t1": ("NovaSky-AI/Sky-T1_data_17k", None),
-    "openthoughts": ("open-thoughts/OpenThoughts-114k", "metadata"),
-    "omnithought": ("alibaba-pai/OmniThought", None),
-}
-ROW_KEYS = ("problem", "answer", "reasoning", "solution", "domain", "tests", "prompt", "chosen", "rejected")
-ROW_KEYS += ("messages", "output", "system", "input", "history")
 
 
 @dataclass
@@ -133,8 +125,8 @@ def read_rows(cfg: Config) -> Rows:
         yield from iter_rows(cfg.path)
         return
     if not cfg.name:
-        raise UserError(f"set name=… ({', '.join(HUB)} or a hub id) or path=…")
-    hub_id, subset = HUB.get(cfg.name, (cfg.name, None))
+        raise UserError(f"set name=… ({', '.join(NAMES['hub'])} or a hub id) or path=…")
+    hub_id, subset = NAMES["hub"].get(cfg.name, (cfg.name, None))
     try:
         yield from hub_rows(hub_id, cfg.subset or subset, cfg.split or "train", streaming=cfg.limit is not None)
     except UserError as error:
@@ -144,12 +136,12 @@ def read_rows(cfg: Config) -> Rows:
 def _named(columns, cfg, strict):
     """Return a row under our names. With a map, what is not mapped does not take part (it would be mistaken for a
     column that tells the format), but for what changes the question. strict: every name of the map must be there."""
-    if unknown := [key for key in cfg.columns if key not in ROW_KEYS]:
-        raise UserError(f"columns has {unknown[0]!r}; it maps from {', '.join(ROW_KEYS)}")
+    if unknown := [key for key in cfg.columns if key not in NAMES["ours"]]:
+        raise UserError(f"columns has {unknown[0]!r}; it maps from {', '.join(NAMES['ours'])}")
     if strict and (missing := [name for name in cfg.columns.values() if name not in columns]):
         raise UserError(f"columns names {missing[0]!r}, which the rows do not have; they have {', '.join(columns)}")
     if cfg.columns:
-        rest = set(CONTEXT) - set(cfg.columns.values())
+        rest = set(NAMES["context"]) - set(cfg.columns.values())
         mapped = {ours: columns.get(theirs) for ours, theirs in cfg.columns.items()}
         columns = {name: value for name, value in columns.items() if name in rest} | mapped
     return Row({name: value for name, value in columns.items() if name not in cfg.ignore})

@@ -6,18 +6,10 @@ Nothing is dropped on the way: what a message cannot hold, and a reply without a
 import itertools
 import re
 
-from data.messages import weight_of
+from data.messages import NAMES, weight_of
 
 OPENING = re.compile(r"<think>|<\|begin_of_thought\|>")
 ODD = "with an unexpected type"
-
-# what datasets call their columns, the first that has a value, and the roles of turns
-QUESTIONS = ("problem", "question", "instruction", "prompt", "query")
-REPLIES = ("output", "response", "completion", "generated_solution", "generation", "solution")
-THOUGHTS = ("reasoning_content", "thinking", "thought", "reasoning")
-TURNS = ("messages", "conversations", "conversation")
-ROLES = {"system": "system", "user": "user", "human": "user", "assistant": "assistant", "gpt": "assistant"}
-SYSTEM = ("system", "system_prompt")
 
 
 class LeftOut(Exception):
@@ -35,6 +27,10 @@ class Row(dict):
         self.seen.add(name)
         return super().get(name)
 
+    def first(self, kind: str) -> object:
+        """Return what stands in the first column of a kind (data/names.yaml) that has a value, or None."""
+        return next((self.get(name) for name in NAMES[kind] if self.get(name)), None)
+
     def unread(self) -> set[str]:
         """Name the columns with a value that nobody has looked at."""
         return {name for name in self.keys() - self.seen if self[name] not in (None, "", [], {}, "[]", "{}")}
@@ -44,10 +40,10 @@ def conversation_of(row: Row) -> list[dict]:
     """Return the conversation of a row: its turns, or the question and the reply of its columns."""
     if "completion" in row and row.get("label") is False:  # TRL's data for KTO
         raise LeftOut("with a reply that is labelled as not wanted")
-    turns = next((row.get(name) for name in TURNS if name in row), None)
+    turns = row.first("turns")
     if turns is not None:
         return _alternating(_with_system(row, _turns_of(turns)))
-    said = _turns_of(next((row.get(name) for name in REPLIES if row.get(name)), ""), "assistant")
+    said = _turns_of(row.first("reply") or "", "assistant")
     return _alternating(asked(row) + [turn | {"content": _with_thought(row, turn["content"])} for turn in said])
 
 
@@ -59,7 +55,7 @@ def sides_of(row: Row) -> tuple[list[dict], list[dict], list[dict]]:
         raise LeftOut("with an empty side")
     given = asked(row)
     if not any(message["role"] == "user" for message in given + sides[0]):
-        given = _with_system(row, _turns_of(next((row.get(name) for name in TURNS if name in row), []), "user"))
+        given = _with_system(row, _turns_of(row.first("turns") or [], "user"))
         if not given:
             raise LeftOut("without a prompt")
     chosen, rejected = (_alternating(_continued(row, given, side)) for side in sides)
@@ -70,8 +66,7 @@ def sides_of(row: Row) -> tuple[list[dict], list[dict], list[dict]]:
 
 def asked(row: Row) -> list[dict]:
     """Return the messages before a reply, from columns: system prompt, history, the question and its input."""
-    question = next((row.get(name) for name in QUESTIONS if row.get(name)), None)
-    parts = [part for part in (question, row.get("input"), row.get("context")) if str(part or "").strip()]
+    parts = [part for part in (row.first("question"), row.get("input"), row.get("context")) if str(part or "").strip()]
     if len(parts) > 1 and not all(isinstance(part, str) for part in parts):
         raise LeftOut(ODD)
     messages = _turns_of(parts[0] if len(parts) == 1 else "\n".join(parts), "user") if parts else []
@@ -85,7 +80,7 @@ def asked(row: Row) -> list[dict]:
 def _with_system(row, messages):
     """Put the system prompt of a column in front of messages."""
     own = [*itertools.takewhile(lambda message: message["role"] == "system", messages)]
-    texts = {first_text(row, name) for name in SYSTEM} | {message["content"] for message in own}
+    texts = {first_text(row, name) for name in NAMES["system"]} | {message["content"] for message in own}
     if len(texts - {""}) > 1:
         raise LeftOut("with two system prompts")
     return [{"role": "system", "content": text} for text in texts - {""}] + messages[len(own) :]
@@ -112,11 +107,11 @@ def _turns_of(value, role=None):
             content = "".join(part["text"] for part in content)
         if turn.get("tool_calls") or turn.get("function_call"):
             raise LeftOut("with tool calls")
-        if isinstance(role, str) and role.lower() not in ROLES:
+        if isinstance(role, str) and role.lower() not in NAMES["roles"]:
             raise LeftOut(f"with a turn of role {role}")
         if not isinstance(role, str) or not isinstance(content, str):
             raise LeftOut(f"{ODD} of a turn")
-        messages.append({"role": ROLES[role.lower()], "content": _with_thought(turn, content)})
+        messages.append({"role": NAMES["roles"][role.lower()], "content": _with_thought(turn, content)})
         if messages[-1]["role"] == "assistant" and (weight := weight_of(turn)) != 1:
             messages[-1]["weight"] = int(weight) if isinstance(weight, bool) else weight
     return messages
@@ -124,7 +119,7 @@ def _turns_of(value, role=None):
 
 def _with_thought(place, reply):
     """Put the thought of a column or key in front of a reply, unless it stands there already."""
-    thought = first_text(place, *THOUGHTS).strip()
+    thought = first_text(place, *NAMES["thought"]).strip()
     tagged = OPENING.search(reply) or "</think>" in reply
     if tagged and thought not in ("on", "off") and thought not in reply:
         raise LeftOut("with two thoughts")
