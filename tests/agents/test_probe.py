@@ -15,8 +15,8 @@ from agents.limits import EndpointConfig
 from agents.probe import LONG, Prober, summary
 from config import load
 from errors import UserError
-from tests.scripts.test_build_crv import fixed
 from tests.support.crv_cli import check_refused, command, run, write_problems
+from tests.support.moody_server import fixed
 from tests.support.scripted_endpoint import RESET, Server, error, reply
 
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}

@@ -10,9 +10,9 @@ from collections import Counter
 
 import pytest
 from aiohttp import web
-from test_build_crv import contents, moody, rows, slowly, undisturbed, wait_for
 
 from tests.support.crv_cli import ROOT, command, run, write_problems
+from tests.support.moody_server import contents, moody, rows, slowly, undisturbed, wait_for
 from tests.support.scripted_endpoint import RESET, Server, error, reply
 
 PASSING = ("429", "500", "reset", "hang", "half")  # the same question is answered the next time
