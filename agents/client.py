@@ -12,22 +12,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from agents.complaints import GUESSES, CallError, answer_limit, read_refusal, room_left
+from agents.complaints import GUESSES, SERVERS, CallError, answer_limit, read_refusal, room_left
 from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit, retry_after
 from agents.replies import Reply, StreamError, read_completion, read_reply, tokens_in
 from errors import UserError
 from progress import say
 
 TOKEN_KEYS = ("max_tokens", "max_completion_tokens")
-# Settings that these servers add to a request which does not mention them, with the value that changes nothing: vLLM
-# and SGLang from the model's generation_config.json (Qwen2.5: repetition_penalty 1.05), llama-server from its flags.
-# Known by `owned_by` in GET /models; other hosts may refuse such fields.
-PINS = {
-    "vllm": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
-    "sglang": {"repetition_penalty": 1.0, "min_p": 0.0, "top_k": -1},
-    "llamacpp": {"repeat_penalty": 1.0, "min_p": 0.0, "top_k": -1},
-}
-WINDOWS = ("max_model_len", "context_length", "context_window", "max_context_length", "n_ctx")  # in GET /models
 
 MAX_REFUSALS = 20  # N refusals and not one answer: the request itself is wrong, not the questions
 LOCKED_OUT = 5.0  # seconds without an answer after which a wrong key or an unknown model is no passing fault
@@ -216,9 +207,9 @@ class Endpoint:
         # this model, or whatever a server of one model calls it
         mine = [model for model in self.listed if model["id"] == self.cfg.model]
         for model in mine or self.listed[: len(self.listed) == 1]:
-            self.pins = dict(PINS.get(str(model.get("owned_by")), {}))
+            self.pins = dict(SERVERS["pins"].get(str(model.get("owned_by")), {}))
             told = model | (model["meta"] if isinstance(model.get("meta"), dict) else {})
-            self.window = next((told[key] for key in WINDOWS if isinstance(told.get(key), int)), 0)
+            self.window = next((told[key] for key in SERVERS["windows"] if isinstance(told.get(key), int)), 0)
         return self.listed
 
     async def _below_v1(self) -> object:

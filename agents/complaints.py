@@ -18,11 +18,9 @@ from pathlib import Path
 
 import yaml
 
+SERVERS = yaml.safe_load(Path(__file__).with_name("servers.yaml").read_text(encoding="utf-8"))
 # {kind: ways to say it}, and "prompt": what is said of the prompt beside an overflow
-SAID = {
-    kind: [re.compile(row, re.IGNORECASE) for row in rows]
-    for kind, rows in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
-}
+SAID = {kind: [re.compile(row, re.IGNORECASE) for row in rows] for kind, rows in SERVERS["said"].items()}
 KINDS = ("filtered", "locked", "congested")  # that words tell; the first that holds decides
 SPARE = 64  # tokens left free between what a server says and what is then asked for: templates are counted in odd ways
 GUESSES = (4, 3, 2, 1)  # characters a token, where a server says only how long the prompt is at least
@@ -31,12 +29,6 @@ GUESSES = (4, 3, 2, 1)  # characters a token, where a server says only how long 
 SHARE = re.compile(r"limit:? (\d+)\b.{0,40}?requested:? (\d+)", re.IGNORECASE)
 WRONG_REQUEST = re.compile(r"(?i)invalid.?(?:request|argument|parameter)|bad.?request|validation|unsupported")
 
-LOCKED, CONGESTED = (401, 402, 403, 404), (429, 503, 529)
-AGAIN = (408, 409, 425, 499)  # of the 4xx, those that another try may cure
-
-# keys under which servers put their words, and their codes; the innermost is read
-WORDS = ("error", "errors", "message", "msg", "detail", "error_msg", "error_message", "base_resp", "status_msg")
-CODES = ("code", "type", "status", "error_code", "error_type", "status_code", "http_status_code")
 ECHO = re.compile(r"""['"]input['"]:.*""")  # such a complaint as text (vLLM): what follows is the request's
 PAGE = re.compile(r"(?is)<title[^>]*>(.*?)</title>|<(?:script|style).*?</(?:script|style)>|<[^>]*>")
 
@@ -92,11 +84,10 @@ def kind_of(status: int, words: str) -> str:
         return "too_long"
     if found:
         return found
-    if status in CONGESTED:
-        return "congested"
-    if status in LOCKED:
-        return "locked"
-    return "refused" if 400 <= status < 500 and status not in AGAIN else "passing"
+    for kind in ("congested", "locked"):
+        if status in SERVERS["status"][kind]:
+            return kind
+    return "refused" if 400 <= status < 500 and status not in SERVERS["status"]["again"] else "passing"
 
 
 def parse(content: bytes) -> object:
@@ -120,7 +111,7 @@ def _said(body: object) -> str:
     if isinstance(body, dict):
         if "msg" in body and isinstance(body.get("loc"), list | tuple):  # pydantic's
             return f"{'.'.join(map(str, body['loc']))}: {body['msg']}"
-        words = next((said for key in WORDS if (said := _said(body.get(key) or ""))), "")
+        words = next((said for key in SERVERS["words"] if (said := _said(body.get(key) or ""))), "")
         # OpenRouter: "Provider returned error", and under `raw` what that was
         raw = body["metadata"].get("raw") if isinstance(body.get("metadata"), dict) else None
         return f"{words} ({_said(raw)})" if raw else words or json.dumps(body, ensure_ascii=False) * bool(body)
@@ -137,8 +128,10 @@ def codes_in(body: object) -> list[str]:
         return [code for part in body for code in codes_in(part)]
     if not isinstance(body, dict):
         return []
-    inner = [code for key in WORDS if isinstance(body.get(key), dict | list) for code in codes_in(body[key])]
-    return inner + [str(body[key]) for key in CODES if isinstance(body.get(key), str | int) and body[key] is not True]
+    inner = [code for key in SERVERS["words"] if isinstance(body.get(key), dict | list) for code in codes_in(body[key])]
+    return inner + [
+        str(body[key]) for key in SERVERS["codes"] if isinstance(body.get(key), str | int) and body[key] is not True
+    ]
 
 
 def valid(text: str) -> str:

@@ -18,30 +18,22 @@ from grading.answers import compare, extract_boxed, final_answer, grade
 from grading.programs import run_tests
 
 TAGS = re.compile(r"</?think>|<\|(?:begin|end)_of_(?:thought|solution)\|>")
-LEAD_IN = re.compile(
-    r"\A\W*(?:(?:sure|certainly|of course|okay)\b[^\n:]*[,!.]\s*)?"
-    r"(?:(?:here(?:'s| is)|below is|the following is)\b[^\n]*:[*_ ]*(?:\n|\Z)"
-    r"|(?:the\s+)?(?:(?:extended|simplified|revised|rewritten|improved|incorrect|corrupted)\s+)?"
-    r"reasoning(?: process)?[*_ ]*:)"
-    r"[*_\s]*",
-    re.IGNORECASE,
-)
+TALK = {  # {guard: patterns}
+    guard: [re.compile(row, re.MULTILINE) for row in rows]
+    for guard, rows in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
+}
 
 
 def clean(text: str) -> str | None:
     """Returns the chain of a reply: without tags of any response format and without a lead-in line ("Here is …:"); None
     if nothing remains. Anything else that is not reasoning stays, and is for the guards, the Verifier and the Critic.
     """
-    text = LEAD_IN.sub("", TAGS.sub("", text).strip(), count=1).strip()
+    text = TALK["lead_in"][0].sub("", TAGS.sub("", text).strip(), count=1).strip()
     return text or None
 
 
 # --- guards ---
 
-TALK = {  # {guard: patterns}
-    guard: [re.compile(row, re.MULTILINE) for row in rows]
-    for guard, rows in yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")).items()
-}
 NOT_LATIN = re.compile(r"[\u0400-\u1cff\u2e80-\ua4ff\ua800-\udfff\uf900-\ufdff\uff66-\uffdc\U00010000-\U0003ffff]")
 
 

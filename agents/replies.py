@@ -15,16 +15,11 @@ transport    this question failed `retries` times while the endpoint answered ot
 import json
 from dataclasses import dataclass
 
-from agents.complaints import parse, valid
+from agents.complaints import SERVERS, parse, valid
 
 ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
 
-# finish_reason, as OpenAI, Mistral, Anthropic, Gemini, Zhipu, vLLM, OpenRouter and DeepSeek say it; else it is "stop"
-CUT = ("length", "max_tokens", "model_length", "model_context_window_exceeded")
-FILTERED = ("content_filter", "safety", "recitation", "prohibited_content", "sensitive", "refusal")
-BROKE_OFF = ("abort", "error", "insufficient_system_resource", "network_error")
-
-THOUGHTS = ("reasoning", "reasoning_content", "thinking", "reasoning_details", "thinking_blocks")
+THOUGHTS, FINISH = SERVERS["thoughts"], SERVERS["finish"]
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
     """
     choice = completion["choices"][0]
     message, finish = choice["message"], str(choice.get("finish_reason")).lower()
-    if finish in BROKE_OFF:
+    if finish in FINISH["broke_off"]:
         raise StreamError(choice.get("error") or f"the server broke off ({finish})")
 
     # the answer is what follows the last thought; a thought that never ends leaves none
@@ -110,9 +105,9 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
         text = ""
 
     # how it ended decides before what was said
-    if finish in CUT:
+    if finish in FINISH["cut"]:
         status, text = "truncated", ""
-    elif finish in FILTERED or message.get("refusal"):
+    elif finish in FINISH["filtered"] or message.get("refusal"):
         status, text = "filtered", ""
     elif text:
         status = "ok"
@@ -134,7 +129,7 @@ def _with_thought(message: dict, prefilled: bool, finish: str) -> str:
     """The thought, wherever the server put it, as `<think>…</think>` before the answer; not closed if it was cut."""
     thought, content = map(valid, split_thought(message))
     if thought:
-        return f"<think>{thought}" + (f"</think>{content}" if content.strip() or finish not in CUT else "")
+        return f"<think>{thought}" + (f"</think>{content}" if content.strip() or finish not in FINISH["cut"] else "")
     unopened = "<think>" not in content and (prefilled or "</think>" in content)
     return f"<think>{content}" if content and unopened else content
 
