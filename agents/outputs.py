@@ -79,20 +79,10 @@ def made_with(cfg: keys.Config, prompts: dict[str, str], student: StudentCritic 
     }
 
 
-def kept_step(trace: dict) -> dict | None:
-    """Returns the step that wrote what stands for the problem in D_SFT*: r*, or None where that is r itself."""
-    if trace["rewritten"] is None:
-        return None
-    return _step(trace, lambda step: step["mode"] != "incorrect" and step["text"] == trace["rewritten"])
-
-
-def incorrect_step(trace: dict) -> dict:
-    """Returns the step that wrote r~, the try that was taken."""
-    return _step(trace, lambda step: step["mode"] == "incorrect" and step["text"] == trace["incorrect"])
-
-
-def _step(trace, suits):
-    return next(s for s in reversed(trace["steps"]) if s["step"] == "rethinker" and suits(s))
+def step_of(trace: dict, chain: str | None, incorrect: bool = False) -> dict | None:
+    """Returns the step that wrote a chain, r* or (incorrect) r~, the try that was taken; None for no chain."""
+    steps = [step for step in trace["steps"] if step["step"] == "rethinker" and step["text"] == chain is not None]
+    return next((step for step in reversed(steps) if (step["mode"] == "incorrect") == incorrect), None)
 
 
 def provenance(trace: dict, step: dict | None, made: dict) -> dict:
@@ -128,7 +118,7 @@ def records(
     level_sample's."""
     # what is trained on, D_SFT* = D_med ∪ D_easy* ∪ D_hard* (§3.2.3) and the mini-tasks; or why there is nothing
     if trace["outcome"] == "kept":
-        yield "sft", sft_row(trace, kept_step(trace), trace["origin"], cfg, made)
+        yield "sft", sft_row(trace, step_of(trace, trace["rewritten"]), trace["origin"], cfg, made)
         for pair in pair_rows(trace, cfg, made):
             yield "pairs", pair
     else:
@@ -175,7 +165,7 @@ def pair_rows(trace: dict, cfg: keys.Config, made: dict) -> list[dict]:
     if trace["outcome"] != "kept":
         return []
     # the texts
-    step, medium = kept_step(trace), trace["level"] == "medium"
+    step, medium = step_of(trace, trace["rewritten"]), trace["level"] == "medium"
     best = response(trace, step["text"] if step else trace["reasoning"], cfg)
     original = best if medium else response(trace, trace["reasoning"], cfg)
     pairs = make_pairs(
@@ -188,7 +178,7 @@ def pair_rows(trace: dict, cfg: keys.Config, made: dict) -> list[dict]:
     )
     # where they come from
     best, original = provenance(trace, step, made), provenance(trace, None, made)
-    worst = provenance(trace, incorrect_step(trace), made) if trace["incorrect"] is not None else None
+    worst = provenance(trace, step_of(trace, trace["incorrect"], incorrect=True), made)
     sides = {"small": (best, original), "medium": (original, worst), "large": (best, worst)}
     return [pair | {"provenance": dict(zip(("chosen", "rejected"), sides[pair["gap"]], strict=True))} for pair in pairs]
 
