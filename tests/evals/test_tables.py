@@ -9,7 +9,7 @@ import pytest
 
 from evals.charts import chart
 from evals.results import Answer, Cell, Table
-from evals.stats import bootstrap, p_value, sign_flip, wilson
+from evals.stats import bootstrap, p_value, points, sign_flip, wilson
 from evals.tables import measured_grid, ranking, rendered
 
 
@@ -126,6 +126,7 @@ def test_what_became_of_the_answers():
 
 def test_the_difference_that_is_none_has_no_sign():
     cells = {("legs", "a"): cell("cw"), ("legs", "b"): cell("wc")}
+    assert (points(-0.0004), points(-0.0006), points(-0.1)) == ("+0.0", "−0.1", "−10.0")
     assert "b − a: +0.0 (1 gained, 1 lost, p = 1)" in rendered("md", [table(cells, "ab")])
 
 
