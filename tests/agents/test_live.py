@@ -33,7 +33,7 @@ def test_forecast_and_live_line(tmp_path, monkeypatch, capsys):
     assert cost == f"cost {asked * (11 * 10 + 7 * 100) / 1e6:.4g}"
     assert re.fullmatch(r"00:\d\d from now", time)
     last = next(line for line in said.splitlines() if line.startswith("crv: 40/40"))
-    numbers = {name: float(value) for name, value in re.findall(r", ([a-z_]+) ([\d.e+-]+)(?=,|$)", last)}
+    numbers = {name: float(value) for name, value in re.findall(r", ([a-z_]+)=([\d.e+-]+)(?=,|$)", last)}
     assert (numbers["kept"], numbers["rejected"], numbers["retries"]) == (36, 4, 0)
     assert numbers["tokens_per_s"] > 7 * 10
     assert numbers["in_flight"] <= 1 and abs(numbers["cost"] - asked * 810 / 1e6) < 1e-3
