@@ -58,9 +58,13 @@ def test_an_export_on_the_way_is_the_model_of_that_step(tiny_qwen, files, tmp_pa
 
 
 @pytest.mark.slow
-def test_ranks_export_together(tiny_qwen, files, tmp_path):
-    words = {"checkpoint__export_every_steps": 3, "epochs": 1, "lora__rank": 2}
+@pytest.mark.parametrize("rank", [0, 2])
+def test_ranks_export_together_and_train_on_as_if_they_had_not(tiny_qwen, files, tmp_path, rank):
+    words = {"checkpoint__export_every_steps": 3, "epochs": 1, "lora__rank": rank}
     run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "o", **words), ranks=2)
+    run("train_cogpo.py", *cogpo_words(tiny_qwen, files, tmp_path / "none", epochs=1, lora__rank=rank), ranks=2)
+    last = [(tmp_path / out / "model/model.safetensors").read_bytes() for out in ("o", "none")]
+    assert last[0] == last[1] and not (tmp_path / "none/exports").exists()
     names = sorted(p.name for p in (tmp_path / "o/exports").glob("step-*[0-9]"))
     assert names == ["step-000003", "step-000006"]
     assert all((tmp_path / f"o/exports/{name}/README.md").is_file() for name in names)
