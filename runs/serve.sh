@@ -104,7 +104,8 @@ show_dead() {
     for i in "${!keepers[@]}"; do
         kill -0 "${keepers[i]}" 2> /dev/null && continue
         echo "error: a server ended, see ${logs[i]}: its errors and its last lines" >&2
-        grep -E '\w+(Error|Exception): ' "${logs[i]}" | sed 's/^([^)]*)//' | sort -u | tail -n 5 >&2 || true
+        grep -E '\w+(Error|Exception): ' "${logs[i]}" | grep -v WARNING | sed 's/^([^)]*)//' | sort -u |
+            tail -n 5 >&2 || true
         tail -n 20 "${logs[i]}" | grep -v '^nanobind\|^ - ' >&2 || true
     done
 }
