@@ -181,7 +181,7 @@ def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> Step:
     supervised = sum(batch.response_lens)
     head, scores = forward_parts(shape, lengths, supervised)[1:]
     products = train_flops(shape, lengths, supervised, lora) - 3 * scores + head
-    products += recomputed_flops(shape, lengths, mode)[0]
+    products += recomputed_flops(shape, lengths, mode, lora)[0]
     return Step(tracker.peak, planned, host, plan.cpu, tracker.flops, products, tracker.moved)
 
 

@@ -122,13 +122,15 @@ def forward_parts(shape, lengths, supervised):
     return float(linear), float(head), float(attention)
 
 
-def recomputed_flops(shape: Shape, lengths: Iterable[int], mode: str) -> tuple[float, float]:
+def recomputed_flops(shape: Shape, lengths: Iterable[int], mode: str, lora_rank: int = 0) -> tuple[float, float]:
     """Count what the backward pass computes again of the layers' (matrix products, attention), FLOPs.
 
-    Nothing needs what the last product of a layer gives; of the others selective keeps every second one.
+    Nothing needs what the last product of a layer gives, but its adapter comes after it; of the others selective keeps
+    every second one.
     """
     linear, _, attention = forward_parts(shape, lengths, 0)
-    matrices = {"none": (), "selective": shape.matrices[-3::-2], "full": shape.matrices[:-1]}[mode]
+    last = shape.matrices[-1:] if lora_rank else ()
+    matrices = {"none": (), "selective": last + shape.matrices[-3::-2], "full": last + shape.matrices[:-1]}[mode]
     return linear * sum(a * b for a, b in matrices) / shape.layer_linear, attention * (mode == "full")
 
 

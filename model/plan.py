@@ -65,7 +65,7 @@ def predict_hours(
     # what the backward pass computes again: the head always, a layer as its row asks, up to what a gradient needs last
     linear, head, attention = forward_parts(shape, work.lengths, work.supervised)
     modes = np.array([recomputed_by(tokens, longest) for tokens in work.rows])
-    again = head + sum(sum(recomputed_flops(shape, work.lengths[modes == mode], mode)) for mode in longest)
+    again = head + sum(sum(recomputed_flops(shape, work.lengths[modes == mode], mode, s.lora_rank)) for mode in longest)
     seconds = work.epochs * (useful + again) / speed
     reference = (linear + head + attention) / speed if work.reference else 0.0
     if s.offload:
