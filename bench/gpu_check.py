@@ -98,10 +98,11 @@ def main() -> None:
     # head against float64, packed = single, recomputation, compile, scripts, offload, SIGTERM: pytest -m gpu
     words = ("-m", "pytest", "-m", "gpu", "-rA", "-q", "--tb=line", "-p", "no:cacheprovider", *TESTS)
     if "pytest" not in missing and (done := run("tests", *words, limit=240)):
+        passed = sum(line.startswith("PASSED") for line in done[1])
         for line in done[1]:
             if found := re.match(r"(PASSED|FAILED|ERROR|SKIPPED) (?:\S+::)?(.+)", line):
                 add(f"test: {found[2]}", found[1].lower(), None if found[1] == "SKIPPED" else found[1] == "PASSED")
-        add("tests", done[1][-1], done[0] == 0)
+        add("tests", f"{passed} passed, exit status {done[0]}", done[0] == 0)
 
     with tempfile.TemporaryDirectory() as name:
         # CogPO of a model with random weights: its memory beside the plan, and MFU

@@ -177,11 +177,12 @@ def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory
         "gradients": 4 * trained / shards,
         "optimizer state": 8 * trained / shards,
     }
-    copied = 12 * trained / shards  # weights and moments, from the end of a step until the checkpoint is written
+    # weights and moments, from the end of a step until the checkpoint is written; tied weights under both their names
+    copied = (12 * trained + shape.tied * (e if s.lora_rank else 4) * shape.head_params) / shards
 
     # what a step adds on this GPU, at the worse of its two peaks
     parts = dict.fromkeys(sharded, 0.0) if s.offload else dict(sharded)
-    parts["activations kept"] = _kept_bytes(shape, s.checkpointing, e) * shape.layers * longest_row
+    parts["activations kept"] = _kept_bytes(shape, s.checkpointing, e, s.lora_rank) * shape.layers * longest_row
     phases = _layer_phase(shape, s, shards, longest_row), _head_phase(shape, s, shards, longest_row)
     parts |= max(phases, key=lambda phase: sum(phase.values()))
     parts["kernels, fragmentation"] = CONTEXT + FRAGMENTED * sum(parts.values())
@@ -203,19 +204,19 @@ def longest_rows(shape: Shape, settings: Settings, memory: float) -> dict[str, i
     return found | {"full": ANY_LENGTH}
 
 
-def _layer_bytes(shape: Shape, e: int) -> float:
+def _layer_bytes(shape: Shape, e: int, lora_rank: int) -> float:
     """Count what the backward pass of one layer reads, bytes a token (transformers' Qwen2 and Llama blocks)."""
     d, q, k = shape.hidden, shape.attention_width, shape.kv_heads * shape.head_dim
-    norms = 2 * ((4 + e) * d + 4)  # the input in float32, the normed input, 1 / rms
+    norms = 2 * ((4 if lora_rank else 4 + e) * d + 4)  # the input in float32, the normed input if trained, 1 / rms
     attention = e * d + e * (2 * q + 2 * k) + 4 * shape.heads  # input of q, k, v; those and the output; log-sum-exps
     mlp = e * d + 4 * e * shape.intermediate  # input; gate, silu(gate), up, their product
     return norms + attention + mlp
 
 
-def _kept_bytes(shape: Shape, checkpointing: str, e: int) -> float:
+def _kept_bytes(shape: Shape, checkpointing: str, e: int, lora_rank: int = 0) -> float:
     """Count what a layer keeps of its forward pass, bytes a token."""
     if checkpointing == "none":
-        return _layer_bytes(shape, e)
+        return _layer_bytes(shape, e, lora_rank)
     if checkpointing == "full":
         return e * shape.hidden
     products = sum(out for out, _ in shape.matrices[-2::-2])  # up, o, k: every second, from the last but one
@@ -232,7 +233,7 @@ def _layer_phase(shape, s, shards, tokens):
         gradients = e * layer + _reduced(shards) * layer + 4 * shape.head_params
         gradients += e * shape.head_params if shape.tied else 0  # waits for the embedding's share
     gathered += e * shape.head_params if shape.tied else 0
-    recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e)
+    recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e, s.lora_rank)
     passing = e * shape.intermediate + (0 if recomputed else 5 * e * shape.hidden)  # gradients on their way through
     return {
         "gathered weights": gathered,
