@@ -222,4 +222,4 @@ def test_a_run_probes_once_remembers_and_shows_it(tmp_path):
         done = run(problems, tmp_path / "other", server.url, "probe=false")
         assert done.returncode == 0 and len(server.probes) == asked
     done = run(problems, tmp_path / "third", server.url, "probe=true")
-    check_refused(done, f"{server.url} does not answer", lines=3)
+    check_refused(done, f"{server.url} does not answer", lines=4)
