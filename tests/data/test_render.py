@@ -34,7 +34,7 @@ def test_the_whole_equals_the_template_rendering(renderer, family):
 
 def test_at_most_one_bos(renderer, family):
     ids = renderer.sequences([(prompt_messages("2 birds?"), "4")])[0].ids.tolist()
-    bos = FAMILIES[family][2]
+    bos = FAMILIES[family].bos
     count = 0 if bos is None else ids.count(renderer.tokenizer.convert_tokens_to_ids(bos))
     assert count == (0 if bos is None else 1)
 
