@@ -131,3 +131,13 @@ def test_commands_are_found_wherever_they_are_spelled():
     places = Counter(place.split("/")[0] for place in COMMANDS.values())
     assert {"README.md", "docs", "runs", "configs", "bench", "evals", "pocket"} <= places.keys() and len(COMMANDS) > 80
     assert COMMANDS["pocket.student", "out=$/student"] == "bench/real_server.py"
+
+
+def test_help_is_an_answer_of_all_that_is_started_by_hand():
+    """A command without a parser takes --help for nothing and runs."""
+    by_programs = {"trainer_side.py", "other_graders.py", "symbolic.py", "cell.py"}
+    files = [path for room in ROOMS for path in ROOT.glob(f"{room}/**/*.py")]
+    started = [path for path in files if '"__main__"' in path.read_text() and path.name not in by_programs]
+    assert len(started) > 20
+    knows = re.compile(r"ArgumentParser|run_cli|--help")
+    assert [path.name for path in started if not knows.search(path.read_text())] == []
