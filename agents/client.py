@@ -271,7 +271,7 @@ class Endpoint:
             return False
         if TOKEN_KEYS[1] in words and TOKEN_KEYS[0] in asked:
             self.token_key = TOKEN_KEYS[1]
-        elif re.search(r"\bstream", words) and not asked.get("stream"):
+        elif re.search(r"\bstream", words) and "stream" not in asked | self.cfg.extra_body:
             self.stream = True
         elif "seed" in named:
             if "seed" not in self.left_out:  # another question may have found it out

@@ -69,7 +69,7 @@ async def probe(endpoint: Endpoint, body: dict, long: bool = False) -> dict:
         """(what `read` makes of the answer, ""), or (None, the words of the refusal)."""
         for failures in range(1, TRIES + 1):
             try:
-                return await endpoint.send(question, lambda completion, _: read(completion)), ""
+                return await endpoint.send(question, lambda completion, _: read(completion), failures - 1), ""
             except CallError as error:
                 if error.kind in DECIDED:
                     return None, str(error)

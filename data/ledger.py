@@ -73,9 +73,12 @@ class Ledger:
 
     def _open(self):
         """Open the file for writing, from where its last whole line ends."""
-        if self.descriptor is not None:
-            os.close(self.descriptor)
         mode = 0o600 if self.private else 0o644
-        self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+        opened = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, mode)
+        if self.descriptor is None:
+            self.descriptor = opened
+        else:  # under the same number, for another thread may be reading
+            os.dup2(opened, self.descriptor, inheritable=False)
+            os.close(opened)
         os.ftruncate(self.descriptor, self.end)
         self.writing = True
