@@ -38,16 +38,15 @@ def _same_numbers(got: list[str], expected: list[str]) -> bool:
 
 def _close_words(got: list[str], expected: list[str]) -> bool:
     return len(got) == len(expected) and all(
-        a == b or ("." in b and math.isclose(_number(a), _number(b), rel_tol=TOLERANCE, abs_tol=TOLERANCE))
-        for a, b in zip(got, expected, strict=True)
+        a == b or ("." in b and _close(a, b)) for a, b in zip(got, expected, strict=True)
     )
 
 
-def _number(word: str) -> float:
+def _close(got: str | float, expected: str | float) -> bool:
     try:
-        return float(word)
-    except ValueError:
-        return math.nan
+        return math.isclose(float(got), float(expected), rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+    except (ValueError, OverflowError):  # no number; a whole one beyond all floats
+        return False
 
 
 def same_value(got: str, expected: Any, wrapped: bool) -> tuple[bool, bool]:
@@ -71,5 +70,5 @@ def _close_values(got: Any, expected: Any) -> bool:
     if isinstance(got, dict) and isinstance(expected, dict):
         return got.keys() == expected.keys() and all(_close_values(got[key], expected[key]) for key in got)
     if isinstance(expected, float) and isinstance(got, int | float):
-        return math.isclose(got, expected, rel_tol=TOLERANCE, abs_tol=TOLERANCE)
+        return _close(got, expected)
     return got == expected

@@ -17,8 +17,10 @@ LARGEST = 1 << 30  # bytes of one problem's tests, unpacked
 
 
 class _Strings(pickle._Unpickler):
-    """The standard library's loader, the one written in Python: the one written in C allocates whatever index of its
-    memo it is told."""
+    """The standard library's loader, the one written in Python, without its opcode of byte arrays: that allocates
+    whatever size it is told, as the loader written in C does for whatever index of its memo."""
+
+    dispatch = {code: load for code, load in pickle._Unpickler.dispatch.items() if code != pickle.BYTEARRAY8[0]}  # noqa: RUF012
 
     def find_class(self, module, name):
         raise pickle.UnpicklingError(f"it names {module}.{name}")

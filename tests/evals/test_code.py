@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import pickle
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -170,6 +171,16 @@ def test_hostile_pickles(data):
     with pytest.raises(UserError, match="x:1: private_test_cases cannot be read") as caught:
         hidden_tests.load_strings(base64.b64encode(zlib.compress(data)).decode(), "x:1")
     assert "\n" not in str(caught.value)
+
+
+def test_a_pickle_allocates_no_size_that_it_only_names():
+    byte_array = b"\x80\x05\x96" + (256 << 20).to_bytes(8, "little") + b"x."
+    tracemalloc.start()
+    with pytest.raises(UserError, match="private_test_cases cannot be read"):
+        hidden_tests.load_strings(base64.b64encode(zlib.compress(byte_array)).decode(), "x:1")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20
 
 
 def test_a_bomb_of_zeros_is_not_unpacked():

@@ -75,6 +75,7 @@ def test_printed_output(printed, expected, exact, tolerant):
         ("'3'", 3, False, False),
         ("[[1], [2]]", [[1], [3]], False, False),
         ("float('nan')", 1.5, False, False),
+        ("10 ** 400", 1.5, False, False),
         ("None", 3, False, False),
         ("3", [3], False, False),
     ],
