@@ -158,7 +158,7 @@ def preferences(
             raise LeftOut(f"{ODD} of beta")
         near = [name for name, value in zip(GAPS, betas, strict=True) if beta is not None and abs(beta - value) < 1e-6]
         if not near:
-            raise LeftOut(f"with a beta other than {', '.join(map(str, betas))} (set betas or gap)")
+            raise LeftOut(f"with no beta of {', '.join(map(str, betas))} (set betas or gap)")
         gap = near[0]
 
     prompt, chosen, rejected = sides_of(row)

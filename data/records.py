@@ -57,7 +57,10 @@ def check_record(row: dict, kind: str, where: str) -> None:
     # of any kind: its keys are there, no LaTeX is damaged, what must be text is text that is not empty
     missing = [key for key in REQUIRED[kind] if key not in row]
     if missing:
-        raise UserError(f"{where}: a record of kind {kind} lacks {', '.join(missing)}")
+        raise UserError(
+            f"{where}: a record of kind {kind} lacks {', '.join(missing)}; python -m data.sources path=… out=… makes "
+            "records of other formats (docs/interchange.md)"
+        )
     for key, value in row.items():
         for text in leaves(value):
             _check_text(text, f"{where}: {key}")

@@ -25,7 +25,10 @@ def line(**changes):
     [
         ('{"id": "b", "problem": ', "not valid JSON"),
         ("[1, 2]", "must be a JSON object, not list"),
-        (json.dumps({"id": "b", "problem": "?"}), "a record of kind problem lacks answer, reasoning"),
+        (
+            json.dumps({"id": "b", "problem": "?"}),
+            "a record of kind problem lacks answer, reasoning; python -m data.sources",
+        ),
         (line(), "duplicate id 'a', first seen at "),
         (line(id="b", answer=" "), "answer must be a string that is not empty"),
         (line(id="b", answer=2), "answer must be a string that is not empty"),

@@ -184,7 +184,7 @@ def test_preferences_become_pairs(tmp_path, capsys):
     assert (large["gap"], small["gap"]) == ("large", "small") and large["problem_id"] == small["problem_id"]
     assert large["prompt"] == [{"role": "user", "content": "2+3?"}]
     assert large["rejected"] == [{"role": "assistant", "content": "<think>6</think>"}]
-    assert "1 with a beta other than 0.1, 0.2, 0.5" in capsys.readouterr().out
+    assert "1 with no beta of 0.1, 0.2, 0.5" in capsys.readouterr().out
     assert run(tmp_path, rows[2:], "betas=[0.1, 0.3, 0.5]", kind="pair")[0]["gap"] == "medium"
     messages = {key: [{"role": role, "content": EASYDISTILL[key]}] for key, role in
                 (("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant"))}  # fmt: skip
