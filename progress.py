@@ -41,11 +41,13 @@ class Progress(tqdm):
         plain = {"bar_format": LINE, "file": _Lines(), "mininterval": 15.0, "miniters": 1}
         silent = int(os.environ.get("RANK", "0")) != 0
         looks = terminal if sys.stderr.isatty() else plain
+        self.notes = {}
         super().__init__(total=total, desc=label, initial=initial, unit=unit, disable=silent, **looks)
 
     def update(self, n: int = 1, **notes: float) -> None:
-        """Count n more; notes: what is shown behind."""
-        self.set_postfix(notes, refresh=False)
+        """Count n more; notes: what is shown behind, each until it has another value."""
+        self.notes |= notes
+        self.set_postfix(self.notes, refresh=False)
         super().update(n)
 
 
