@@ -184,6 +184,7 @@ BODIES = [  # HTTP status, body, kind, a part of the words
     (408, "", "passing", "HTTP 408"),
     (409, "", "passing", ""),
     (425, "", "passing", ""),
+    (424, {"error": "Request failed during generation: Server error", "error_type": "generation"}, "passing", "failed"),
     (499, "", "passing", ""),
     (403, {"error": {"message": "Input was flagged", "metadata": {"reasons": ["violence"]}}}, "filtered", "flagged"),
 ]  # fmt: skip

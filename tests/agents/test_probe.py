@@ -22,12 +22,12 @@ from tests.support.scripted_endpoint import RESET, Server, error, reply
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
 
 
-def probe(tmp_path, answer, body=BODY, long=False):
+def probe(tmp_path, answer, body=BODY, long=False, **settings):
     """(what was found, the Endpoint, the server) for a server that answers probe questions with answer(asked)."""
     with Server(None, probe=answer) as server:
 
         async def ask():
-            endpoint = Endpoint("teacher", EndpointConfig(server.url, "m"))
+            endpoint = Endpoint("teacher", EndpointConfig(server.url, "m", **settings))
             try:
                 await Prober(tmp_path / "probe.json", long)(endpoint, body)
                 return endpoint
@@ -186,6 +186,19 @@ def test_a_third_of_faults_and_a_limit_of_requests(tmp_path, fault):
     assert done.returncode == 0, done.stderr
     assert 6 <= len(arrived) <= 20 and arrived[-1] - arrived[0] > 0.05 * (len(arrived) - 1)
     assert "top_k honoured; long prompt whole" in done.stderr
+
+
+def test_the_deadline_of_a_test_question_grows_when_it_was_too_short(tmp_path, monkeypatch):
+    """A CPU may read the long prompt for minutes, whatever the queue is allowed to take."""
+    monkeypatch.setattr("agents.client.TOKENS_PER_SECOND", 1e9)
+    monkeypatch.setattr("agents.limits.FIRST_PAUSE", 0.01)
+
+    async def answer(asked):
+        await asyncio.sleep(0.7 if len(asked.problem) > LONG else 0)
+        return honest(asked)
+
+    found, endpoint, _ = probe(tmp_path, answer, long=True, timeout=0.5)
+    assert found["long_prompt"] == "whole" and endpoint.limit.limit == endpoint.limit.ceiling
 
 
 @pytest.mark.parametrize("temperature", [0.0, None])

@@ -84,6 +84,14 @@ def test_a_field_that_changes_the_sampling_is_the_users_to_leave_out(words, keys
     assert got.text == "easy" and keys[0] not in server.asked[-1].body
 
 
+@pytest.mark.parametrize("given", [False, None])
+def test_what_the_user_sets_is_not_changed_and_asked_again_for_ever(given):
+    refusing = lambda asked: "easy" if asked.body.get("stream") else error(400, "stream must be true")  # noqa: E731
+    with Server(refusing) as server:
+        (stopped,), _ = chat(server, [body()], extra_body={"stream": given})
+    assert stopped.status == "refused" and len(server.asked) == 1
+
+
 def test_every_field_can_be_left_out():
     asked = body() | {"temperature": 0.7, "top_p": 0.9, "seed": 3}
     with Server(lambda asked: "easy") as server:

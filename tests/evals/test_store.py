@@ -3,6 +3,7 @@
 import os
 import shutil
 import stat
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -61,6 +62,20 @@ def test_a_write_that_fails_leaves_no_half_line(tmp_path, monkeypatch):
     monkeypatch.undo()
     ledger.append({"key": "z"})
     assert list(Ledger(tmp_path / "a.jsonl").at) == ["x", "z"]
+
+
+def test_another_thread_reads_while_the_first_record_is_written(tmp_path, monkeypatch):
+    (tmp_path / "a.jsonl").write_text('{"key": "x"}\n')
+    ledger, opening, read = Ledger(tmp_path / "a.jsonl"), os.open, []
+
+    def slow(*given):
+        with ThreadPoolExecutor(1) as other:
+            read.append(other.submit(ledger.get, "x").result())
+        return opening(*given)
+
+    monkeypatch.setattr(os, "open", slow)
+    ledger.append({"key": "y"})
+    assert read == [{"key": "x"}] and [record["key"] for record in ledger] == ["x", "y"]
 
 
 def test_private_records_have_a_file_that_only_their_owner_reads(tmp_path):
