@@ -291,6 +291,8 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
         raise UserError(
             f"{folder / RESOLVED} is damaged, it is no resolved config; restore it, or set another output folder"
         ) from None
+    # a section that an older version had and this one has not decides nothing
+    known = {key: value for key, value in known.items() if key.partition(".")[0] in vars(cfg)}
     changed = sorted(key for key in mine.keys() | known.keys() if mine.get(key) != known.get(key))
     changed = [key for key in changed if not f"{key}.".startswith(tuple(f"{prefix}." for prefix in free))]
     if changed:

@@ -203,8 +203,10 @@ def field_docs(schema: type) -> dict[str, str]:
 
 def nearest(key: str, schema: type, where: str = "") -> str:
     """Say which key of `schema`, a section whose keys begin with `where`, a mistyped one may have meant."""
-    known = [dotted for dotted, *_ in keys_of(schema)]
-    by_name = {name: dotted for dotted in reversed(known) for name in (dotted, dotted.rpartition(".")[2])}
+    known = reversed([dotted for dotted, *_ in keys_of(schema)])
+    by_name = {}  # of keys that end alike the one that lies nearest comes last, and stays
+    for dotted in sorted(known, key=lambda dotted: -dotted.count(".")):
+        by_name |= {dotted: dotted, dotted.rpartition(".")[2]: dotted}
     here = list(hints_of(schema))
     near = difflib.get_close_matches(key, by_name, n=1) or difflib.get_close_matches(key, here, n=1, cutoff=0.4)
     return f"did you mean {where}{by_name[near[0]]}?" if near else f"valid: {', '.join(where + name for name in here)}"

@@ -68,7 +68,7 @@ def test_what_cannot_be_compared_is_no_answer_unless_it_is_another_option(monkey
     with pytest.raises(Undecided) as no:
         choice("\\boxed{9^{9^9}}", options=OPTIONS)
     assert no.value.status == "timeout"
-    options = ["\\frac{1}{0}", "2\\sqrt{2}", "3", "4"]
+    options = ["\\frac{0}{0}", "2\\sqrt{2}", "3", "4"]
     with pytest.raises(Undecided) as no:
         choice("\\boxed{\\sqrt{2}}", options=options)
     assert no.value.status == "error"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from grading import workers
+from grading import symbolic, workers
 from grading.answers import compare, grade
 
 
@@ -106,15 +106,20 @@ def test_infinite_ends(gold, answer, equal):
     assert grade(f"\\boxed{{{answer}}}", gold).status == ("correct" if equal else "wrong")
 
 
-def test_a_failed_check_leaves_math_verifys_verdict_and_says_so():
-    graded = grade(r"\boxed{\sum_{n=1}^\infty n}", r"\infty")  # evalf raises: the sum diverges
-    assert graded.status == "correct" and "differ_numerically: ValueError" in graded.detail
+def test_a_failed_check_leaves_math_verifys_verdict_and_says_so(monkeypatch):
+    def contradict(golds, preds):
+        raise ValueError("a number without an end")
+
+    monkeypatch.setattr(symbolic, "contradict", contradict)
+    equal, differs, failed = symbolic.compared("1/2", "0.5", None)
+    assert equal is True and not differs and "contradict: ValueError: a number without an end" in failed
 
 
 def test_an_exception_is_no_verdict():
-    graded = grade(r"\boxed{\infty}", r"\frac{1}{0}")  # math-verify raises on complex infinity
-    assert graded.status == "error" and graded.extracted == r"\infty" and "ValueError" in graded.detail
-    assert compare(r"\infty", r"\frac{1}{0}") == "error" and not is_equal(r"\infty", r"\frac{1}{0}")
+    graded = grade(r"\boxed{\frac{2}{0}}", r"\frac{1}{0}")  # math-verify raises on complex infinity
+    assert graded.status == "error" and graded.extracted == r"\frac{2}{0}" and "ValueError" in graded.detail
+    assert compare(r"\frac{2}{0}", r"\frac{1}{0}") == "error" and not is_equal(r"\frac{2}{0}", r"\frac{1}{0}")
+    assert compare(r"\infty", r"\frac{1}{0}") == compare("5", r"\frac{1}{0}") == "different"
 
 
 def test_an_equation_that_cannot_be_checked_is_not_wrong(monkeypatch):

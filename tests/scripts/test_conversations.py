@@ -198,11 +198,11 @@ def test_chat_template_kwargs_of_training_and_evaluation_make_one_prompt(tmp_pat
     given = {"enable_thinking": False}
     renderer = Renderer(AutoTokenizer.from_pretrained(model), given)
     (sequence,) = load_sft(DataConfig(str(data / "sft.jsonl"), chat_template_kwargs=given), renderer).sequences
-    asked = []
-    monkeypatch.setattr(gen, "generate", lambda model, group, *_: asked.extend(group) or [])
+    asked = {}
+    monkeypatch.setattr(gen, "generate", lambda model, prompts, *_: asked.update(prompts) or [])
     gen.respond(str(model), {"q": ([USER], gen.Sampling())}, print, 2, "float32", given)
-    assert asked[0].ids == sequence.ids[: sequence.prompt_len].tolist()
-    assert renderer.tokenizer.decode(asked[0].ids).endswith("assistant\n<think>\n\n</think>\n\n")
+    assert asked["q"] == sequence.ids[: sequence.prompt_len].tolist()
+    assert renderer.tokenizer.decode(asked["q"]).endswith("assistant\n<think>\n\n</think>\n\n")
 
 
 def test_the_command_line_names_a_template_that_does_not_read_a_key(tiny_qwen, tmp_path):

@@ -318,6 +318,11 @@ def test_reference_cache_is_shared_by_a_sweep_and_missed_by_other_weights(tiny_q
 def test_help_names_every_key():
     done = subprocess.run(command("train_cogpo.py", "--help"), cwd=ROOT, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0
-    wanted = ("loss.betas", "batch.group_by_problem", "optim.lr: a number, above 0 = 5e-07", "checkpoint.every_steps")
+    wanted = (
+        "loss.betas",
+        "batch.group_by_problem",
+        "optim.lr: a number, above 0 and finite = 5e-07",
+        "checkpoint.every_steps",
+    )
     for key in wanted:
         assert key in done.stdout
