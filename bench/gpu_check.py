@@ -4,6 +4,7 @@ No network, no installation; what a missing package would do is said and skipped
 the time does not reach is skipped. Without a GPU the same lines run in a small setting, where only the path counts.
 """
 
+import argparse
 import importlib.util
 import json
 import math
@@ -150,4 +151,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__).parse_args()  # --help is an answer, and other words are refused
     main()

@@ -84,7 +84,9 @@ def recipe(tmp_path):
         env = os.environ | warm(launcher=False) | {"STUB": str(tmp_path), "GPUS": "2", "CUDA_VISIBLE_DEVICES": "4,5"}
         env |= {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"} | environment
         words = ["bash", "-c", script]
-        begun.append(subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1))
+        # a shell in the background, as a suite may be, passes on that SIGINT is ignored, which no trap can undo
+        heard = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+        begun.append(subprocess.Popen(words, cwd=ROOT, env=env, text=True, stdout=-1, stderr=-1, **heard))
         return begun[-1]
 
     begun = []
