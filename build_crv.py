@@ -153,7 +153,7 @@ async def ask_all(
         # the servers, and the agents behind which they stand
         prober = Prober(Path(cfg.out) / "probe.json", long=True) if cfg.probe else None
         asked = {agent: names for agent, names in vars(cfg.agents).items() if (agent, cfg.critic_mode) != MEASURED}
-        endpoints, bound = open_endpoints(cfg.endpoints, asked, journal, prober, cfg.max_cost)
+        endpoints, bound = open_endpoints(cfg.endpoints, asked, journal.tally, prober, cfg.max_cost)
         agents = Agents(bound, journal, prompts, cfg, student)
 
         # as many problems alive as there can be requests in flight, each read when its place becomes free

@@ -39,7 +39,7 @@ from evals.benchmarks.common import BenchmarkConfig, Problem
 from evals.grade import grade_keys, grade_missing, outdated
 from evals.models import read_facts, resolve, write_facts
 from evals.questions import Question, questions, settings_of, show_plan
-from evals.served import Earlier, draw
+from evals.served import draw
 from evals.store import Ledgers
 from evals.tables import write
 from lock import locked
@@ -267,7 +267,7 @@ def ask_endpoints(cfg: Config, missing: list[Question], generations: Ledgers, ke
     counts = Counter(question.place.endpoint for question in missing)
     say("responses to sample: " + ", ".join(f"{count} from {name}" for name, count in counts.items()))
     prober = Prober(Path(cfg.out) / "probe.json", long=False) if cfg.probe else None
-    return asyncio.run(draw(missing, cfg.endpoints, keep, Earlier(generations), prober, cfg.max_cost))
+    return asyncio.run(draw(missing, cfg.endpoints, keep, generations, prober, cfg.max_cost))
 
 
 # --- showing it ---

@@ -10,6 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from agents.limits import Tally
 from agents.replies import ANSWERED
 from data.ledger import Ledger
 from errors import UserError
@@ -31,12 +32,11 @@ def call_seed(key: str) -> int:
 class Journal(Ledger):
     """Every call under its key; those that no server answered are kept for the record, and not found again.
 
-    models: those that have answered. tokens: {endpoint: (calls, prompt tokens, completion tokens)}. The file is locked
-    against a second run until `close`.
+    The file is locked against a second run until `close`.
     """
 
     def __init__(self, path: str | Path):
-        self.models, self.tokens = set(), {}
+        self.tally = Tally()
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -51,11 +51,8 @@ class Journal(Ledger):
     def _index(self, record: dict, size: int) -> None:
         if record["status"] in ANSWERED:
             self.at[record["key"]] = self.end, size
-            self.models.add(record["model"])
-        if record.get("completion_tokens"):
-            name = record.get("endpoint", "")
-            calls, asked, spent = self.tokens.get(name, (0, 0, 0))
-            self.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["completion_tokens"]
+        tokens = [record.get(key) or 0 for key in ("prompt_tokens", "completion_tokens")]
+        self.tally.add(record.get("endpoint", ""), record["model"], record["status"] in ANSWERED, *tokens)
         self.end += size
 
     async def keep(self, record: dict) -> None:

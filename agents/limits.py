@@ -168,6 +168,22 @@ class Budget:
         return self.spent / self.calls if self.calls else 0.0
 
 
+class Tally:
+    """What the answers on disk tell a later run. models: those that have answered. tokens: {endpoint: (calls, prompt
+    tokens, completion tokens)}, for the budget."""
+
+    def __init__(self):
+        self.models, self.tokens = set(), {}
+
+    def add(self, endpoint: str, model: str, answered: bool, prompt_tokens: int, completion_tokens: int) -> None:
+        """Count one call; a call that cost no tokens was no answer to pay for."""
+        if answered:
+            self.models.add(model)
+        if completion_tokens:
+            calls, asked, spent = self.tokens.get(endpoint, (0, 0, 0))
+            self.tokens[endpoint] = calls + 1, asked + prompt_tokens, spent + completion_tokens
+
+
 def retry_after(headers: dict) -> float | None:
     """Returns the seconds that the server asks to wait, or None. RFC 9110: a number of seconds, or a date."""
     value = headers.get("retry-after") or ""

@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from agents import limits
 from agents.client import Endpoint
 from agents.complaints import CallError
-from agents.limits import Budget, EndpointConfig
+from agents.limits import Budget, EndpointConfig, Tally
 from agents.replies import Reply
 from errors import UserError
 from progress import say
@@ -25,15 +25,14 @@ MAX_GIVEN_UP = 8  # questions given up in a row: the servers are broken, not the
 def open_endpoints(
     configs: dict[str, EndpointConfig],
     bindings: dict[str, list[str]],
-    journal,
+    earlier: Tally,
     prober: Callable | None = None,
     max_cost: float | None = None,
 ) -> tuple[list[Endpoint], dict[str, "Pool"]]:
     """Returns (endpoints, pools): all Endpoints in use, one an address, and {agent: Pool}.
 
-    configs: {name: EndpointConfig}. bindings: {agent: names}. journal: has `models` and `tokens` of agents/journal.py.
-    Raises UserError where the endpoints of one agent do not serve the same model: its answers must not depend on who
-    was free.
+    configs: {name: EndpointConfig}. bindings: {agent: names}. earlier: what former runs have asked. Raises UserError
+    where the endpoints of one agent do not serve the same model: its answers must not depend on who was free.
     """
     by_name, pools, budget = {}, {}, Budget(max_cost)
     for agent, names in bindings.items():
@@ -48,9 +47,9 @@ def open_endpoints(
         for name in names:
             if name not in by_name:
                 cfg = configs[name]
-                has_answered = cfg.model in journal.models
+                has_answered = cfg.model in earlier.models
                 by_name[name] = [Endpoint(name, cfg, url, has_answered, prober) for url in cfg.base_url]
-                calls, asked, spent = journal.tokens.get(name, (0, 0, 0))
+                calls, asked, spent = earlier.tokens.get(name, (0, 0, 0))
                 cost = by_name[name][0].price(asked, spent)
                 budget.spent, budget.calls = budget.spent + cost, budget.calls + (calls if cost else 0)
         shared = next((pools[a] for a in pools if bindings[a] == names), None)

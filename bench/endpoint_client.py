@@ -70,7 +70,7 @@ async def ours(url, in_flight, drive):
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.jsonl")
         config = EndpointConfig(base_url=[url], model="stub", concurrency=in_flight)
-        endpoints, pools = open_endpoints({"stub": config}, {"critic": ["stub"]}, journal)
+        endpoints, pools = open_endpoints({"stub": config}, {"critic": ["stub"]}, journal.tally)
 
         async def chat(body, n):
             key = call_key(body, n)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from agents.client import TOKEN_KEYS, Endpoint
 from agents.complaints import CallError
 from agents.journal import call_seed
-from agents.limits import EndpointConfig
+from agents.limits import EndpointConfig, Tally
 from agents.pool import Pool, open_endpoints, run_together
 from agents.replies import ANSWERED, Reply
 from errors import UserError
@@ -25,24 +25,11 @@ from progress import Progress
 REASONS = {"truncated": "length", "filtered": "filtered", "too_long": "refused", "refused": "refused"}
 
 
-class Earlier:
-    """What earlier runs leave behind in generations.jsonl. models: served names that have answered. tokens: {endpoint:
-    (calls, prompt tokens, completion tokens)}, for the budget."""
-
-    def __init__(self, generations: Iterable[dict]):
-        self.models, self.tokens = set(), {}
-        for record in generations:
-            if (name := record.get("endpoint")) and record["tokens"]:
-                calls, asked, spent = self.tokens.get(name, (0, 0, 0))
-                self.tokens[name] = calls + 1, asked + record["prompt_tokens"], spent + record["tokens"]
-                self.models |= {record["served"]} if record["finish_reason"] in ("stop", "length") else set()
-
-
 async def draw(
     questions: list[Question],
     configs: dict[str, EndpointConfig],
     keep: Callable[[Question, dict], None],
-    earlier: Earlier,
+    earlier: Iterable[dict],
     prober: Callable | None = None,
     max_cost: float | None = None,
 ) -> list[tuple[Question, str]]:
@@ -52,14 +39,21 @@ async def draw(
     thought in <think> tags; finish_reason is stop, length, refused (the server will not take this question; detail says
     why) or filtered.
 
-    configs: {name: EndpointConfig}. prober, max_cost: as in build_crv. Returns [(question, why)] of those that failed
-    again and again while others were answered: they are to be asked in another run. Raises UserError when an endpoint
-    is broken, serves another model or costs too much; the others then finish what they have begun.
+    configs: {name: EndpointConfig}. earlier: the generations on disk. prober, max_cost: as in build_crv. Returns
+    [(question, why)] of those that failed again and again while others were answered: they are to be asked in another
+    run. Raises UserError when an endpoint is broken, serves another model or costs too much; the others then finish
+    what they have begun.
     """
     waiting, lost, begin, tokens = {}, [], time.monotonic(), 0
     for question in questions:
         waiting.setdefault(question.place.endpoint, deque()).append(question)
-    endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, earlier, prober, max_cost)
+    # what is known of the endpoints, and what they have cost
+    tally = Tally()
+    for made in earlier:
+        if "endpoint" in made:
+            answered = made["finish_reason"] in ("stop", "length")
+            tally.add(made["endpoint"], made["served"], answered, made["prompt_tokens"], made["tokens"])
+    endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, tally, prober, max_cost)
 
     async def ask_one_by_one(name: str, unconfirmed: list) -> None:
         """Ask one question after the other, and keep each answer before the next. unconfirmed: what was said before the
