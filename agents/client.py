@@ -40,7 +40,8 @@ class Endpoint:
     How the server wants to be asked, which its refusals and agents/probe.py tell: token_key, its name for max_tokens,
     "" for any; stream, it answers in streams only; prefilled, its chat template writes the opening <think>, so that
     answers hold the closing tag alone; left_out, fields that it refuses and that change nothing in what an answer is
-    drawn from (seed); pins; window and longest, the tokens of prompt and answer and of an answer, 0 if not known.
+    drawn from (seed); pins; silent, it has let GET /models wait; window and longest, the tokens of prompt and answer
+    and of an answer, 0 if not known.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Endpoint:
         # what it may be asked, what it is and how it wants to be asked, and what it has done so far
         self.limit = AdaptiveLimit(cfg.concurrency)
         self.requests, self.tokens = RateLimit(cfg.requests_per_minute), RateLimit(cfg.tokens_per_minute)
-        self.prober, self.ready, self.listed = prober, False, None
+        self.prober, self.ready, self.listed, self.silent = prober, False, None, False
         self.token_key, self.stream, self.prefilled, self.left_out = "", False, False, []
         self.pins, self.window, self.longest, self.shortens = {}, 0, 0, False
         self.has_answered, self.last_refusal, self.locked_since = has_answered, "", 0.0
@@ -147,9 +148,14 @@ class Endpoint:
 
         try:
             async with asyncio.timeout(seconds):
-                return await method(path, cast_to=httpx2.Response, **given)
+                response = await method(path, cast_to=httpx2.Response, **given)
+                self.silent = False
+                return response
         except TimeoutError:
-            raise CallError(f"no answer within {seconds:g} s", late=True) from None
+            words = f"no answer within {seconds:g} s"
+            if self.silent:  # further tries would each take as long, and longer
+                words += f", nor to GET /models within {CONNECT:g} s, though it takes connections"
+            raise CallError(words, late=True, fatal=self.silent) from None
         except openai.APIStatusError as error:
             response = error.response
             raise read_refusal(
@@ -201,6 +207,7 @@ class Endpoint:
             if not error.late and (not error.status or error.congested):
                 raise
             found = await self._below_v1()
+            self.silent = error.late and found is None
         data = found.get("data") if isinstance(found, dict) else None
         self.listed = [model for model in data or [] if isinstance(model, dict) and "id" in model]
 

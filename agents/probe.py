@@ -38,13 +38,14 @@ class Prober:
     def __init__(self, path: Path, long: bool = False):
         self.path, self.long = Path(path), long
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.heard = {}  # place: answers of a probe that has failed before its end
 
     async def __call__(self, endpoint: Endpoint, body: dict) -> None:
         cfg = endpoint.cfg
         place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
         found = self.known.get(place)
         if found is None or (self.long and "long_prompt" not in found):
-            found = await probe(endpoint, body, self.long)
+            found = await probe(endpoint, body, self.long, self.heard.setdefault(place, []))
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(
                     f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
@@ -62,20 +63,28 @@ class Prober:
             raise UserError(f"{endpoint.where} refuses top_k; set {key} to leave it out ({found['top_k_words']})")
 
 
-async def probe(endpoint: Endpoint, body: dict, long: bool = False) -> dict:
-    """Returns what the server is like, JSON-able. Raises CallError when it does not answer."""
+async def probe(endpoint: Endpoint, body: dict, long: bool, heard: list) -> dict:
+    """Returns what the server is like, JSON-able. heard: what it has answered already, in order; extended. Raises
+    CallError when it does not answer."""
+    before = iter(list(heard))
 
     async def ask(question: dict, read: Callable) -> tuple:
         """(what `read` makes of the answer, ""), or (None, the words of the refusal)."""
+        if said := next(before, None):
+            return said
         for failures in range(1, TRIES + 1):
             try:
-                return await endpoint.send(question, lambda completion, _: read(completion), failures - 1), ""
+                said = await endpoint.send(question, lambda completion, _: read(completion), failures - 1), ""
             except CallError as error:
                 if error.kind in DECIDED:
-                    return None, str(error)
-                if failures == TRIES or error.kind == "locked":
+                    said = None, str(error)
+                elif failures == TRIES or error.kind == "locked" or error.fatal:
                     raise
-                await asyncio.sleep(pause(failures) if error.wait is None else error.wait)
+                else:
+                    await asyncio.sleep(pause(failures) if error.wait is None else error.wait)
+            if said:
+                heard.append(said)
+                return said
 
     thought, words = await ask(_question(body, WORD, THOUGHTFUL_ANSWER), where_thought_is)
     found = {"thought": "unknown" if words else thought} | await _top_k(ask, body)

@@ -1,6 +1,8 @@
 """The client against a real server: outcomes, retries, limits."""
 
 import asyncio
+import re
+import socket
 import time
 import traceback
 
@@ -100,6 +102,15 @@ def test_a_passing_failure_is_tried_again(failure):
     with Server(lambda asked: failure(asked) if asked.tries == 0 else "easy") as server:
         replies, endpoint = chat(server, [body()], timeout=0.3)
     assert replies[0].text == "easy" and endpoint.retried == 1
+
+
+def test_a_server_that_takes_connections_and_answers_nothing_is_given_up_after_one_deadline(monkeypatch):
+    monkeypatch.setattr("agents.client.CONNECT", 0.2)
+    begin = time.monotonic()
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        (lost,), endpoint = chat(f"http://127.0.0.1:{deaf.getsockname()[1]}/v1", [body()], timeout=0.3, retries=8)
+    assert isinstance(lost, UserError) and re.search("no answer within .* nor to GET /models", str(lost))
+    assert endpoint.retried == 1 and time.monotonic() - begin < 5
 
 
 def test_the_deadline_grows_when_it_was_too_short():

@@ -188,6 +188,20 @@ def test_a_third_of_faults_and_a_limit_of_requests(tmp_path, fault):
     assert "top_k honoured; long prompt whole" in done.stderr
 
 
+def test_a_probe_that_is_given_up_continues_where_it_was(tmp_path):
+    faults = [error] * 6  # of the second question: more than one probe asks it
+
+    def answer(asked):
+        return faults.pop()(503) if asked.body.get("top_k") == 1 and faults else honest(asked)
+
+    problems = write_problems(tmp_path / "problems.jsonl", 1)
+    with Server(fixed, probe=answer) as server:
+        words = ["probe=true", "endpoints.teacher.retries=3"]
+        done = run(problems, tmp_path / "out", server.url, *words)
+    assert done.returncode == 0, done.stderr
+    assert len(server.probes) == 6 + 6 and sum("exactly one" in asked.problem for asked in server.probes) == 1
+
+
 def test_the_deadline_of_a_test_question_grows_when_it_was_too_short(tmp_path, monkeypatch):
     """A CPU may read the long prompt for minutes, whatever the queue is allowed to take."""
     monkeypatch.setattr("agents.client.TOKENS_PER_SECOND", 1e9)
