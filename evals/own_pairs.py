@@ -5,7 +5,7 @@
         model=out/paper/crv_sft_7b/model out=out/paper/own_pairs/pairs.jsonl
 
 Only answers that ended and were graded wrong are used; their gap is large, their origin `…>own`. At the size of large
-language models this is the best-supported kind of preference data; at pocket size it did not help (docs/cogpo.md).
+language models this is the best-supported kind of preference data; at pocket size it did not help (docs/train.md).
 """
 
 from collections import Counter, defaultdict

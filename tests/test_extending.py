@@ -1,4 +1,4 @@
-"""docs/extending.md: its patches, applied to a copy of the tree, do what the page says."""
+"""docs/loss.md: its patches, applied to a copy of the tree, do what the page says."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from tests.support.scripts import ROOT, cogpo_words, metrics
 
 BLOCK = re.compile(r"^```diff\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PAGE = (ROOT / "docs/extending.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/loss.md").read_text(encoding="utf-8")
 
 
 def patched(folder, name):

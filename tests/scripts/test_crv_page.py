@@ -1,4 +1,4 @@
-"""docs/crv.md tells the life of a pocket problem: made again here, it is the one on the page."""
+"""docs/data.md tells the life of a pocket problem: made again here, it is the one on the page."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from pocket import problems as pocket
 from tests.support.scripts import ROOT
 from tests.support.teacher import scripted_teacher
 
-PAGE = (ROOT / "docs/crv.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
 ID = "train-ec37eb5589"
 
 
