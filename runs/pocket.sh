@@ -2,9 +2,9 @@
 # The whole paper at pocket size: problems, CRV, SFT, CogPO, and a table of accuracies. No model hub, no GPU needed.
 #
 #   bash runs/pocket.sh                   base | SFT | CRV+SFT | CogPO, one seed: about 14 minutes on two cores
-#   bash runs/pocket.sh --full            the study of docs/pocket-study.md: Tables 2, 5, 6 and Fig. 6, five seeds, two
-#                                         task mixtures, everything tuned; a micro student, 80 minutes on two cores
-#   bash runs/pocket.sh --full smollm2    the same on SmolLM2-135M: days on two cores, so use a GPU
+#   bash runs/pocket.sh --full            the studies of docs/pocket-study.md: Tables 2, 5, 6 and Fig. 6, five seeds, two
+#                                         task mixtures, everything tuned; a micro student, 2 to 3 hours on two cores
+#   bash runs/pocket.sh --full preference one of them; smollm2 is the same on SmolLM2-135M: days, so use a GPU
 #   further arguments go to the study, e.g. workers=8
 #
 # Killed at any point, run the same command to resume: every stage skips what it has finished.
@@ -18,9 +18,12 @@ source "$(dirname "$0")/setup.sh"
 export HF_HUB_OFFLINE=1
 if [ "${1:-}" = --full ]; then
     shift
-    study=micro
-    [[ "${1:-=}" == *=* ]] || { study=$1; shift; }  # a name of configs/pocket/study, not key=value
-    exec python -m pocket.study.study --config "configs/pocket/study/$study.yaml" "$@"
+    studies=(sft preference orders)
+    [[ "${1:-=}" == *=* ]] || { studies=("$1"); shift; }  # a name of configs/pocket/study, not key=value
+    for study in "${studies[@]}"; do
+        python -m pocket.study.study --config "configs/pocket/study/$study.yaml" "$@"
+    done
+    exit
 fi
 out=out/pocket
 began=$SECONDS

@@ -39,8 +39,8 @@ NEEDED = {  # the least that a command wants
     "pocket.student": ["out=o"],
     "pocket.study.primer": ["out=o"],
     "pocket.study.micro": ["out=o", "text=[t]"],
-    "pocket.study.study": ["out=o", "prepare=[]", "student=s", "mixtures={m: x}", "trials={}", "train_problems=1",
-                            "test_problems=1", "sft=s", "prefer=p", "evaluate=e"],
+    "pocket.study.study": ["out=o", "name=n", "prepare=[]", "student=s", "mixtures={m: x}", "columns.NAME.data=d",
+                            "questions={}", "train_problems=1", "test_problems=1", "sft=s", "prefer=p", "evaluate=e"],
 }  # fmt: skip
 NEEDED["pocket.study.choosing"] = NEEDED["pocket.study.study"]
 

@@ -1,35 +1,57 @@
-"""What the study compares, and where each part of it lies: `out`/MIXTURE/seedN/…, trials of the tuning under tune/."""
+"""What a study compares, and where each part of it lies: `out`/MIXTURE/seedN/…, trials of the tuning under tune/.
 
-import itertools
+Studies with one `out` share what they have in common: problems, CRV passes, trainings, answers.
+"""
+
 from dataclasses import dataclass, field
 from typing import Annotated
 
 from data.rows import iter_rows
-from values import Count, FilePath, Finite, Seed
+from errors import UserError
+from values import Count, FilePath, Filled, Finite, Seed
 
-SETS = {  # training sets of the SFT stage: names of build_crv.py's files
-    "sft": "sft_original", "crv_sft": "sft", "sft_c": "sft_c", "sft_cr": "sft_cr", "sft_few": "sft_original",
-    "sft_easy": "sft_easy", "sft_medium": "sft_medium", "sft_hard": "sft_hard",
-}  # fmt: skip
-AS_MANY = {"sft_few": "sft_c"}  # only as many examples as that file has: what choosing at random is worth
-LOSSES = ("cogpo", "dpo", "beta_dpo", "simpo")
-# which of CogPO's β (small, medium, large) the small, medium and large gap get: all but CogPO's own "sml"
-ORDERS = [*map("".join, itertools.permutations("sml")), "sss", "mmm", "lll"][1:]
-METHODS = [*SETS, *LOSSES, *map("cogpo_{}".format, ORDERS)]  # all trainings of one mixture and seed
+PAIRS = "crv/pairs"  # what train_cogpo.py trains on; all else is for train_sft.py
+
+Settings = dict[str, float | list[float]]  # key=value of a training, e.g. {"optim.lr": 1e-3}
+
+
+@dataclass
+class ColumnConfig:
+    """A column of the tables: one training for every mixture and seed."""
+
+    data: Filled
+    """what it is trained on: a file of the replicate's folder, without .jsonl, e.g. crv/sft or crv/pairs"""
+    start: str = ""
+    """column whose model it starts from, or a model folder; empty: the student"""
+    trials: str = ""
+    """name in `trials`: settings of which the best is chosen, by validation accuracy; empty: none to choose"""
+    like: str = ""
+    """or the column whose choice it takes over"""
+    settings: dict = field(default_factory=dict)
+    """further keys of the training"""
+    limit: str = ""
+    """only as many records as this file of the replicate has: what choosing at random is worth"""
+    tokens_of: str = ""
+    """as many epochs as train the response tokens of this file of pairs, each response once, or just fewer: the control
+    of a preference run, which passes these tokens forward and backward"""
 
 
 @dataclass
 class StudyConfig:
     out: FilePath
     """folder of everything"""
+    name: Filled
+    """of this study: the report is `out`/NAME.md, its tables are in `out`/MIXTURE/report-NAME"""
     prepare: list[str]
     """commands that make the student, in this order, without `python`"""
     student: FilePath
     """model folder that they leave"""
     mixtures: Annotated[dict[str, FilePath], "filled"]
     """name: config of pocket.problems"""
-    trials: dict[str, list[dict[str, Finite | list[Finite]]]]
-    """sft, cogpo, dpo, beta_dpo, simpo: the settings to choose from"""
+    columns: Annotated[dict[str, ColumnConfig], "filled"]
+    """what is trained, in this order; a column stands behind the one that it starts from or is like"""
+    questions: dict[str, tuple[str, str]]
+    """what is asked: a column, the one that it is compared with"""
     train_problems: Count
     """training problems of a seed"""
     test_problems: Count
@@ -40,11 +62,23 @@ class StudyConfig:
     """config of train_cogpo.py"""
     evaluate: FilePath
     """config of evaluate.py: how to generate"""
+    crv: FilePath = "configs/pocket/study/crv.yaml"
+    """config of build_crv.py"""
+    trials: dict[str, list[dict[str, Finite | list[Finite]]]] = field(default_factory=dict)
+    """name: settings to choose from, equally many for all preference losses"""
+    tables: dict = field(default_factory=dict)
+    """of evaluate.py, over the columns"""
+    sampled: list[str] = field(default_factory=list)
+    """columns that also answer at temperature 1"""
+    samples: Count = 2
+    """answers a problem at temperature 1"""
+    exploratory: list[str] = field(default_factory=list)
+    """questions that Holm's correction leaves out"""
     validation_problems: Count = 300
     """problems on which settings are chosen"""
     seeds: Annotated[list[Seed], "filled"] = field(default_factory=lambda: [1, 2, 3, 4, 5])
     """of the study"""
-    tuning_seeds: Annotated[list[Seed], "filled"] = field(default_factory=lambda: [11, 12])
+    tuning_seeds: list[Seed] = field(default_factory=lambda: [11])
     """of the choice of settings"""
     test_seed: Seed = 1000
     """of the test problems; the validation problems come from the next one"""
@@ -52,6 +86,28 @@ class StudyConfig:
     """jobs at a time"""
     threads: Count = 1
     """threads of each"""
+
+
+def check(cfg: StudyConfig) -> None:
+    """Raise UserError for a study that names what it does not have, or would not be a fair comparison."""
+    earlier = []
+    for name, column in cfg.columns.items():
+        for key, known in (("trials", cfg.trials), ("like", earlier)):
+            if getattr(column, key) and getattr(column, key) not in known:
+                raise UserError(f"columns.{name}.{key}: there is no {getattr(column, key)!r} (before it)")
+        if "/" not in column.start and column.start not in ("", *earlier):
+            raise UserError(f"columns.{name}.start: no column {column.start!r} before it; a model folder has a /")
+        if column.start in cfg.columns and cfg.columns[column.start].start in cfg.columns:
+            raise UserError(f"columns.{name}.start: {column.start} itself starts from another column")
+        earlier.append(name)
+    counts = {len(cfg.trials[c.trials]) for c in cfg.columns.values() if c.data == PAIRS and c.trials}
+    if len(counts) > 1 or not all(cfg.trials.values()):
+        raise UserError("trials: every preference loss needs an equal number of trials, and none may be empty")
+    asked = [*cfg.sampled, *(column for pair in cfg.questions.values() for column in pair)]
+    if unknown := set(asked) - {*cfg.columns, "student"} | set(cfg.exploratory) - set(cfg.questions):
+        raise UserError(f"questions, sampled, exploratory: there is no {sorted(unknown)[0]!r}")
+    if set(cfg.seeds) & set(cfg.tuning_seeds):
+        raise UserError("seeds and tuning_seeds have one in common; settings must be chosen on other seeds")
 
 
 @dataclass(frozen=True)
@@ -77,8 +133,8 @@ class Replicate:
         return f"{self.folder}/data/test.jsonl"
 
     def records(self, name: str) -> str:
-        """Return the path of a file that its CRV pass wrote, e.g. pairs."""
-        return f"{self.folder}/crv/{name}.jsonl"
+        """Return the path of a file of records, e.g. crv/pairs."""
+        return f"{self.folder}/{name}.jsonl"
 
     def inside(self, name: str) -> str:
         """Return the output folder of a training, relative to `folder`."""
@@ -97,19 +153,25 @@ class Replicate:
         return f"{self.mixture}/seed{self.seed}/{self.inside(name)}"
 
 
-def replicates_of(cfg: StudyConfig) -> list[Replicate]:
-    """List the replicates of the study, seed by seed."""
-    return [Replicate(cfg, mixture, seed) for seed in cfg.seeds for mixture in cfg.mixtures]
+def replicates_of(cfg: StudyConfig, tuning: bool = False) -> list[Replicate]:
+    """List the replicates of the study, or of the tuning, seed by seed."""
+    seeds = cfg.tuning_seeds if tuning else cfg.seeds
+    return [Replicate(cfg, mixture, seed, tuning) for seed in seeds for mixture in cfg.mixtures]
 
 
-def evaluation_folder(cfg: StudyConfig, mixture: str, name: str) -> str:
-    """Return evaluate.py's output folder: name is tuning-sft, tuning-prefer or study."""
-    return f"{cfg.out}/{mixture}/{name}"
+def trials_of(cfg: StudyConfig, name: str) -> list[Settings]:
+    """List the settings that a column can have; one, empty, for a column with nothing to choose."""
+    return cfg.trials[cfg.columns[name].trials] if cfg.columns[name].trials else [{}]
 
 
-def chosen_file(cfg: StudyConfig, mixture: str, stage: str) -> str:
-    """Return the file that says which settings were chosen for a stage, and from which."""
-    return f"{cfg.out}/{mixture}/chosen-{stage}.json"
+def evaluation_folder(cfg: StudyConfig, mixture: str, kind: str) -> str:
+    """Return evaluate.py's output folder: kind is validation, test or sampled. Studies with one `out` share it."""
+    return f"{cfg.out}/{mixture}/{kind}"
+
+
+def chosen_file(cfg: StudyConfig, mixture: str) -> str:
+    """Return the file that says which settings were chosen, and from which."""
+    return f"{cfg.out}/{mixture}/chosen-{cfg.name}.json"
 
 
 def count_records(file: str) -> int:

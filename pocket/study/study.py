@@ -1,17 +1,19 @@
-"""The study at pocket size: every question of Tables 2, 5, 6 and Fig. 6 over several seeds and task mixtures.
+"""A study at pocket size: a question of the paper over several seeds and task mixtures, as its config says.
 
-    python -m pocket.study.study --config configs/pocket/study/micro.yaml       a micro student: 80 minutes on two cores
-    python -m pocket.study.study --config configs/pocket/study/smollm2.yaml     SmolLM2-135M: for who has a GPU, or days
+    python -m pocket.study.study --config configs/pocket/study/sft.yaml           Tables 5 and 6
+    python -m pocket.study.study --config configs/pocket/study/preference.yaml    Table 2, more SFT beside every loss
+    python -m pocket.study.study --config configs/pocket/study/orders.yaml        Fig. 6
+    python -m pocket.study.study --config configs/pocket/study/smollm2.yaml       Table 2 on SmolLM2-135M: with a GPU
 
 Every job of it is one of the project's own commands with a folder of its own and can be repeated by hand: its arguments
-are in `out`/jobs/NAME.done, what it printed is in NAME.log. Killed at any point, run the same command to resume.
+are in `out`/jobs/NAME.done, what it printed is in NAME.log. Killed at any point, run the same command to resume; with
+more seeds or columns it adds to what is there, and studies with one `out` share what they have in common.
 
 1. The student (`prepare`); for every mixture and seed its problems, and the CRV pass over them.
-2. Tuning, on seeds and problems that the study does not see: every training set of the SFT stage and every preference
-   loss has the same number of trials, and the mean validation accuracy over the tuning seeds decides.
-3. The study, every seed with training problems, a CRV pass and an order of its own: eight SFT runs, four preference
-   losses from the CRV+SFT checkpoint, and CogPO with its three β in every other order or with one of them for all gaps.
-4. evaluate.py over the test problems, with a table for each table of the paper; answers.md (pocket/study/findings.py).
+2. Tuning, on seeds and problems that the study does not see: the mean validation accuracy over the tuning seeds decides
+   between the trials of a column.
+3. The study: every column for every seed, which has training problems, a CRV pass and an order of its own.
+4. evaluate.py over the test problems, with the tables of the config; `out`/NAME.md (pocket/study/findings.py).
 """
 
 import contextlib
@@ -21,71 +23,60 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import yaml
 
-from config import claim_output, run_cli
+from config import run_cli
+from data.records import write_text
 from errors import UserError
+from evals.store import key_of
 from pocket.study.design import (
-    AS_MANY,
-    LOSSES,
-    METHODS,
-    ORDERS,
-    SETS,
+    PAIRS,
     Replicate,
+    Settings,
     StudyConfig,
+    check,
     chosen_file,
     count_records,
     evaluation_folder,
     replicates_of,
+    trials_of,
 )
 from pocket.study.findings import read_answers, write_report
 from pocket.study.jobs import Job, run_jobs
 from progress import say
 
 ADDRESS = "TEACHER-ADDRESS"  # of the scripted teacher, known only when a job starts
-FREE = ("workers", "threads")  # keys that may change when a study is resumed
 
-Settings = dict[str, float | list[float]]  # key=value of a training, e.g. {"optim.lr": 1e-3}
+Run = Callable[[str, list[Job]], None]  # run(title, jobs)
 
 
-def main(cfg: StudyConfig) -> None:
-    """Run the whole study, or what is left of it. Raises UserError for a config that would not be a fair comparison."""
-    counts = {len(cfg.trials.get(loss, ())) for loss in LOSSES}
-    if not cfg.trials.get("sft") or len(counts) > 1 or 0 in counts:
-        raise UserError(f"trials: sft, and an equal number each of {', '.join(LOSSES)} are needed")
-    if set(cfg.seeds) & set(cfg.tuning_seeds):
-        raise UserError("seeds and tuning_seeds have one in common; settings must be chosen on other seeds")
+def main(cfg: StudyConfig, more: Callable[[StudyConfig, Run], None] = lambda cfg, run: None) -> None:
+    """Run the whole study, or what is left of it. more: what a study of its own kind does once the CRV passes are
+    there. Raises UserError for a config that would not be a fair comparison."""
+    check(cfg)
     cfg = replace(cfg, out=str(Path(cfg.out)), student=str(Path(cfg.student)))  # as evaluate.py spells them
-    claim_output(cfg, cfg.out, FREE)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C: the jobs at work are waited for
     with teacher(cfg) as run:
-        # the student, and the data of every replicate, those of the tuning too
+        # the student, the data of every replicate, and the settings
         run("student", student_jobs(cfg))
-        tuning = [Replicate(cfg, mixture, seed, tuning=True) for mixture in cfg.mixtures for seed in cfg.tuning_seeds]
         study = replicates_of(cfg)
-        run("problems and CRV", [job for replicate in study + tuning for job in data_jobs(cfg, replicate)])
-
-        # tuning: the SFT stage first, because the preference stage starts from its best checkpoint
-        chosen = {mixture: {} for mixture in cfg.mixtures}  # {mixture: {method: settings}}
-        for stage, methods in (("sft", SETS), ("prefer", LOSSES)):
-            run(f"tuning, {stage}", [job for r in tuning for job in tuning_jobs(cfg, r, stage, chosen[r.mixture])])
-            run(f"tuning, {stage}, validation", [tuning_evaluation(cfg, m, stage, methods) for m in cfg.mixtures])
-            for mixture in cfg.mixtures:
-                chosen[mixture] |= choose(cfg, mixture, stage, methods)
+        run("problems and CRV", [job for replicate in study for job in data_jobs(cfg, replicate)])
+        more(cfg, run)
+        chosen = tune(cfg, run)
 
         # the study itself, and its answers
-        run("study", [job for replicate in study for job in study_jobs(cfg, replicate, chosen[replicate.mixture])])
-        run("evaluation", [study_evaluation(cfg, mixture, chosen[mixture]) for mixture in cfg.mixtures])
+        run("study", [job for r in study for job in training_jobs(cfg, r, chosen[r.mixture])])
+        run("evaluation", [job for mixture in cfg.mixtures for job in study_evaluations(cfg, mixture)])
     write_report(cfg)
-    say(f"written: {cfg.out}/answers.md; the tables: {cfg.out}/MIXTURE/report-study/table.md")
+    say(f"written: {cfg.out}/{cfg.name}.md; the tables: {cfg.out}/MIXTURE/report-{cfg.name}/table.md")
 
 
 @contextlib.contextmanager
-def teacher(cfg: StudyConfig) -> Iterator[Callable[[str, list[Job]], None]]:
+def teacher(cfg: StudyConfig) -> Iterator[Run]:
     """Start the scripted teacher as a process of its own, which ends with the block. Yields run(title, jobs)."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
@@ -136,164 +127,170 @@ def data_jobs(cfg: StudyConfig, replicate: Replicate) -> list[Job]:
         f"train_problems={cfg.train_problems}",
         f"test_problems={cfg.validation_problems if replicate.tuning else cfg.test_problems}",
     ]  # fmt: skip
-    needs = ()
     if replicate.tuning:
-        arguments, needs = [*arguments, f"avoid=[{study.test_file}]"], (study.job("data"),)
-    problems = Job(replicate.job("data"), tuple(arguments), needs)
+        arguments.append(f"avoid=[{study.test_file}]")
+    problems = Job(replicate.job("data"), tuple(arguments))
     crv = (
-        "build_crv.py", "--config", "configs/pocket/study/crv.yaml", f"problems={folder}/data/problems.jsonl",
+        "build_crv.py", "--config", cfg.crv, f"problems={folder}/data/problems.jsonl",
         f"out={folder}/crv", f"endpoints.teacher.base_url={ADDRESS}", f"seed={replicate.seed}",
     )  # fmt: skip
     return [problems, Job(replicate.job("crv"), crv, (problems.name,))]
 
 
-def sft_job(cfg: StudyConfig, replicate: Replicate, name: str, dataset: str, settings: Settings) -> Job:
-    """Return a run of train_sft.py. name: of the run. dataset: one of SETS."""
-    arguments = [
-        "train_sft.py", "--config", cfg.sft, f"model.path={cfg.student}", f"out={replicate.output(name)}",
-        f"data.file={replicate.records(SETS[dataset])}", f"seed={replicate.seed}", *key_values(settings),
-    ]  # fmt: skip
-    if dataset in AS_MANY:
-        arguments.append(f"data.limit={count_records(replicate.records(AS_MANY[dataset]))}")
-    return Job(replicate.job(name), tuple(arguments))
-
-
-def preference_job(
-    cfg: StudyConfig,
-    replicate: Replicate,
-    name: str,
-    loss: str,
-    settings: Settings,
-    start: str,
-    needs: Iterable[str] = (),
+def training_job(
+    cfg: StudyConfig, replicate: Replicate, column: str, run: str, start: str, settings: Settings, needs: list[str]
 ) -> Job:
-    """Return a run of train_cogpo.py. start: name of the run whose checkpoint it starts from.
+    """Return the training of a column. run: its name. start: that of the run it starts from, or a model folder.
+    settings: the chosen ones. needs: runs that come before."""
+    c = cfg.columns[column]
+    script, config = ("train_cogpo.py", cfg.prefer) if c.data == PAIRS else ("train_sft.py", cfg.sft)
+    settings = c.settings | settings
+    if c.tokens_of:
+        settings["epochs"] = equal_epochs(cfg, replicate.records(c.tokens_of), replicate.records(c.data))
+    if c.limit:
+        settings["data.limit"] = count_records(replicate.records(c.limit))
+    arguments = [
+        script, "--config", config, f"model.path={start if '/' in start else replicate.model(start)}",
+        f"out={replicate.output(run)}", f"data.file={replicate.records(c.data)}", f"seed={replicate.seed}",
+        *(f"{key}={json.dumps(value)}" for key, value in settings.items()),
+    ]  # fmt: skip
+    if c.data == PAIRS:
+        arguments.append(f"reference_cache={replicate.output('reference')}")
+    return Job(replicate.job(run), tuple(arguments), tuple(replicate.job(need) for need in needs))
 
-    Runs from one checkpoint share the reference's log-probs; the one that `needs` names computes them.
+
+def equal_epochs(cfg: StudyConfig, pairs: str, file: str) -> int:
+    """Return how many epochs of SFT on a file train as many response tokens as its pairs have, or just fewer: every
+    response of the pairs counts once, as train_cogpo.py runs it once."""
+    from data.dataset import load_pairs, load_sft  # here, so that --help answers at once
+    from data.render import Renderer
+    from model.load import load_tokenizer
+    from settings import DataConfig
+
+    renderer = Renderer(load_tokenizer(cfg.student))
+    examples = load_pairs(DataConfig(pairs), renderer, True), load_sft(DataConfig(file), renderer)
+    preference, sft = (sum(s.supervised for s in found.sequences) for found in examples)
+    return max(1, preference // sft)
+
+
+def training_jobs(cfg: StudyConfig, replicate: Replicate, chosen: dict[str, Settings]) -> list[Job]:
+    """List all trainings of a replicate of the study.
+
+    Preference runs from one checkpoint share the reference's log-probs, which the first of them computes.
     """
-    arguments = (
-        "train_cogpo.py", "--config", cfg.prefer, f"model.path={replicate.model(start)}",
-        f"out={replicate.output(name)}", f"data.file={replicate.records('pairs')}",
-        f"reference_cache={replicate.output('reference')}", f"loss.name={loss}", f"seed={replicate.seed}",
-        *key_values(settings),
-    )  # fmt: skip
-    return Job(replicate.job(name), arguments, tuple(replicate.job(need) for need in needs))
-
-
-def key_values(settings: Settings) -> list[str]:
-    """Write settings as arguments of a script."""
-    return [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-
-
-def trials_of(cfg: StudyConfig, method: str) -> dict[str, Settings]:
-    """Return {name of the run: its settings} of every trial of a method: a name of SETS or LOSSES."""
-    trials = cfg.trials["sft" if method in SETS else method]
-    return {f"{method}-{number}": settings for number, settings in enumerate(trials)}
-
-
-def tuning_jobs(cfg: StudyConfig, replicate: Replicate, stage: str, chosen: dict[str, Settings]) -> list[Job]:
-    """List the trials of a stage, "sft" or "prefer". chosen: the settings of the stage before."""
-    if stage == "sft":
-        return [
-            sft_job(cfg, replicate, name, dataset, settings)
-            for dataset in SETS
-            for name, settings in trials_of(cfg, dataset).items()
-        ]
-
-    # all start from the best trial of CRV+SFT; the first one computes the reference's log-probs
-    start = next(n for n, settings in trials_of(cfg, "crv_sft").items() if settings == chosen["crv_sft"])
-    runs = [(name, loss, settings) for loss in LOSSES for name, settings in trials_of(cfg, loss).items()]
-    first = runs[0][0]
-    return [preference_job(cfg, replicate, *run, start, () if run[0] == first else (first,)) for run in runs]
-
-
-def study_jobs(cfg: StudyConfig, replicate: Replicate, chosen: dict[str, Settings]) -> list[Job]:
-    """List all trainings of a replicate of the study."""
-    jobs = [sft_job(cfg, replicate, dataset, dataset, chosen[dataset]) for dataset in SETS]
-
-    # CogPO first: it computes the reference's log-probs for the others, and its β are those of the orders
-    runs = {name: (name, chosen[name]) for name in LOSSES}
-    betas = dict(zip("sml", chosen["cogpo"]["loss.betas"], strict=True))
-    for order in ORDERS:
-        runs[f"cogpo_{order}"] = "cogpo", chosen["cogpo"] | {"loss.betas": [betas[letter] for letter in order]}
-    for name, (loss, settings) in runs.items():
-        needs = ("crv_sft",) if name == "cogpo" else ("cogpo",)
-        jobs.append(preference_job(cfg, replicate, name, loss, settings, "crv_sft", needs))
+    jobs, first = [], {}
+    for name, column in cfg.columns.items():
+        needs = [column.start] if column.start in cfg.columns else []
+        if column.data == PAIRS and first.setdefault(column.start, name) != name:
+            needs.append(first[column.start])
+        jobs.append(training_job(cfg, replicate, name, name, column.start or cfg.student, chosen[name], needs))
     return jobs
 
 
-# --- tuning and evaluation ---
+# --- tuning ---
 
 
-def evaluation(
-    cfg: StudyConfig, name: str, replicates: list[Replicate], models: dict[str, str], tables: dict, title: str
-) -> Job:
+def tune(cfg: StudyConfig, run: Run) -> dict[str, dict[str, Settings]]:
+    """Choose the settings of every column: {mixture: {column: settings}}. What was tried, with its accuracies and the
+    number of the best, is written beside the runs."""
+    tuned = [name for name in cfg.columns if len(trials_of(cfg, name)) > 1]
+    replicates = replicates_of(cfg, tuning=True) if tuned else []
+    run("problems and CRV of the tuning", [job for replicate in replicates for job in data_jobs(cfg, replicate)])
+
+    # columns that others start from come first: the others start from the best trial of theirs
+    starts = {cfg.columns[name].start for name in tuned}
+    first = [name for name in cfg.columns if name in starts]
+    found = {mixture: {} for mixture in cfg.mixtures}
+    for names in filter(None, (first, [name for name in tuned if name not in first])):
+        run("tuning", [job for r in replicates for job in trial_jobs(cfg, r, names, found[r.mixture])])
+        run("validation", [validation(cfg, mixture, names) for mixture in cfg.mixtures])
+        for mixture in cfg.mixtures:
+            found[mixture] |= choose(cfg, mixture, names)
+
+    # as settings; a column that nothing was tried for has the only ones, or those of the column that it is like
+    chosen = {mixture: {} for mixture in cfg.mixtures}
+    for mixture, settings in chosen.items():
+        write_text(Path(chosen_file(cfg, mixture)), json.dumps(found[mixture], indent=1))
+        for name, column in cfg.columns.items():
+            best = found[mixture].get(name, {"chosen": 0})["chosen"]
+            settings[name] = settings[column.like] if column.like else trials_of(cfg, name)[best]
+    return chosen
+
+
+def trial_jobs(cfg: StudyConfig, replicate: Replicate, names: list[str], found: dict[str, dict]) -> list[Job]:
+    """List the trials of some columns. found: what was chosen for the columns that they start from."""
+    jobs, first = [], {}
+    for name in names:
+        column = cfg.columns[name]
+        start = f"{column.start}-{found[column.start]['chosen']}" if column.start in found else column.start
+        for number, settings in enumerate(trials_of(cfg, name)):
+            run = f"{name}-{number}"
+            needs = [first[start]] if column.data == PAIRS and first.setdefault(start, run) != run else []
+            jobs.append(training_job(cfg, replicate, name, run, start or cfg.student, settings, needs))
+    return jobs
+
+
+def choose(cfg: StudyConfig, mixture: str, names: list[str]) -> dict[str, dict]:
+    """Find each column's best trial by its mean validation accuracy over the tuning seeds; of equals the first.
+
+    Returns {column: {"chosen": its number, "trials": settings, "validation": accuracies}}.
+    """
+    answers = read_answers(evaluation_folder(cfg, mixture, "validation"))
+    replicates = [r for r in replicates_of(cfg, tuning=True) if r.mixture == mixture]
+    found = {}
+    for name in names:
+        trials, scores = trials_of(cfg, name), []
+        for number in range(len(trials)):
+            right = [count for r in replicates for count in answers[r.model(f"{name}-{number}")].values()]
+            scores.append(sum(right) / len(right))
+        found[name] = {"chosen": scores.index(max(scores)), "trials": trials, "validation": scores}
+    return found
+
+
+# --- evaluation ---
+
+
+def evaluation(cfg: StudyConfig, kind: str, replicates: list[Replicate], models: dict[str, str], **more) -> Job:
     """Write the config of one evaluation of a mixture, and return the job.
 
-    models: {name: path, with {run} in the place of a replicate's folder}.
+    kind: evaluation_folder's. models: {name: path, with {run} in the place of a replicate's folder}. more: further keys
+    of evaluate.py. Other models or seeds are another job, which adds to the folder's answers.
     """
     mixture = replicates[0].mixture
-    out = Path(evaluation_folder(cfg, mixture, name))
-    out.parent.mkdir(parents=True, exist_ok=True)
+    out = Path(evaluation_folder(cfg, mixture, kind))
     config = {
         "extends": str(Path(cfg.evaluate).resolve()),
-        "title": title,
+        "title": f"{cfg.name}, {mixture}, {kind}",
         "out": str(out),
-        "report": str(out.with_name(f"report-{name}")),
+        "report": str(out.with_name(f"report-{cfg.name}{'' if kind == 'test' else f'-{kind}'}")),
         "runs": {f"seed {replicate.seed}": replicate.folder for replicate in replicates},
         "models": models,
-        "tables": tables,
+        "tables": {"all": {"title": "All columns", "columns": {name: name for name in models}}},
         "benchmarks": {mixture: {"file": replicates[0].test_file, "split": "task"}},
-    }
+    } | more
+    name = f"{cfg.name}-{kind}-{key_of(**config)[:6]}"
     file = out.with_name(f"{name}.yaml")
-    file.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
+    write_text(file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True))
     return Job(f"{mixture}/{name}", ("evaluate.py", "--config", str(file)))
 
 
-def tuning_evaluation(cfg: StudyConfig, mixture: str, stage: str, methods: Iterable[str]) -> Job:
-    """Return the job that evaluates all trials of a stage on the validation problems."""
-    replicates = [Replicate(cfg, mixture, seed, tuning=True) for seed in cfg.tuning_seeds]
-    names = [name for method in methods for name in trials_of(cfg, method)]
-    models = {name: f"{{run}}/{replicates[0].inside(name)}/model" for name in names}
-    return evaluation(cfg, f"tuning-{stage}", replicates, models, {}, f"Tuning on {mixture}: {stage}")
+def validation(cfg: StudyConfig, mixture: str, names: list[str]) -> Job:
+    """Return the job that evaluates all trials of some columns on the validation problems."""
+    replicates = [r for r in replicates_of(cfg, tuning=True) if r.mixture == mixture]
+    trials = [f"{name}-{number}" for name in names for number in range(len(trials_of(cfg, name)))]
+    models = {trial: f"{{run}}/{replicates[0].inside(trial)}/model" for trial in trials}
+    return evaluation(cfg, "validation", replicates, models)
 
 
-def choose(cfg: StudyConfig, mixture: str, stage: str, methods: Iterable[str]) -> dict[str, Settings]:
-    """Choose each method's best trial by its mean validation accuracy over the tuning seeds; of equals the first.
-
-    Returns {method: settings}, and writes all trials with their accuracies into a file beside the runs.
-    """
-    answers = read_answers(evaluation_folder(cfg, mixture, f"tuning-{stage}"))
-    replicates = [Replicate(cfg, mixture, seed, tuning=True) for seed in cfg.tuning_seeds]
-    found = {}
-    for method in methods:
-        trials, scores = trials_of(cfg, method), []
-        for name in trials:
-            right = [is_right for r in replicates for is_right in answers[r.model(name)].values()]
-            scores.append(sum(right) / len(right))
-        settings = list(trials.values())
-        best = settings[scores.index(max(scores))]
-        found[method] = {"chosen": best, "trials": settings, "validation": scores}
-    Path(chosen_file(cfg, mixture, stage)).write_text(json.dumps(found, indent=1))
-    return {method: choice["chosen"] for method, choice in found.items()}
-
-
-def study_evaluation(cfg: StudyConfig, mixture: str, chosen: dict[str, Settings]) -> Job:
-    """Return the job that evaluates the study on the test problems, with a table for each table of the paper."""
-    betas = dict(zip("sml", chosen["cogpo"]["loss.betas"], strict=True))
-
-    def shown(order):
-        return "/".join(f"{betas[letter]:g}" for letter in order)
-
-    models = {"base": cfg.student} | {name: f"{{run}}/{name}/model" for name in METHODS}
-    figure6 = {
-        "title": "β of the small/medium/large gap (the question of the paper's Fig. 6)",
-        "columns": {shown("sml"): "cogpo"} | {shown(order): f"cogpo_{order}" for order in ORDERS},
-        "against": {shown(order): shown("sml") for order in ORDERS},
-    }
-    tables = yaml.safe_load(Path("configs/pocket/study/tables.yaml").read_text(encoding="utf-8")) | {"figure6": figure6}
-    replicates = [Replicate(cfg, mixture, seed) for seed in cfg.seeds]
-    return evaluation(cfg, "study", replicates, models, tables, f"The pocket study, {mixture}")
+def study_evaluations(cfg: StudyConfig, mixture: str) -> list[Job]:
+    """List the jobs that evaluate the columns on the test problems, greedy and at temperature 1."""
+    replicates = [r for r in replicates_of(cfg) if r.mixture == mixture]
+    models = {"student": cfg.student} | {name: f"{{run}}/{name}/model" for name in cfg.columns}
+    asked = {name: models[name] for name in cfg.sampled}
+    tables = {"all": {"title": "All columns", "columns": {name: name for name in models}}} | cfg.tables
+    jobs = [evaluation(cfg, "test", replicates, models, tables=tables)]
+    temperature = {"samples": cfg.samples, "sampling": {"temperature": 1.0}}
+    return jobs + ([evaluation(cfg, "sampled", replicates, asked, **temperature)] if asked else [])
 
 
 if __name__ == "__main__":
