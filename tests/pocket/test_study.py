@@ -127,7 +127,7 @@ def test_bad_studies_are_refused(tmp_path):
     cfg = study_of(PREFERENCE, out=str(tmp_path))
     column = cfg.columns["dpo"]
     for wrong, said in (
-        ({"trials": cfg.trials | {"nll": cfg.trials["nll"][:1]}}, "equal number"),
+        ({"trials": cfg.trials | {"early": cfg.trials["early"][:1]}}, "equal number"),
         ({"tuning_seeds": [cfg.seeds[0]]}, "other seeds"),
         ({"questions": cfg.questions | {"q": ("cogpo", "cogpoo")}}, "no 'cogpoo'"),
         ({"columns": cfg.columns | {"x": replace(column, start="y")}}, "columns.x.start: no column 'y'"),
