@@ -204,7 +204,14 @@ def test_settings_are_tuned_in_two_stages_and_handed_on(tmp_path, monkeypatch):
 
 
 def test_a_report_says_what_the_grades_say(tmp_path):
-    cfg = study_of(PREFERENCE, out=str(tmp_path), seeds=[1, 2, 3], mixtures={"a": "", "b": ""}, samples=1)
+    cfg = study_of(
+        PREFERENCE,
+        out=str(tmp_path),
+        seeds=[1, 2, 3],
+        mixtures={"a": "", "b": ""},
+        samples=1,
+        sampled=["sft", "crv_sft"],
+    )
     for mixture in cfg.mixtures:
         right = {cfg.student: {str(x): False for x in range(20)}}
         for seed in cfg.seeds:
