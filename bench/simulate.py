@@ -1,21 +1,25 @@
 """One training step on fake tensors, on any machine: what it holds and multiplies, beside what --plan says of it.
 
     python -m bench.simulate                                      the cells of the table in docs/scaling.md
-    python -m bench.simulate --cells 7b:32768:8:full 7b:65536:8:full:lora=16
+    python -m bench.simulate --cells 7b:16384:8:auto 7b:65536:8:full:lora=16
 
-A cell is MODEL:ROW TOKENS:RANKS:RECOMPUTATION, then options. Run are the project's own `shard`, LogProbModel, adapters,
-AdamW and the copy of a checkpoint, as rank 0 of N ranks that are not there, on torch's fake tensors: shapes without
-memory behind them, whose operations compute nothing. Tracked is every storage from its making to its end,
-through forward, backward and update of a micro-batch that finds gradients of the one before. Not seen: what kernels
-need inside, and what fragments; --plan's allowance for them is left out of the comparison.
+A cell is MODEL:ROW TOKENS:RANKS:RECOMPUTATION, then options; auto is what fits 80 GiB. Run are the project's own
+`shard`, LogProbModel, adapters, AdamW and the copy of a checkpoint, as rank 0 of N ranks that are not there, on torch's
+fake tensors: shapes without memory behind them, whose operations compute nothing. Tracked is every storage from its
+making to its end, through forward, backward and update of a micro-batch that finds gradients of the one before. Not
+seen: what kernels need inside, and what fragments; --plan's allowance for them is left out of the comparison.
+
+The MFU is an estimate: seconds = products / (share · peak) + attention / (share · peak) + bytes / bandwidth, with the
+assumptions that are printed. Bytes are those of all other operations: each reads its arguments and writes its results.
+Compiled, the operations of the layers between two matrix products are one kernel, which reads what comes from before
+it and writes what outlives it. That launches and transfers between GPUs hide behind the products is assumed, too.
 """
 
 import argparse
-import collections
+import re
 import sys
 import time
 import weakref
-from dataclasses import dataclass
 from types import SimpleNamespace
 from unittest import mock
 
@@ -33,12 +37,22 @@ from data.packing import PackedBatch
 from model import logprobs
 from model.attention import NAME
 from model.checkpoint import Saver
-from model.cost import GIB, Settings, forward_parts, predict_memory, recomputed_flops, shape_of, train_flops
+from model.cost import (
+    GIB,
+    Settings,
+    forward_parts,
+    longest_rows,
+    predict_memory,
+    recomputed_flops,
+    shape_of,
+    train_flops,
+)
 from model.guard import skeleton
 from model.logprobs import LogProbModel, response_sums
 from model.lora import add_adapters
+from model.metrics import peak_flops
 from model.optim import make_optimizer
-from model.parallel import ANY_LENGTH, Ranks, shard
+from model.parallel import ANY_LENGTH, Ranks, recomputed_by, shard
 from settings import LoraConfig, OptimConfig, ParallelConfig
 
 SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, vocabulary, tied
@@ -47,24 +61,30 @@ SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, voca
     "14b": (48, 5120, 13824, 40, 8, 152064, False),
     "tiny": (3, 256, 768, 4, 2, 1024, False),
 }
+MODES = ("none", "selective", "full", "auto")
 CELLS = """
-7b:16384:8:none 7b:32768:8:selective 7b:65536:8:full 7b:16384:1:full:lora=16 7b:65536:8:selective:lora=16
-3b:16384:1:full 3b:32768:8:none:lora=16 3b:65536:8:selective 7b:32768:32:full 14b:16384:32:none 14b:32768:8:full
-14b:65536:32:selective
+7b:16384:8:auto 7b:16384:8:none 7b:32768:8:selective 7b:65536:8:full 7b:65536:8:selective:lora=16
+7b:16384:1:full:lora=16 7b:32768:32:full 3b:16384:1:full 3b:32768:8:none:lora=16 3b:65536:8:selective 14b:16384:32:none
+14b:32768:8:full 14b:65536:32:selective
 """
-PRODUCTS = {"aten::mm", "aten::addmm", "bench::mm32"}
+HEAD = "bench::mm32"  # the head's products, whose results are all float32
+PRODUCTS = {"aten::mm", "aten::addmm", HEAD}
 SUPERVISED, SEQUENCES = 0.97, 6  # of a row: share of its tokens, and how many responses it holds
+# assumed of a GPU: share of its peak in matrix products, and in flash attention (3 on Hopper); bytes/s of other kernels
+GPUS = {"A800": (0.80, 0.60, 0.85 * 2.04e12), "H100": (0.70, 0.55, 0.85 * 3.35e12)}
 
 
 class Tracked(TorchDispatchMode):
-    """Follows the storages that operations make, and counts the operations of matrix products and the bytes of others.
+    """Follows the storages that operations make, the operations of matrix products and the bytes of all others.
 
-    total, peak: bytes. flops: of matrix products. moved: bytes read and written by what is neither product nor view.
+    total, peak: bytes held. flops: of matrix products, attention aside. moved: bytes that all other operations read and
+    write; fused: those of them that remain when each run of them in a layer is one kernel.
     """
 
     def __init__(self):
         super().__init__()
-        self.sizes, self.total, self.peak, self.flops, self.moved = {}, 0, 0, 0, collections.Counter()
+        self.sizes, self.total, self.peak, self.flops, self.moved, self.fused = {}, 0, 0, 0, 0, 0
+        self.made, self.read, self.in_head = set(), set(), False  # since the last product: storages; was it the head's
 
     def hold(self, tensor: torch.Tensor) -> None:
         """Count a tensor's storage until it ends."""
@@ -80,6 +100,26 @@ class Tracked(TorchDispatchMode):
             self.sizes[key] = size
         self.peak = max(self.peak, self.total)
 
+    def move(self, read: list[torch.Tensor], made: list[torch.Tensor], fresh: bool) -> None:
+        """Count the bytes of an operation. fresh: it writes into no tensor that was there before."""
+        size = lambda tensors: sum(x.numel() * x.element_size() for x in tensors)  # noqa: E731
+        self.moved += size((*read, *made))
+        if self.in_head or not fresh:
+            self.fused += size((*read, *made))
+            return
+        # one kernel with the operations before it: what comes from outside is read once, what outlives it is written
+        for x in read:
+            if (key := x.untyped_storage()._cdata) not in self.made | self.read:
+                self.read.add(key)
+                self.fused += size((x,))
+        self.made |= {x.untyped_storage()._cdata for x in made}
+
+    def multiply(self, name: str, a: torch.Tensor, b: torch.Tensor) -> None:
+        """Count a matrix product, which ends a run of other operations."""
+        self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
+        self.fused += sum(self.sizes.get(key, 0) for key in self.made)
+        self.made, self.read, self.in_head = set(), set(), name == HEAD
+
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         if any(issubclass(kind, DTensor) for kind in types):
             return NotImplemented
@@ -88,14 +128,13 @@ class Tracked(TorchDispatchMode):
         else:
             out = func(*args, **(kwargs or {}))
         made = [x for x in tree_leaves(out) if isinstance(x, torch.Tensor)]
+        fresh = bool(made) and all(x.untyped_storage()._cdata not in self.sizes for x in made)
         for tensor in made:
             self.hold(tensor)
-        if func.overloadpacket._qualified_op_name in PRODUCTS:
-            a, b = args[-2:]
-            self.flops += 2 * a.shape[0] * a.shape[1] * b.shape[1]
-        elif not func.is_view and func.namespace == "aten" and "empty" not in func.name():
-            read = [x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-            self.moved[func.name()] += sum(x.numel() * x.element_size() for x in (*read, *made))
+        if (name := func.overloadpacket._qualified_op_name) in PRODUCTS:
+            self.multiply(name, *args[-2:])
+        elif not func.is_view and func.namespace in ("aten", "fsdp") and "empty" not in name:
+            self.move([x for x in tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)], made, fresh)
         return out
 
     def __enter__(self):
@@ -114,26 +153,18 @@ class Tracked(TorchDispatchMode):
         return super().__exit__(*exc)
 
 
-@dataclass
-class Step:
-    """What a simulated step showed, in bytes and FLOPs, beside the prediction."""
+def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> dict:
+    """Run one micro-batch and one update of rank 0 of `count`. mode: of recomputation. lora: rank of adapters.
 
-    tracked: float
-    planned: float
-    host: float  # of a checkpoint's copy, on this rank
-    host_planned: float
-    flops: float  # of matrix products, attention aside
-    flops_planned: float
-    moved: collections.Counter
-
-
-def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> Step:
-    """Run one micro-batch and one update of rank 0 of `count`. mode: of recomputation. lora: rank of adapters."""
+    Returns a row of the table: what was tracked beside what is planned, and MFU estimates.
+    """
     layers, hidden, intermediate, heads, kv_heads, vocabulary, tied = SIZES[name]
     config = Qwen2Config(
         vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
         num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=tied,
     )  # fmt: skip
+    shape, settings = shape_of(config), Settings(count, checkpointing=mode, lora_rank=lora)
+    chosen = recomputed_by(row, longest_rows(shape, settings, 80 * GIB))
     dist.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
     ranks = object.__new__(Ranks)  # without asking the environment
     ranks.rank, ranks.count, ranks.device = 0, count, torch.device("cpu")
@@ -147,14 +178,16 @@ def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> Step:
         add_adapters(lm, LoraConfig(rank=lora), torch.bfloat16)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.autograd.set_multithreading_enabled(False):
         with mock.patch.object(dist, "init_device_mesh", return_value=mesh):
-            shard(model, ParallelConfig(), ranks, torch.bfloat16, {mode: ANY_LENGTH})
+            shard(model, ParallelConfig(), ranks, torch.bfloat16, {chosen: ANY_LENGTH})
         lm.model.rotary_emb = type(lm.model.rotary_emb)(config=lm.config)
         optimizer = make_optimizer(OptimConfig(lr=1e-6), model.train())
-        # as after the first micro-batch of a later step: moments are there, and gradients
+        # as after the first micro-batch of a later step: moments are there, and gradients; and DTensor has derived how
+        # clipping and the update are sharded, on shapes of whole tensors that no GPU ever holds
         trained = [p for p in model.parameters() if p.requires_grad]
         for _ in range(2):
             for parameter in trained:
                 parameter.grad = torch.zeros_like(parameter)
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
 
         tracker = Tracked()
@@ -173,16 +206,30 @@ def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> Step:
         saver.save(1, model, optimizer, {})
     dist.destroy_process_group()
 
+    # beside it, what --plan says
     copied = [t.to_local() if isinstance(t, DTensor) else t for t in tree_leaves(kept) if isinstance(t, torch.Tensor)]
-    shape, settings = shape_of(config), Settings(count, checkpointing=mode, lora_rank=lora)
-    plan = predict_memory(shape, settings, row)
+    plan = predict_memory(shape, Settings(count, checkpointing=chosen, lora_rank=lora), row)
     planned = plan.total - plan.parts["kernels, fragmentation"]
-    host = sum(t.numel() * t.element_size() for t in copied)
     supervised = sum(batch.response_lens)
     head, scores = forward_parts(shape, lengths, supervised)[1:]
-    products = train_flops(shape, lengths, supervised, lora) - 3 * scores + head
-    products += recomputed_flops(shape, lengths, mode, lora)[0]
-    return Step(tracker.peak, planned, host, plan.cpu, tracker.flops, products, tracker.moved)
+    useful = train_flops(shape, lengths, supervised, lora)
+    again, scores_again = recomputed_flops(shape, lengths, chosen, lora)
+    found = {
+        "recomputed": chosen,
+        "GiB tracked": tracker.peak / GIB, "planned": planned / GIB, "planned / tracked": planned / tracker.peak,
+        "CPU GiB of a checkpoint": sum(t.numel() * t.element_size() for t in copied) / GIB,
+        "CPU GiB planned": plan.cpu / GIB,
+        "products planned / counted": (useful - 3 * scores + head + again) / tracker.flops,
+    }  # fmt: skip
+    # the backward pass of flash attention computes five products where the forward one has two
+    attention = 3.5 * scores + scores_again
+    for gpu, (products, flash, bandwidth) in GPUS.items():
+        peak, mfu = peak_flops(gpu), []
+        for moved in (tracker.moved, tracker.fused):
+            seconds = tracker.flops / (peak * products) + attention / (peak * flash) + moved / bandwidth
+            mfu.append(f"{useful / (seconds * peak):.0%}")
+        found[f"MFU on {gpu}, compiled"] = ", ".join(mfu)
+    return found
 
 
 def made_up_batch(row: int) -> tuple[PackedBatch, list[int]]:
@@ -194,7 +241,7 @@ def made_up_batch(row: int) -> tuple[PackedBatch, list[int]]:
     return PackedBatch(tokens, tokens, bounds, max(lengths), labels, labels, responses), lengths
 
 
-@torch.library.custom_op("bench::mm32", mutates_args=())
+@torch.library.custom_op(HEAD, mutates_args=())
 def mm32(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
     """Multiply bfloat16 matrices and hand out the float32 sums: torch.mm with out_dtype, which CUDA alone has."""
     return a.float() @ b.float()
@@ -205,30 +252,31 @@ def _(a, b):
     return a.new_empty(len(a), b.shape[1], dtype=torch.float32)
 
 
-def simulate_cell(cell: str) -> Step:
-    """Simulate a cell as it is written on the command line."""
-    name, row, count, mode, *options = cell.split(":")
-    return simulate(name, int(row), int(count), mode, **{k: int(v) for k, v in (o.split("=") for o in options)})
+def read_cell(text: str) -> tuple:
+    """Read a cell as it is written on the command line: (the text, the arguments of `simulate`)."""
+    found = re.fullmatch(rf"({'|'.join(SIZES)}):(\d+):(\d+):({'|'.join(MODES)})(?::lora=(\d+))?", text)
+    if not found or int(found[2]) < SEQUENCES or int(found[3]) < 1:
+        shape = f"{'|'.join(SIZES)}:ROW TOKENS:RANKS:{'|'.join(MODES)}, then perhaps :lora=RANK"
+        raise argparse.ArgumentTypeError(f"{text!r} is not {shape}, e.g. 7b:32768:8:full")
+    return text, (found[1], int(found[2]), int(found[3]), found[4], int(found[5] or 0))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cells", nargs="+", default=CELLS.split(), metavar="CELL")
+    cells = [read_cell(cell) for cell in CELLS.split()]
+    parser.add_argument("--cells", nargs="+", type=read_cell, default=cells, metavar="CELL")
     args = parser.parse_args()
     print(environment_line(), end="\n\n")
+    for gpu, (products, attention, bandwidth) in GPUS.items():
+        print(f"assumed of an {gpu}: products at {products:.0%} and attention at {attention:.0%} of "
+              f"{peak_flops(gpu) / 1e12:.0f} TFLOP/s, all else at {bandwidth / 1e12:.2f} TB/s")  # fmt: skip
     logprobs.mm32 = mm32
     rows = []
-    for cell in args.cells:
-        began, found = time.perf_counter(), simulate_cell(cell)
-        rows.append({
-            "model:row:ranks:recomputed": cell,
-            "GiB tracked": found.tracked / GIB, "GiB planned": found.planned / GIB,
-            "planned / tracked": f"{found.planned / found.tracked:.3f}",
-            "CPU GiB of a checkpoint": found.host / GIB, "planned": found.host_planned / GIB,
-            "products planned / counted": f"{found.flops_planned / found.flops:.3f}",
-        })  # fmt: skip
+    for text, cell in args.cells:
+        began = time.perf_counter()
+        rows.append({"model:row:ranks:mode": text} | simulate(*cell))
         print("\n".join(table(rows).splitlines()[-1 if len(rows) > 1 else 0 :]), flush=True)
-        print(f"{cell} in {time.perf_counter() - began:.0f} s", file=sys.stderr)
+        print(f"{text} in {time.perf_counter() - began:.0f} s", file=sys.stderr)
 
 
 if __name__ == "__main__":

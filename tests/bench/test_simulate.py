@@ -8,16 +8,33 @@ import pytest
 from bench.harness import ROOT
 
 
+def simulate(*cells):
+    words = [sys.executable, "-m", "bench.simulate", "--cells", *cells]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "cell", ["7b:16384:8:none", "7b:32768:8:selective", "3b:65536:8:selective", "7b:16384:1:full:lora=16"]
+    "cell",
+    ["7b:16384:8:none", "7b:32768:8:auto", "3b:65536:8:selective", "3b:16384:1:full", "7b:16384:1:full:lora=16"],
 )
 def test_the_plan_is_what_a_step_takes(cell):
     """Memory within 5 %, a checkpoint's copy and the matrix products, recomputed ones too, within 1 %."""
-    words = [sys.executable, "-m", "bench.simulate", "--cells", cell]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    done = simulate(cell)
     assert done.returncode == 0, done.stderr[-2000:]
-    row = [text.strip() for text in done.stdout.strip().splitlines()[-1].split("|")[1:-1]]
-    name, memory, copied, planned, products = row[0], float(row[3]), float(row[4]), float(row[5]), float(row[6])
-    assert name == cell and 0.95 < memory < 1.05, row
-    assert planned == pytest.approx(copied, rel=0.01) and 0.99 < products < 1.01, row
+    names, row = ([text.strip() for text in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-3::2])
+    found = dict(zip(names, row, strict=True))
+    assert found["model:row:ranks:mode"] == cell and 0.95 < float(found["planned / tracked"]) < 1.05, row
+    assert float(found["CPU GiB planned"]) == pytest.approx(float(found["CPU GiB of a checkpoint"]), rel=0.01)
+    assert 0.99 < float(found["products planned / counted"]) < 1.01
+    # an estimate; the layers' kernels fused, less is moved
+    for gpu in ("A800", "H100"):
+        eager, compiled = (int(share.strip(" %")) for share in found[f"MFU on {gpu}, compiled"].split(","))
+        assert 25 < eager < compiled < 75
+
+
+@pytest.mark.parametrize("cell", ["7b:16384:8", "8b:16384:8:full", "7b:16k:8:full", "7b:16384:8:full:rank=2"])
+def test_a_cell_that_is_none_is_named(cell):
+    done = simulate("7b:16384:8:full", cell)
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert f"argument --cells: {cell!r} is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:" in done.stderr.splitlines()[-1]
