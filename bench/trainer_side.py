@@ -21,19 +21,25 @@ from bench.harness import memory_now, memory_peak, report
 from data.render import Renderer
 
 
-class Clock:
+class Clock(TrainerCallback):
     """Reads the time and the memory at the end of every step; made when everything has been imported."""
 
     def __init__(self):
         gc.collect()
         self.base, self.marks, self.losses = memory_now(), [], []
 
-    def step(self) -> None:
+    def on_step_end(self, *args, **kwargs) -> None:
         """Note the end of a step."""
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
         self.marks.append((time.perf_counter(), time.process_time()))
         self.peak = memory_peak() - self.base
         if torch.cuda.is_available():  # so that the last peak is that of the last step alone
             torch.cuda.reset_peak_memory_stats()
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Note the loss that TRL logs."""
+        self.losses += [logs["loss"]] if "loss" in logs else []
 
     def report(self) -> None:
         """Hand over the seconds of each step but the first, all losses, and bytes."""
@@ -51,7 +57,7 @@ def ours(kind: str, words: list[str], steps: int) -> None:
             lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
             for line in lines[len(clock.losses) :]:
                 if line.endswith("\n"):
-                    clock.step()
+                    clock.on_step_end()
                     clock.losses.append(json.loads(line)["loss"])
             time.sleep(0.005)
 
@@ -89,15 +95,6 @@ def trl(kind: str, model: str, file: str, args: dict, model_args: dict) -> None:
         rows[-1] |= {"length": max(lengths)} if kind == "cogpo" else {}  # for its order by length
         want += sum(lengths)
 
-    class Watch(TrainerCallback):
-        def on_step_end(self, *args, **kwargs):
-            if torch.cuda.is_available():
-                torch.cuda.synchronize()
-            clock.step()
-
-        def on_log(self, args, state, control, logs=None, **kwargs):
-            clock.losses += [logs["loss"]] if "loss" in logs else []
-
     # what both sides have in common: AdamW without weight decay, a cosine, the same clipping, nothing saved
     cuda = torch.cuda.is_available()
     config = config_class(
@@ -106,7 +103,7 @@ def trl(kind: str, model: str, file: str, args: dict, model_args: dict) -> None:
         disable_tqdm=True, model_init_kwargs={"dtype": "float32"} | model_args, **args,
     )  # fmt: skip
     trainer = trainer_class(
-        model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[Watch()]
+        model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[clock]
     )
     columns = ["prompt_ids", "chosen_ids", "prompt_ids", "rejected_ids"] if kind == "cogpo" else ["input_ids"]
     have = sum(len(row[column]) for row in trainer.train_dataset for column in columns)

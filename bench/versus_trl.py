@@ -17,8 +17,6 @@ import statistics
 import sys
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -97,17 +95,9 @@ def chains(rows: list[dict]) -> list[dict]:
     return [{"id": f"s{i}", "messages": messages} for i, messages in enumerate(seen.values())]
 
 
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """One side with one choice of settings. spec: what bench/trainer_side.py gets."""
-
-    side: str
-    settings: str
-    spec: dict
-
-
-def our_candidates(kind: str, model: str, file: str, length: int, records: int, steps: int) -> Iterator[Candidate]:
-    """Yield our settings worth trying: rows of few or many tokens, with and without recomputation."""
+def our_settings(kind: str, model: str, file: str, length: int, records: int, steps: int) -> Iterator[tuple[str, dict]]:
+    """Yield our settings worth trying, in words and for bench/trainer_side.py: rows of few or many tokens, with and
+    without recomputation."""
     budgets = {"cogpo": [2 * length] if CUDA else [1, 4096], "sft": [length, (4 if CUDA else 2) * length]}[kind]
     modes = itertools.product([False, True] if CUDA else [False], ["none", "selective", "full"], budgets)
     for compiled, recompute, budget in modes:
@@ -119,10 +109,10 @@ def our_candidates(kind: str, model: str, file: str, length: int, records: int, 
         words += ["loss.name=cogpo", "loss.betas=[0.1, 0.1, 0.1]"] if kind == "cogpo" else []
         settings = "a problem a row" if budget == 1 else f"rows of {budget} tokens"
         settings += f", {recompute} recomputation" * (recompute != "none") + ", compiled" * compiled
-        yield Candidate("ours", settings, {"kind": kind, "words": words, "steps": steps})
+        yield settings, {"side": "ours", "kind": kind, "words": words, "steps": steps}
 
 
-def trl_candidates(kind: str, model: str, file: str, length: int, records: int, steps: int) -> Iterator[Candidate]:
+def trl_settings(kind: str, model: str, file: str, length: int, records: int, steps: int) -> Iterator[tuple[str, dict]]:
     """Yield TRL's settings worth trying: batch or row sizes, orders and checkpointing; on CUDA with Liger's kernels."""
     scales = (1, 4) if CUDA else (1, 2)
     if kind == "cogpo":
@@ -142,104 +132,83 @@ def trl_candidates(kind: str, model: str, file: str, length: int, records: int, 
     attention = {"attn_implementation": "flash_attention_2" if CUDA and is_flash_attn_2_available() else "sdpa"}
     for (settings, args), recompute in itertools.product(tries.items(), [False, True]):
         args = common | args | {"gradient_checkpointing": recompute}
-        spec = {"kind": kind, "model": model, "file": file, "args": args, "model_args": attention}
-        yield Candidate("TRL", settings + ", checkpointing" * recompute, spec)
+        spec = {"side": "TRL", "kind": kind, "model": model, "file": file, "args": args, "model_args": attention}
+        yield settings + ", checkpointing" * recompute, spec
 
 
-def measure(candidate: Candidate) -> dict | None:
-    """Run one candidate. Returns its report, or None if it failed (out of memory, say), which is told on stderr."""
-    spec = json.dumps({"side": candidate.side} | candidate.spec)
-    report, tail = run("-m", "bench.trainer_side", spec)
-    if report:
-        said = f"steps of {' '.join(f'{s:.1f}' for s in report['seconds'])} s"
-    else:
-        said = "out of memory" if "OutOfMemory" in tail else f"failed: {tail}"
-    print(f"{candidate.side} ({candidate.settings}): {said}", file=sys.stderr)
-    return report
+def measure(settings: str, spec: dict) -> dict | None:
+    """Run one side once. Returns its report, or None if it failed (out of memory, say), which is told on stderr."""
+    found, tail = run("-m", "bench.trainer_side", json.dumps(spec))
+    said = f"steps of {' '.join(f'{s:.1f}' for s in found['seconds'])} s" if found else f"failed: {tail}"
+    print(f"{spec['side']} ({settings}): {'out of memory' if 'OutOfMemory' in tail else said}", file=sys.stderr)
+    return found
 
 
-def agree(found: dict[Candidate, list[dict]]) -> None:
-    """Stop unless all candidates report the same losses, and losses that moved."""
+def agree(losses: dict[str, list[float]]) -> None:
+    """Stop unless all settings report the same losses, and losses that moved."""
     tolerance, drift = (2e-2, 0.1) if CUDA else (1e-3, 0.0)  # in bfloat16 kernels drift apart as training goes on
-    losses = {c: reports[0]["losses"] for c, reports in found.items()}
     want = next(iter(losses.values()), [])
-    for c, got in losses.items():
+    for settings, got in losses.items():
         near = [abs(a - b) <= tolerance + drift * abs(b - want[0]) for a, b in zip(got, want, strict=False)]
         if len(got) != len(want) or not all(near):
-            raise SystemExit(f"void: {c.side} ({c.settings}) reports losses {got}, not {want}")
+            raise SystemExit(f"void: {settings} reports losses {got}, not {want}")
     if want and abs(want[-1] - want[0]) < 3 * tolerance:
         raise SystemExit(f"void: the losses {want} do not move, so that they agree says nothing")
 
 
-def fastest(found: dict[Candidate, list[dict]], side: str) -> Candidate | None:
-    """Find the candidate of a side with the shortest step in its first run; of those within 5 % of it, the leanest."""
-    best = {c: min(reports[0]["seconds"]) for c, reports in found.items() if c.side == side}
-    close = [c for c in best if best[c] <= 1.05 * min(best.values())]
-    return min(close, key=lambda c: found[c][0]["memory"], default=None)
-
-
-def summary(case: str, found: dict[Candidate, list[dict]], items: int, unit: str) -> tuple[list[dict], dict]:
-    """Return (table rows, {what: ours / TRL}) of all runs; no ratios if one side never ran.
+def summary(case: str, found: dict[tuple[str, str], list[dict]], items: int, unit: str) -> tuple[list[dict], dict]:
+    """Return (table rows, {what: ours / TRL}); no ratios if one side never ran. found: {(side, settings): reports}.
 
     items: how many records, a `unit` each, a step holds. Rates are medians over all runs and all steps but the first.
     """
-
-    def rate(c, clock):
-        return items / statistics.median(seconds for report in found[c] for seconds in report[clock])
-
-    def memory(c):
-        return statistics.median(report["memory"] for report in found[c]) / 1e9
-
-    columns = {
-        f"{unit}s/s": lambda c: rate(c, "seconds"), f"{unit}s/CPU-s": lambda c: rate(c, "cpu_seconds"),
-        "memory, GB": memory,
-    }  # fmt: skip
-    fast = [fastest(found, side) for side in ("ours", "TRL")]
-    lean = [min([c for c in found if c.side == side], key=memory, default=None) for side in ("ours", "TRL")]
     rows = []
-    for c in found:
-        marks = ", ".join(["fastest"] * (c in fast) + ["leanest"] * (c in lean))
-        row = {"case": case, "trainer": c.side, "settings": c.settings} | {name: of(c) for name, of in columns.items()}
-        rows.append(row | {"runs": len(found[c]), "": marks})
-    if None in fast:
+    for (side, settings), reports in found.items():
+        wall, cpu = ([s for r in reports for s in r[clock]] for clock in ("seconds", "cpu_seconds"))
+        rows.append({
+            "case": case, "trainer": side, "settings": settings, f"{unit}s/s": items / statistics.median(wall),
+            f"{unit}s/CPU-s": items / statistics.median(cpu),
+            "memory, GB": statistics.median(r["memory"] for r in reports) / 1e9, "runs": len(reports), "": "",
+        })  # fmt: skip
+    # the fastest and the leanest settings of each side are compared
+    best, measures = {}, list(rows[0])[3:6] if rows else ()
+    for side in {row["trainer"] for row in rows}:
+        of_side = [row for row in rows if row["trainer"] == side]
+        best[side] = max(of_side, key=lambda row: row[measures[0]]), min(of_side, key=lambda row: row["memory, GB"])
+        for row, mark in zip(best[side], ("fastest", "leanest"), strict=True):
+            row[""] += ", " * bool(row[""]) + mark
+    if len(best) < 2:
         return rows, {}
-    ratios = {name: of(fast[0]) / of(fast[1]) for name, of in columns.items()}
-    return rows, ratios | {"memory, GB, leanest settings": memory(lean[0]) / memory(lean[1])}
+    (fast, lean), (their_fast, their_lean) = best["ours"], best["TRL"]
+    ratios = {name: fast[name] / their_fast[name] for name in measures}
+    return rows, ratios | {"memory, GB, leanest settings": lean["memory, GB"] / their_lean["memory, GB"]}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["cogpo", "sft"])
-    parser.add_argument("--cases", nargs="+", default=CASES, help="SHAPE:LENGTH (see SHAPES) or FOLDER:LENGTH")
-    parser.add_argument("--file", help="all records of this file instead of random ones")
+    parser.add_argument("--cases", nargs="+", default=CASES, help="SHAPE:LENGTH, see SHAPES")
     parser.add_argument("--problems", type=int, help="random problems a step, three responses each (8; 2 with 135m)")
     parser.add_argument("--steps", type=int, default=2, help="steps that are timed, after the first")
-    parser.add_argument("--repeats", type=int, default=3, help="runs of the best settings of each side, in turns")
+    parser.add_argument("--repeats", type=int, default=1, help="runs of every setting of each side, in turns")
     args = parser.parse_args()
     unit = {"cogpo": "pair", "sft": "example"}[args.kind]
     print(environment_line("trl", "peft", "liger-kernel", "flash-attn"), flush=True)
     for case in args.cases:
         with tempfile.TemporaryDirectory() as folder:
             # the records, and the model, which a process of its own makes: this one holds no GPU memory
-            (model, length), file = case.rsplit(":", 1), args.file
-            if not file:
-                file = f"{folder}/records.jsonl"
-                pairs = triads(args.problems or (2 if model == "135m" else 8), int(length))
-                write_jsonl(file, pairs if args.kind == "cogpo" else chains(pairs))
-            if model in SHAPES:
-                run("-c", f"from bench.versus_trl import make_model; make_model('{folder}/model', '{model}')")
-                model = f"{folder}/model"
+            (shape, length), file, model = case.split(":"), f"{folder}/records.jsonl", f"{folder}/model"
+            records = triads(args.problems or (2 if shape == "135m" else 8), int(length))
+            records = records if args.kind == "cogpo" else chains(records)
+            write_jsonl(file, records)
+            run("-c", f"from bench.versus_trl import make_model; make_model('{model}', '{shape}')")
 
-            # search every setting once, check, then the best of each side in turns: what disturbs one disturbs both
-            items = len(Path(file).read_text().splitlines())
-            setting = (args.kind, model, file, int(length), items, args.steps + 1)
-            candidates = [*our_candidates(*setting), *trl_candidates(*setting)]
-            found = {c: [done] for c in candidates if (done := measure(c))}
-            agree(found)
-            for _ in range(args.repeats - 1):
-                for best in filter(None, [fastest(found, side) for side in ("ours", "TRL")]):
-                    found[best] += filter(None, [measure(best)])
-            rows, ratios = summary(f"{case}, {items} {unit}s", found, items, unit)
+            # every setting in turns: what disturbs one disturbs all
+            setting, found = (args.kind, model, file, int(length), len(records), args.steps + 1), {}
+            for settings, spec in [*our_settings(*setting), *trl_settings(*setting)] * args.repeats:
+                if done := measure(settings, spec):
+                    found.setdefault((spec["side"], settings), []).append(done)
+            agree({", ".join(key): reports[0]["losses"] for key, reports in found.items()})
+            rows, ratios = summary(f"{case}, {len(records)} {unit}s", found, len(records), unit)
             lines = [f"{name}: ours / TRL = {value:.2f}" for name, value in ratios.items()]
             print("\n" + (table(rows) if rows else f"{case}: nothing ran"), "", *lines, sep="\n", flush=True)
 

@@ -16,7 +16,7 @@ Memory of one GPU at the peak of a training step follows what model/parallel.py 
     kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + Q + K + I) + 4 N) with selective;
     pass                 with none all that the backward passes read, T L · _layer_bytes
     while a layer runs   gathered: 2 W, and W for the prefetched layer; its gradient W, and in float32 what is being
-    backward             reduced, the head's still among it; T times what it recomputed and the gradients under way
+    backward             reduced, an untied head's too; T times what it recomputed and the gradients under way
     while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
 
 All of it is tested against what steps of the training's own code take (`python -m bench.simulate`, docs/scaling.md);
@@ -230,11 +230,16 @@ def _layer_phase(shape, s, shards, tokens):
     if s.lora_rank:
         gradients = (e + _reduced(shards)) * s.lora_rank * shape.layer_sides
     else:
-        gradients = e * layer + _reduced(shards) * layer + 4 * shape.head_params
-        gradients += e * shape.head_params if shape.tied else 0  # waits for the embedding's share
+        gradients = e * layer + _reduced(shards) * layer
+        gradients += (e if shape.tied else 4) * shape.head_params  # if tied, it waits for the embedding's share
     gathered += e * shape.head_params if shape.tied else 0
     recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e, s.lora_rank)
-    passing = e * shape.intermediate + (0 if recomputed else 5 * e * shape.hidden)  # gradients on their way through
+    # gradients on their way through; the last product's input gets one from its adapter, too, before they are added
+    passing = e * shape.intermediate
+    if not recomputed:
+        passing += 5 * e * shape.hidden
+    elif s.lora_rank:
+        passing += e * shape.intermediate
     return {
         "gathered weights": gathered,
         "gradients being reduced": gradients,

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from bench.harness import run, table
-from bench.versus_trl import Candidate, agree, chains, make_model, measure, our_candidates, summary, triads
+from bench.versus_trl import agree, chains, make_model, measure, our_settings, summary, triads
 from data.records import write_jsonl
 
 
@@ -42,25 +42,20 @@ def test_triads_share_responses_and_stay_under_the_length():
     assert max(map(len, texts)) == 1024 - 128 and len(set(map(len, texts))) > 10
 
 
-def reported(losses, side="ours"):
-    return Candidate(side, str(losses), {}), [{"losses": losses}]
-
-
 def test_disagreeing_or_idle_losses_make_a_comparison_void():
-    agree(dict([reported([0.6931, 0.60]), reported([0.6932, 0.60], "TRL")]))
+    agree({"ours": [0.6931, 0.60], "TRL": [0.6932, 0.60]})
     agree({})  # nothing ran
-    with pytest.raises(SystemExit, match="void: TRL"):
-        agree(dict([reported([0.6931, 0.60]), reported([0.6931, 0.61], "TRL")]))
-    with pytest.raises(SystemExit, match="void: TRL"):
-        agree(dict([reported([0.6931, 0.60]), reported([0.6931], "TRL")]))
+    for losses in ([0.6931, 0.61], [0.6931]):
+        with pytest.raises(SystemExit, match="void: TRL"):
+            agree({"ours": [0.6931, 0.60], "TRL": losses})
     with pytest.raises(SystemExit, match="do not move"):
-        agree(dict([reported([0.6931, 0.6931]), reported([0.6931, 0.6930], "TRL")]))
+        agree({"ours": [0.6931, 0.6931], "TRL": [0.6931, 0.6930]})
 
 
 def test_the_summary_compares_the_fastest_and_the_leanest():
     def one(side, seconds, memory):
         report = {"seconds": [seconds, seconds], "cpu_seconds": [seconds / 2, seconds / 2], "memory": memory}
-        return Candidate(side, f"{seconds} s", {}), [report]
+        return (side, f"{seconds} s"), [report]
 
     found = dict([one("ours", 2.0, 3e9), one("ours", 3.0, 1e9), one("TRL", 6.0, 8e9)])
     rows, ratios = summary("case", found, items=12, unit="pair")
@@ -73,6 +68,7 @@ def test_the_summary_compares_the_fastest_and_the_leanest():
         "memory, GB, leanest settings": 1 / 8,
     }
     assert summary("case", dict([one("ours", 2.0, 3e9)]), items=12, unit="pair")[1] == {}  # the other did not fit
+    assert summary("case", {}, items=12, unit="pair") == ([], {})
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +83,7 @@ def test_our_side_runs(kind, model, tmp_path):
     pairs = triads(2, 256)
     records, file = pairs if kind == "cogpo" else chains(pairs), str(tmp_path / "records.jsonl")
     write_jsonl(file, records)
-    found = measure(next(our_candidates(kind, model, file, 256, len(records), steps=3)))
+    found = measure(*next(our_settings(kind, model, file, 256, len(records), steps=3)))
     assert len(found["losses"]) == 3 and len(found["seconds"]) == len(found["cpu_seconds"]) == 2
     first = math.log(2) if kind == "cogpo" else math.log(8192)  # as equals, and a guess among all words
     assert found["losses"][-1] < found["losses"][0] == pytest.approx(first, rel=0.03)

@@ -1,6 +1,10 @@
 """More ranks, fewer bytes: sharding, start-up by rows, LoRA, recomputation and compilation change no trajectory."""
 
+import math
 import shutil
+import signal
+import subprocess
+import time
 
 import pytest
 import torch
@@ -9,8 +13,10 @@ from safetensors.torch import load_file
 from data.records import write_jsonl
 from pocket.tiny import make_model
 from tests.support.scripts import (
+    ROOT,
     assert_same_run,
     cogpo_words,
+    command,
     fails,
     metrics,
     run,
@@ -53,6 +59,26 @@ def test_three_ranks_with_recomputation_equal_one(one_rank, tiny_qwen, uneven, t
     extra = {"parallel__activation_checkpointing": "full"}
     run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "o", **extra), ranks=3)
     assert_same_run(one_rank, tmp_path / "o")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_compiled_layers_begin_at_ln_2_and_resume_to_the_bit(dtype, tiny_qwen, uneven, tmp_path):
+    """A resumed run meets rows in another order, and compiles its layers for others first."""
+    keys = {"parallel__compile": "true", "model__compute_dtype": dtype, "batch__size": 6}
+    whole, stopped = (words(tiny_qwen, uneven, tmp_path / name, **keys) for name in ("whole", "stopped"))
+    run("train_cogpo.py", *whole)
+    rows, out = metrics(tmp_path / "whole"), tmp_path / "stopped"
+    assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    process = subprocess.Popen(command("train_cogpo.py", *stopped), cwd=ROOT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not ((out / "metrics.jsonl").exists() and metrics(out)):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait() == 75 and len(metrics(out)) < len(rows) - 1
+    run("train_cogpo.py", *stopped)
+    resumed = weights(out)
+    assert all(torch.equal(value, resumed[name]) for name, value in weights(tmp_path / "whole").items())
 
 
 @pytest.mark.slow
