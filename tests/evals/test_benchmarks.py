@@ -86,6 +86,13 @@ def test_ids_where_a_benchmark_has_none(tmp_path):
     assert [p.id for p in load(tmp_path, "gsm8k", ROWS["gsm8k"] * 2)] == ["1", "2"]
 
 
+def test_an_empty_file_and_a_column_that_is_not_there(tmp_path):
+    with pytest.raises(UserError, match="holds no problems"):
+        load(tmp_path, "local", [])
+    with pytest.raises(UserError, match=r"rows\.jsonl:1: a test problem needs task, which is missing"):
+        load(tmp_path, "math500", ROWS["math500"], split="task")
+
+
 def test_groups_come_from_any_column(tmp_path):
     assert load(tmp_path, "math500", ROWS["math500"][:1], split="level")[0].group == "2"
     assert load(tmp_path, "gpqa_diamond", [GPQA], split="High-level domain")[0].group == "Physics"
@@ -98,6 +105,8 @@ ABSENT = object()
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
     [
+        ("local", {"answer": ""}, "needs answer, which is empty"),
+        ("local", {"id": "a"}, "duplicate id 'a', first seen at .*:1"),
         ("aime2024", {"Answer": None}, "needs Answer or answer, which is missing"),
         ("aime2024", {"Problem": " "}, "needs Problem, which is empty"),
         ("aime2024", {"Answer": 2.5}, "needs Answer to be text, not float"),
@@ -119,8 +128,8 @@ ABSENT = object()
     ],
 )
 def test_bad_rows_are_named(tmp_path, kind, change, message):
-    good = ROWS[kind][0]
-    first = good | ({"Record ID": "rec0"} if kind == "gpqa_diamond" else {})
+    good = ROWS[kind][0] if kind in ROWS else {"id": "b", "problem": "1+1?", "answer": "2"}
+    first = good | ({"Record ID": "rec0"} if kind == "gpqa_diamond" else {"id": "a"} if kind == "local" else {})
     bad = {key: value for key, value in (good | change).items() if value is not ABSENT}
     with pytest.raises(UserError, match=message) as error:
         load(tmp_path, kind, [first, bad])

@@ -15,7 +15,7 @@ from grading.answers import extract_boxed
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FILES = {  # name: (file, problems, how a response ends that says this row's answer, every how many-th shifted gold)
     "AIME2024": ("aime2024/test.jsonl", 30, lambda row: f"\\boxed{{{row['answer']}}}", 1),
-    "MATH-500": ("math500/test.jsonl", 500, lambda row: row["solution"], 6),
+    "MATH-500": ("math500/test.jsonl", 500, lambda row: row["solution"], 1),
     "GSM8K": ("gsm8k/test.jsonl", 1319, lambda row: f"The final answer is {row['answer'].split('#### ')[1]}.", 1),
     "OlympiadBench": (
         "olympiadbench_math_en/OE_TO_maths_en_COMP.jsonl",

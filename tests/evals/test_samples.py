@@ -394,14 +394,3 @@ def test_narrow_and_dark(opened, browser, name):
         assert browser.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")
         colours.append(browser.run("['backgroundColor', 'color'].map(name => getComputedStyle(document.body)[name])"))
     assert colours[0] != colours[1] and all(page != ink for page, ink in colours)
-
-
-@needs_browser
-def test_a_long_list_is_made_as_it_is_needed(browser, tmp_path):
-    write_samples(tmp_path / "long.html", "Long", [problem("MMLU", f"q{i}", {"sft": ["wrong"]}) for i in range(1000)])
-    browser.open(tmp_path / "long.html")
-    assert len(listed(browser)) == 301 and texts(browser, ".more") == ["700 more …"]
-    browser.run("document.querySelector('.more').click()")
-    assert len(listed(browser)) == 601
-    browser.open(tmp_path / "long.html", "at=MMLU/q999")
-    assert at(browser) == "q999" and texts(browser, ".more") == []

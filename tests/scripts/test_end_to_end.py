@@ -2,19 +2,19 @@
 
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from pocket.tiny import make_model
 from tests.support.teacher import scripted_teacher
+from tests.support.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(*words):
-    command = [sys.executable, *map(str, words)]
+    command = [*python(), *map(str, words)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done

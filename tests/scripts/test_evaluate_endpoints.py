@@ -294,28 +294,6 @@ def test_a_label_makes_another_model_of_the_same_name(tmp_path, problems):
         moved = ("benchmarks.sums.limit=2", "endpoints.mine.timeout=99", "endpoints.mine.concurrency=7")
         assert run(*words(out, it.url, problems, *moved)).returncode == 0
         assert len(it.probes) == 4
-    assert "no endpoints.other (there is: mine)" in error_line(
-        run(*words(out, it.url, problems, "models.served=endpoint:other"))
-    )
-
-
-def test_an_address_that_is_none_or_a_template_without_a_problem(tmp_path, problems):
-    out = tmp_path / "eval"
-    assert "must be an http(s) address" in error_line(run(*words(out, "localhost:8000", problems)))
-    assert "must be text with {problem}" in error_line(run(*words(out, "http://x/v1", problems, "instruction=Solve!")))
-    same = error_line(run(*words(out, "http://x/v1", problems, "samples=4")))
-    assert "4 samples of sums at temperature 0 would be one answer 4 times" in same
-    assert not out.exists()
-
-
-def test_the_hub_that_cannot_be_reached_and_rows_that_lack_something(tmp_path, problems):
-    out = tmp_path / "eval"
-    line = error_line(run(*words(out, "http://x/v1", problems, "benchmarks.MATH-500.limit=2")))
-    assert "benchmarks.MATH-500.file" in line
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text('{"id": "a", "problem": "1+1?", "answer": "2"}\n{"id": "b", "problem": "1+2?"}\n')
-    assert "bad.jsonl:2: a test problem needs answer" in error_line(run(*words(out, "http://x/v1", bad)))
-    assert not out.exists()
 
 
 def test_a_private_benchmark_stays_out_of_shared_files_and_logs(tmp_path):

@@ -36,6 +36,13 @@ def said(folder, *words):
             "key benchmarks.sums.instruction must be text with {problem}",
         ),
         (["tables={a/b: {columns: {A: base}}}"], "tables.a/b: the name is a part of a file's name"),
+        (["tables={t: {columns: {A: nobody}}}"], "column A shows model 'nobody', which is not in models"),
+        (["samples=4"], "4 samples of sums at temperature 0 would be one answer 4 times"),
+        (["models.base=endpoint:other"], "there is no endpoints.other (there is: none)"),
+        (["endpoints.e.base_url=localhost:8000", "endpoints.e.model=m"], "must be an http(s) address"),
+        (["models.base=/no/such/model", "render_only=false"], "no such model folder: base (/no/such/model)"),
+        (["models.base=no/hub", "render_only=false"], "no model folder no/hub"),
+        (["benchmarks.sums.file=nothing.jsonl", "render_only=false"], "no such file: nothing.jsonl"),
     ],
 )
 def test_keys_that_cannot_be_meant(tmp_path, words, message):
