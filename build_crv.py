@@ -23,6 +23,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import BinaryIO
 
+from agents.batches import Batches
 from agents.crv import run_problems
 from agents.journal import Journal
 from agents.keys import Config
@@ -151,9 +152,11 @@ async def ask_all(
     endpoints = []
     try:
         # the servers, and the agents behind which they stand
-        prober = Prober(Path(cfg.out) / "probe.json", long=True) if cfg.probe else None
+        prober = Prober(Path(cfg.out) / "probe.json", long=True, choice=True) if cfg.probe else None
         asked = {agent: names for agent, names in vars(cfg.agents).items() if (agent, cfg.critic_mode) != MEASURED}
         endpoints, bound = open_endpoints(cfg.endpoints, asked, journal.tally, prober, cfg.max_cost)
+        for endpoint in endpoints:
+            endpoint.batches = Batches(endpoint, journal) if endpoint.cfg.batch else None
         agents = Agents(bound, journal, prompts, cfg, student)
 
         # as many problems alive as there can be requests in flight, each read when its place becomes free

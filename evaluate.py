@@ -188,6 +188,8 @@ def main(cfg: Config) -> None:
 def check_config(cfg: Config) -> dict[str, TableConfig]:
     """Return {name: TableConfig} of the tables to show. Raises UserError for what is wrong on paper."""
     check_endpoints(cfg.endpoints)
+    if batched := [name for name, endpoint in cfg.endpoints.items() if endpoint.batch]:
+        raise UserError(f"config key endpoints.{batched[0]}.batch is for build_crv.py; evaluate.py asks one by one")
     check_folder(cfg.report or cfg.out)
     if cfg.compare and not (len(cfg.compare) == 2 == len(set(cfg.compare) & cfg.models.keys())):
         raise UserError(f"compare takes two of `models` ({', '.join(cfg.models)}), not {cfg.compare}")

@@ -41,7 +41,8 @@ class Endpoint:
     "" for any; stream, it answers in streams only; prefilled, its chat template writes the opening <think>, so that
     answers hold the closing tag alone; left_out, fields that it refuses and that change nothing in what an answer is
     drawn from (seed); pins; silent, it has let GET /models wait; window and longest, the tokens of prompt and answer
-    and of an answer, 0 if not known.
+    and of an answer, 0 if not known; choices, whether it keeps to the words that `one_of` leaves, else these are not
+    sent. batches: agents/batches.py's, by way of which named questions go, if there are any.
     """
 
     def __init__(
@@ -59,10 +60,10 @@ class Endpoint:
         self.where = f"endpoint {name} at {self.url}"
 
         # what it may be asked, what it is and how it wants to be asked, and what it has done so far
-        self.limit = AdaptiveLimit(cfg.concurrency)
+        self.limit, self.batches = AdaptiveLimit(cfg.concurrency), None
         self.requests, self.tokens = RateLimit(cfg.requests_per_minute), RateLimit(cfg.tokens_per_minute)
         self.prober, self.ready, self.listed, self.silent = prober, False, None, False
-        self.token_key, self.stream, self.prefilled, self.left_out = "", False, False, []
+        self.token_key, self.stream, self.prefilled, self.choices, self.left_out = "", False, False, False, []
         self.pins, self.window, self.longest, self.shortens = {}, 0, 0, False
         self.has_answered, self.last_refusal, self.locked_since = has_answered, "", 0.0
         self.calls = self.retried = self.refusals = self.failures_in_row = self.completion_tokens = 0
@@ -74,9 +75,9 @@ class Endpoint:
         self.openai = openai.AsyncOpenAI(base_url=self.url, api_key=self.key or "none", max_retries=0, http_client=http)
         self.openai.organization = self.openai.project = None  # the user's environment may name them for another host
 
-    async def ask(self, body: dict, doublings: int = 0) -> Reply:
-        """Send a question once. doublings: how often its deadline is doubled. The caller holds a place in `limit`, and
-        no other question is in flight before the first one has returned.
+    async def ask(self, body: dict, doublings: int = 0, name: str = "") -> Reply:
+        """Send a question once. doublings: how often its deadline is doubled. name: by which a batch knows it again.
+        The caller holds a place in `limit`, and no other question is in flight before the first one has returned.
 
         Returns a Reply for whatever the server decided about this question; raises CallError for everything else.
         """
@@ -88,26 +89,27 @@ class Endpoint:
                     await self.prober(self, body)
                 self.ready = True
                 self.limit.changed.give()
-            return await self._answer(body, doublings)
+            return await self._answer(body, doublings, name)
         except CallError as error:
             if error.kind in DECIDED:
                 return self._decided(error, self.adapted(body))
             failure = self._locked(error) if error.kind == "locked" else error
 
         # the server was busy, or it is in trouble: fewer at a time then, or none for a while (agents/pool.py)
-        if failure.late or failure.congested:
+        if (failure.late or failure.congested) and not self.batches:
             self.limit.congested(cuts)
         self.retried, self.failures_in_row = self.retried + 1, self.failures_in_row + (not failure.congested)
         raise failure
 
     async def send(
-        self, body: dict, read: Callable[[dict, float], object], doublings: int = 0, room: int = 0
+        self, body: dict, read: Callable[[dict, float], object], doublings: int = 0, room: int = 0, name: str = ""
     ) -> object:
         """Post a question as the server wants it, again if its refusal says how (`adapt`), each within its minutes'
         shares; the tokens of an answer are guessed before it and corrected after it.
 
         Returns read(completion, seconds); completion: the JSON of the answer, a stream put together. room: the most
-        tokens that the answer may have, 0 for no limit of its own. Raises CallError.
+        tokens that the answer may have, 0 for no limit of its own. name: as in `ask`; without one, the question never
+        waits for a batch. Raises CallError.
         """
         guess = letters_in(body) // 4 + (self.completion_tokens // self.calls if self.calls else 0)
         while True:
@@ -116,39 +118,48 @@ class Endpoint:
             await self.tokens.take(guess)
             begin = time.monotonic()
             try:
-                seconds = self.deadline(asked, doublings)
-                response = await self._request(self.openai.post, "/chat/completions", seconds, body=asked)
+                content = await self._post(asked, doublings, name)
                 try:
-                    completion = read_completion(response.content)
+                    completion = read_completion(content)
                     self.tokens.correct(sum(tokens_in(completion)) - guess)
                     return read(completion, time.monotonic() - begin)
                 except StreamError as error:
                     raise read_refusal(200, str(error).encode(), key=self.key) from None
                 except (ValueError, KeyError, TypeError, IndexError, AttributeError):  # an error, a web page, anything
-                    raise read_refusal(200, response.content, key=self.key) from None
+                    raise read_refusal(200, content, key=self.key) from None
             except CallError as error:
                 if not self.adapt(error, asked):
                     raise
 
     async def models(self, url: str = "") -> object:
         """Returns the JSON of GET /models. Raises CallError."""
+        import httpx2
+
         closing = {"headers": {"Connection": "close"}}  # a server that fails here may close it: none is to be reused
-        response = await self._request(self.openai.get, f"{url}/models", CONNECT, options=closing)
+        response = await self.reach(CONNECT, self.openai.get(f"{url}/models", cast_to=httpx2.Response, options=closing))
         try:
             return response.json()
         except ValueError:
             raise read_refusal(200, response.content, key=self.key) from None
 
-    async def _request(self, method: Callable, path: str, seconds: float, **given) -> object:
-        """Returns the response itself: its JSON may hold what the library's types do not know, such as `reasoning`.
-
-        Raises CallError, never chained to the library's error, which may hold the key."""
+    async def _post(self, asked: dict, doublings: int, name: str) -> bytes:
+        """Returns the body of the response: its JSON may hold what the library's types do not know, such as
+        `reasoning`."""
         import httpx2
+
+        if self.batches and name:
+            return await self.batches.ask(name, asked)
+        posted = self.openai.post("/chat/completions", cast_to=httpx2.Response, body=asked)
+        return (await self.reach(self.deadline(asked, doublings), posted)).content
+
+    async def reach(self, seconds: float, asking: Awaitable) -> object:
+        """Returns what a call of the library returns. Raises CallError, never chained to the library's error, which may
+        hold the key."""
         import openai
 
         try:
             async with asyncio.timeout(seconds):
-                response = await method(path, cast_to=httpx2.Response, **given)
+                response = await asking
                 self.silent = False
                 return response
         except TimeoutError:
@@ -178,11 +189,14 @@ class Endpoint:
         return True
 
     async def close(self) -> None:
+        if self.batches:
+            self.batches.stop()
         await self.openai.close()
 
     def adapted(self, body: dict, room: int = 0) -> dict:
         """Returns the request body as this server wants it: without what is null or left out, nothing added by it."""
         streamed = {"stream": True, "stream_options": {"include_usage": True}} if self.stream else {}
+        body = body if self.choices else {key: value for key, value in body.items() if key != "response_format"}
         body = self.pins | streamed | body | self.cfg.extra_body
         for key in TOKEN_KEYS:
             if self.token_key and key != self.token_key and key in body:
@@ -190,9 +204,6 @@ class Endpoint:
             if body.get(key):
                 body[key] = min(tokens for tokens in (body[key], self.longest, room) if tokens)
         return {key: value for key, value in body.items() if value is not None and key not in self.left_out}
-
-    def price(self, prompt_tokens: int, completion_tokens: int) -> float:
-        return (prompt_tokens * self.cfg.price_prompt + completion_tokens * self.cfg.price_completion) / 1e6
 
     # --- what it is, before the first question ---
 
@@ -234,7 +245,7 @@ class Endpoint:
 
     # --- one question ---
 
-    async def _answer(self, body: dict, doublings: int) -> Reply:
+    async def _answer(self, body: dict, doublings: int, name: str) -> Reply:
         """Ask until there is an answer or a refusal that stands: the prompt may fit where prompt and answer together
         do not, and then the answer may be shorter."""
         letters, room, shortened = letters_in(body), 0, 0
@@ -245,7 +256,7 @@ class Endpoint:
         while True:
             most = max_tokens_of(self.adapted(body, room))  # before: another question may lower `longest` meanwhile
             try:
-                reply = await self.send(body, read, doublings, room)
+                reply = await self.send(body, read, doublings, room, name)
                 break
             except CallError as error:
                 words = str(error)
@@ -284,6 +295,8 @@ class Endpoint:
             if "seed" not in self.left_out:  # another question may have found it out
                 say(f"{self.where} refuses seed, which is left out: its answers cannot be repeated ({words})")
                 self.left_out.append("seed")
+        elif "response_format" in named and self.choices:
+            self.choices = False
         elif any(key in self.pins for key in named):
             self.pins = {key: value for key, value in self.pins.items() if key not in named}
         else:
@@ -322,6 +335,16 @@ class Endpoint:
             hint = " (base_url is the address up to and including /v1)"
         fatal = self.last_answer < 0 and now - self.locked_since >= LOCKED_OUT
         return CallError(f"says {error}{hint}", error.status, error.code, error.wait, fatal=fatal, kind="locked")
+
+
+def one_of(words: tuple[str, ...]) -> dict:
+    """Returns the field of a request that leaves an answer no words but {"verdict": one of these}, as hosts and vLLM,
+    SGLang and llama-server alike take it."""
+    schema = {"type": "object", "properties": {"verdict": {"type": "string", "enum": [*words]}}}
+    schema |= {"required": ["verdict"], "additionalProperties": False}
+    return {
+        "response_format": {"type": "json_schema", "json_schema": {"name": "verdict", "strict": True, "schema": schema}}
+    }
 
 
 def max_tokens_of(body: dict) -> int:

@@ -32,11 +32,12 @@ def call_seed(key: str) -> int:
 class Journal(Ledger):
     """Every call under its key; those that no server answered are kept for the record, and not found again.
 
-    The file is locked against a second run until `close`.
+    files, batches: {file: its batch, "" if it is not known to be begun} and {question: its file}, for
+    agents/batches.py. The journal is locked against a second run until `close`.
     """
 
     def __init__(self, path: str | Path):
-        self.tally = Tally()
+        self.tally, self.files, self.batches = Tally(), {}, {}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -49,9 +50,14 @@ class Journal(Ledger):
         self.thread = ThreadPoolExecutor(1)  # its own: never behind a slow comparison of answers
 
     def _index(self, record: dict, size: int) -> None:
+        if record["status"] == "batch":
+            self.files[record["key"]] = record["batch"]
+            self.batches |= dict.fromkeys(record["questions"], record["key"])
+            self.end += size
+            return
         if record["status"] in ANSWERED:
             self.at[record["key"]] = self.end, size
-        tokens = [record.get(key) or 0 for key in ("prompt_tokens", "completion_tokens")]
+        tokens = [record.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion", "cached")]
         self.tally.add(record.get("endpoint", ""), record["model"], record["status"] in ANSWERED, *tokens)
         self.end += size
 

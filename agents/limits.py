@@ -7,6 +7,7 @@ import math
 import random
 import re
 import time
+from collections import defaultdict
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Annotated
@@ -16,6 +17,7 @@ from values import Count, Filled, NotNegative, Positive, Whole
 
 CUT = 0.7  # factor on the limit after one episode of congestion
 GROWTH = 0.05  # of the ceiling, regained in the time that one answer takes
+LARGEST_FILE = 50_000, 190_000_000  # questions and bytes of one batch: OpenAI takes 200 MB
 LONGEST_WAIT = 600.0  # seconds that a Retry-After is obeyed; then it is asked anyway, and a run that gets nothing ends
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0  # seconds between two tries; doubles from one to the other, with jitter
 
@@ -44,8 +46,15 @@ class EndpointConfig:
     pause between two tries grows from 1 to 60 seconds; a Retry-After of the server goes before it."""
     price_prompt: NotNegative = 0.0
     """Price of a million prompt tokens, in the currency of `max_cost`."""
+    price_cached: NotNegative | None = None
+    """Price of a million prompt tokens that came from the server's cache, by its own count; null: as others."""
     price_completion: NotNegative = 0.0
     """Price of a million tokens of answers and thoughts."""
+    batch: bool = False
+    """Ask by OpenAI's Batch API (agents/batches.py): all that waits for an answer goes out as one file, and is answered
+    within a day. `concurrency` and the caps of a minute do not hold then."""
+    price_batch: NotNegative = 0.5
+    """Factor on the prices where `batch` is on."""
     extra_body: dict = field(default_factory=dict)
     """Further fields of every request body, e.g. {chat_template_kwargs: {enable_thinking: true}}; null leaves a field
     out that is otherwise sent (seed, temperature, top_p, max_tokens), for hosts that refuse it."""
@@ -54,11 +63,31 @@ class EndpointConfig:
         urls = [self.base_url] if isinstance(self.base_url, str) else self.base_url
         # the address as other tools want it: openai adds the path itself
         self.base_url = [re.sub(r"(/chat/completions|/completions)?/*$", "", url.strip()) for url in urls]
+        if self.batch:  # the host queues whatever waits
+            self.concurrency, self.requests_per_minute, self.tokens_per_minute = LARGEST_FILE[0], None, None
+
+    def prices(self) -> dict[str, float]:
+        """Returns {kind of tokens: price of a million}, as `cost_of` wants it."""
+        cached = {} if self.price_cached is None else {"cached": self.price_cached}
+        prices = {"prompt": self.price_prompt, "completion": self.price_completion} | cached
+        return {kind: price * (self.price_batch if self.batch else 1) for kind, price in prices.items()}
+
+
+def cost_of(prices: dict[str, float], prompt: int, completion: int, cached: int = 0) -> float:
+    """Returns what tokens cost. cached: how many of the prompt's came from a cache."""
+    saved = prices["prompt"] - prices.get("cached", prices["prompt"])  # on each of them
+    return (prompt * prices["prompt"] - cached * saved + completion * prices["completion"]) / 1e6
 
 
 def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
     """Raises UserError for what is wrong with {name: EndpointConfig} on paper, before anything is asked."""
     for name, endpoint in configs.items():
+        if endpoint.batch and len(endpoint.base_url) > 1:
+            raise UserError(f"config key endpoints.{name}.batch needs a single base_url: a batch is at one host")
+        if endpoint.batch and endpoint.extra_body.get("stream"):
+            raise UserError(
+                f"config key endpoints.{name}.batch: answers of a batch are no streams; remove extra_body.stream"
+            )
         for url in endpoint.base_url:
             if not url.startswith(("http://", "https://")):
                 raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")
@@ -135,53 +164,72 @@ class RateLimit:
         self.next_turn += more * self.seconds
 
 
+@dataclass
+class Spending:
+    """On calls of one kind. cost, calls: of those that have ended. open: calls in flight. most: what one may cost."""
+
+    cost: float = 0.0
+    calls: int = 0
+    open: int = 0
+    most: float = 0.0
+
+    @property
+    def each(self) -> float:
+        return self.cost / self.calls if self.calls else self.most
+
+
 class Budget:
     """Stops asking when the next call would likely exceed `cap` (in the currency of the prices); None is no cap.
 
-    A call's cost is known only afterwards, so those in flight are reckoned at the mean so far: until the first one has
-    ended, at nothing. What is spent may pass the cap by what the calls in flight cost more than that. They are waited
-    for, and their answers are kept. Tries that fail are not counted, though a host may charge for them.
+    A call's cost is known only afterwards, so those in flight are reckoned at the mean of their kind so far; until the
+    first one has ended, at nothing, or, of a batch, where thousands are in flight by then, at the most that each may
+    cost. What is spent may pass the cap by what the calls in flight cost more than that. They are waited for, and their
+    answers are kept. Tries that fail are not counted, though a host may charge for them.
     """
 
     def __init__(self, cap: float | None = None, spent: float = 0.0, calls: int = 0):
-        self.cap, self.spent, self.calls, self.open = cap, spent, calls, 0
+        self.cap, self.kinds = cap, defaultdict(Spending, {"": Spending(spent, calls)})
         self.changed = Signal()
 
-    async def admit(self) -> None:
+    @property
+    def spent(self) -> float:
+        return sum(kind.cost for kind in self.kinds.values())
+
+    async def admit(self, kind: str = "", most: float = 0.0) -> None:
         """Returns when one more call fits. Raises UserError when none does and none is in flight any more."""
-        while self.cap is not None and self.spent + self._mean() * (self.open + 1) > self.cap:
-            if not self.open:
+        kinds, mine = self.kinds.values(), self.kinds[kind]
+        mine.most = max(mine.most, most)
+        while self.cap is not None and self.spent + sum(k.open * k.each for k in kinds) + mine.each > self.cap:
+            if not any(k.open for k in kinds):
                 raise UserError(
-                    f"max_cost {self.cap:g} is reached: {self.spent:.4g} spent on {self.calls} calls; every answer is "
-                    f"kept, run the same command with a higher max_cost to resume"
+                    f"max_cost {self.cap:g} is reached: {self.spent:.4g} spent on {sum(k.calls for k in kinds)} calls, "
+                    f"and another one may cost {mine.each:.4g}; every answer is kept, run the same command with a "
+                    f"higher max_cost to resume"
                 )
             await self.changed.given()
-        self.open += 1
+        mine.open += 1
 
-    def settle(self, cost: float) -> None:
+    def settle(self, cost: float, kind: str = "") -> None:
         """The call is over; cost 0 if it brought no answer."""
-        self.open -= 1
-        self.spent, self.calls = self.spent + cost, self.calls + bool(cost)  # free ones would lower the mean
+        mine = self.kinds[kind]
+        mine.open, mine.cost, mine.calls = mine.open - 1, mine.cost + cost, mine.calls + bool(cost)
         self.changed.give()
-
-    def _mean(self) -> float:
-        return self.spent / self.calls if self.calls else 0.0
 
 
 class Tally:
     """What the answers on disk tell a later run. models: those that have answered. tokens: {endpoint: (calls, prompt
-    tokens, completion tokens)}, for the budget."""
+    tokens, completion tokens, cached prompt tokens)}, for the budget."""
 
     def __init__(self):
         self.models, self.tokens = set(), {}
 
-    def add(self, endpoint: str, model: str, answered: bool, prompt_tokens: int, completion_tokens: int) -> None:
-        """Count one call; a call that cost no tokens was no answer to pay for."""
+    def add(self, endpoint: str, model: str, answered: bool, prompt: int, completion: int, cached: int = 0) -> None:
+        """Count one call and its tokens; a call that cost none was no answer to pay for."""
         if answered:
             self.models.add(model)
-        if completion_tokens:
-            calls, asked, spent = self.tokens.get(endpoint, (0, 0, 0))
-            self.tokens[endpoint] = calls + 1, asked + prompt_tokens, spent + completion_tokens
+        if completion:
+            before, more = self.tokens.get(endpoint, (0, 0, 0, 0)), (1, prompt, completion, cached)
+            self.tokens[endpoint] = tuple(map(sum, zip(before, more, strict=True)))
 
 
 def retry_after(headers: dict) -> float | None:

@@ -72,7 +72,7 @@ def made_with(cfg: keys.Config, prompts: dict[str, str], student: StudentCritic 
     return {
         "models": models,
         **measured,
-        "prices": {agent: {"prompt": e.price_prompt, "completion": e.price_completion} for agent, e in bound.items()},
+        "prices": {agent: endpoint.prices() for agent, endpoint in bound.items()},
         "prompts": {name: call_key(text)[:16] for name, text in prompts.items()},
         "sampling": " ".join(f"{name}={value:g}" for name, value in cfg.sampling.options().items()),
         "seed": cfg.seed,

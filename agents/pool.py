@@ -10,9 +10,9 @@ import time
 from collections.abc import Callable, Coroutine, Iterable
 
 from agents import limits
-from agents.client import Endpoint
+from agents.client import Endpoint, letters_in, max_tokens_of
 from agents.complaints import CallError
-from agents.limits import Budget, EndpointConfig, Tally
+from agents.limits import Budget, EndpointConfig, Tally, cost_of
 from agents.replies import Reply
 from errors import UserError
 from progress import say
@@ -35,6 +35,7 @@ def open_endpoints(
     where the endpoints of one agent do not serve the same model: its answers must not depend on who was free.
     """
     by_name, pools, budget = {}, {}, Budget(max_cost)
+    before = budget.kinds[""]
     for agent, names in bindings.items():
         # one model an agent
         kinds = {(configs[name].model, str(configs[name].extra_body)) for name in names}
@@ -43,15 +44,19 @@ def open_endpoints(
                 f"agents.{agent} is bound to {', '.join(names)}, which differ in model or extra_body; endpoints that "
                 f"share an agent must be alike"
             )
+        if len(names) > 1 and any(configs[name].batch for name in names):
+            raise UserError(
+                f"agents.{agent} is bound to {', '.join(names)}; one that asks by batches must be the only one"
+            )
         # open each name once, and count what earlier runs spent there
         for name in names:
             if name not in by_name:
                 cfg = configs[name]
                 has_answered = cfg.model in earlier.models
                 by_name[name] = [Endpoint(name, cfg, url, has_answered, prober) for url in cfg.base_url]
-                calls, asked, spent = earlier.tokens.get(name, (0, 0, 0))
-                cost = by_name[name][0].price(asked, spent)
-                budget.spent, budget.calls = budget.spent + cost, budget.calls + (calls if cost else 0)
+                calls, *tokens = earlier.tokens.get(name, (0, 0, 0, 0))
+                cost = cost_of(cfg.prices(), *tokens)
+                before.cost, before.calls = before.cost + cost, before.calls + (calls if cost else 0)
         shared = next((pools[a] for a in pools if bindings[a] == names), None)
         pools[agent] = shared or Pool([endpoint for name in names for endpoint in by_name[name]], budget)
     return [endpoint for group in by_name.values() for endpoint in group], pools
@@ -68,18 +73,21 @@ class Pool:
         for endpoint in endpoints:  # pools may share endpoints, and all of a run share the budget
             endpoint.limit.changed = self.budget.changed
 
-    async def chat(self, body: dict) -> Reply:
-        """Returns the Reply to one question, however often it must be asked. Raises UserError when there is nobody to
-        ask."""
-        await self.budget.admit()
+    async def chat(self, body: dict, name: str = "", kind: str = "") -> Reply:
+        """Returns the Reply to one question, however often it must be asked. name: its key in the journal. kind: its
+        prompt, for questions of one kind cost about the same. Raises UserError when there is nobody to ask."""
+        most = cost_of(self.cfg.prices(), letters_in(body) // 2, max_tokens_of(body))
+        kind, most = (kind, most) if self.cfg.batch else ("", 0.0)
+        await self.budget.admit(kind, most)
         cost = 0.0
         try:
-            endpoint, reply = await self._until_answered(body)
+            endpoint, reply = await self._until_answered(body, name)
             if endpoint is not None:
-                cost = endpoint.price(reply.prompt_tokens, reply.completion_tokens)
+                tokens = reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens
+                cost = cost_of(endpoint.cfg.prices(), *tokens)
             return reply
         finally:
-            self.budget.settle(cost)
+            self.budget.settle(cost, kind)
 
     @property
     def has_answered(self) -> bool:
@@ -96,22 +104,25 @@ class Pool:
             raise UserError(f"{self.where} refused every request; the last time it said {said}")
 
     def stop(self) -> None:
-        """Begin no call any more; those in flight go on."""
+        """Begin no call any more; those in flight go on, but for those of batches, which the next run finds."""
         self.stopped.set()
+        for endpoint in self.endpoints:
+            if endpoint.batches:
+                endpoint.batches.stop()
         self.budget.changed.give()
 
     async def close(self) -> None:
         for endpoint in self.endpoints:
             await endpoint.close()
 
-    async def _until_answered(self, body: dict) -> tuple[Endpoint | None, Reply]:
+    async def _until_answered(self, body: dict, name: str) -> tuple[Endpoint | None, Reply]:
         """Returns (who answered, Reply); (None, Reply of status "transport") for a question that nobody can answer."""
         failures = late = 0
         since, first_to_refuse, words = time.monotonic(), None, ""
         while True:
             endpoint = await self._place(first_to_refuse)
             try:
-                reply = await endpoint.ask(body, late)
+                reply = await endpoint.ask(body, late, name)
             except CallError as error:
                 failure = error
             else:
@@ -228,7 +239,7 @@ async def run_together(workers: Iterable[Coroutine], pools: Iterable[Pool]) -> N
         try:
             await worker
         except Exception as error:
-            in_flight = sum(e.limit.in_flight for e in {e for pool in pools for e in pool.endpoints})
+            in_flight = sum(e.limit.in_flight for e in {e for pool in pools for e in pool.endpoints} if not e.batches)
             if not errors and in_flight:
                 say(f"an error ends the run; {in_flight} questions in flight are waited for (Ctrl-C drops them)")
             errors.append(error)

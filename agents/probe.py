@@ -12,7 +12,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from agents.client import DECIDED, TOKEN_KEYS, Endpoint
+from agents.client import DECIDED, TOKEN_KEYS, Endpoint, one_of
 from agents.complaints import CallError, room_left
 from agents.limits import pause
 from agents.replies import THOUGHTS, split_thought, tokens_in
@@ -32,11 +32,12 @@ class Prober:
     tell already.
 
     body: a question of the run, whose model and sampling the test questions share. long: try a long prompt, too; a
-    server that cuts it in silence is a UserError, for it would cut the long chains of the run as well.
+    server that cuts it in silence is a UserError, for it would cut the long chains of the run as well. choice: try
+    whether it keeps to the words that it is left.
     """
 
-    def __init__(self, path: Path, long: bool = False):
-        self.path, self.long = Path(path), long
+    def __init__(self, path: Path, long: bool = False, choice: bool = False):
+        self.path, self.long, self.choice = Path(path), long, choice
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
         self.heard = {}  # place: answers of a probe that has failed before its end
 
@@ -45,7 +46,7 @@ class Prober:
         place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
         found = self.known.get(place)
         if found is None or (self.long and "long_prompt" not in found):
-            found = await probe(endpoint, body, self.long, self.heard.setdefault(place, []))
+            found = await probe(endpoint, body, self.long, self.choice, self.heard.setdefault(place, []))
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(
                     f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
@@ -56,6 +57,7 @@ class Prober:
             write_text(self.path, json.dumps(self.known, indent=2) + "\n")
         endpoint.token_key, endpoint.stream = found["token_key"], found["stream"]
         endpoint.prefilled, endpoint.left_out = found["thought"] == "prefilled", list(found.get("left_out", []))
+        endpoint.choices = found.get("choice") == "honoured"
         window = f"; window {endpoint.window:,} tokens" if endpoint.window else ""
         say(f"{endpoint.where}: {summary(found)}{window}")
         if found["top_k"] == "refused" and body.get("top_k") is not None:
@@ -63,7 +65,7 @@ class Prober:
             raise UserError(f"{endpoint.where} refuses top_k; set {key} to leave it out ({found['top_k_words']})")
 
 
-async def probe(endpoint: Endpoint, body: dict, long: bool, heard: list) -> dict:
+async def probe(endpoint: Endpoint, body: dict, long: bool, choice: bool, heard: list) -> dict:
     """Returns what the server is like, JSON-able. heard: what it has answered already, in order; extended. Raises
     CallError when it does not answer."""
     before = iter(list(heard))
@@ -90,6 +92,9 @@ async def probe(endpoint: Endpoint, body: dict, long: bool, heard: list) -> dict
     found = {"thought": "unknown" if words else thought} | await _top_k(ask, body)
     if long:
         found |= await _long_prompt(ask, body)
+    if choice and found["thought"] not in ("inline", "prefilled", "unknown"):  # it would cut such a thought off
+        endpoint.choices = True  # else it is not sent
+        found |= await _choice(ask, body)
     return found | {"token_key": endpoint.token_key, "stream": endpoint.stream, "left_out": endpoint.left_out}
 
 
@@ -101,6 +106,7 @@ def summary(found: dict) -> str:
     parts += [found["token_key"]] if found["token_key"] == TOKEN_KEYS[1] else []
     parts += [f"without {', '.join(found['left_out'])}"] if found.get("left_out") else []
     parts += [f"long prompt {found['long_prompt']}"] if "long_prompt" in found else []
+    parts += [f"choice {found['choice']}"] if "choice" in found else []
     return "; ".join(parts)
 
 
@@ -153,3 +159,12 @@ async def _long_prompt(ask, body):
     if not seen:
         return {"long_prompt": "not counted"}
     return {"long_prompt": "whole" if seen >= LONG else f"cut silently to {seen} tokens"}
+
+
+async def _choice(ask, body):
+    """Whether the server says one of two words that it was not asked for, when it is left no others."""
+    question = _question(body, WORD, THOUGHTFUL_ANSWER, **one_of(("beta", "gamma")))
+    said, words = await ask(question, lambda completion: split_thought(_message(completion))[1])
+    if words:
+        return {"choice": "refused"}
+    return {"choice": "honoured" if '"beta"' in said or '"gamma"' in said else "ignored"}

@@ -19,7 +19,7 @@ from agents.complaints import SERVERS, parse, valid
 
 ANSWERED = ("ok", "truncated", "filtered", "misrouted", "empty")  # the server did what it could: worth keeping
 
-THOUGHTS, FINISH = SERVERS["thoughts"], SERVERS["finish"]
+THOUGHTS, FINISH, CACHED = SERVERS["thoughts"], SERVERS["finish"], SERVERS["cached"]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,8 @@ class Reply:
     text: the answer without its thought. Tokens as the server counts them, thought included. seconds: of the try that
     succeeded. detail: the server's own words, when there is no answer. endpoint: the name of who answered. whole: all
     that was generated, whatever the status, the thought in <think> tags. model: as the server names it. left_out:
-    fields of the request that the server refuses, so that it went without them.
+    fields of the request that the server refuses, so that it went without them. cached_tokens: how many of the prompt's
+    came from the server's cache.
     """
 
     status: str
@@ -42,6 +43,7 @@ class Reply:
     whole: str = ""
     model: str = ""
     left_out: tuple[str, ...] = ()
+    cached_tokens: int = 0
 
 
 def read_completion(content: bytes) -> dict:
@@ -115,14 +117,22 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
         status = "misrouted" if "<think>" in whole else "empty"
 
     model = str(completion.get("model") or "")
-    tokens = tokens_in(completion)
-    return Reply(status, text, *tokens, round(seconds, 3), endpoint=endpoint, whole=whole, model=model)
+    tokens, said = tokens_in(completion), {"endpoint": endpoint, "whole": whole, "model": model}
+    return Reply(status, text, *tokens, round(seconds, 3), **said, cached_tokens=cached_in(completion))
 
 
 def tokens_in(completion: dict) -> tuple[int, int]:
     """Returns (prompt tokens, completion tokens) as the server counts them, 0 where it does not."""
     usage = completion.get("usage") or {}
     return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+
+
+def cached_in(completion: dict) -> int:
+    """Returns how many prompt tokens came from the server's cache; 0 where it does not say, or says what cannot be."""
+    usage = completion.get("usage") or {}
+    places = [place for place in (usage, *map(usage.get, CACHED["inside"])) if isinstance(place, dict)]
+    counts = [place[key] for place in places for key in CACHED["keys"] if isinstance(place.get(key), int)]
+    return max(0, min(tokens_in(completion)[0], max(counts, default=0)))
 
 
 def _with_thought(message: dict, prefilled: bool, finish: str) -> str:

@@ -7,9 +7,9 @@ abstains. Nothing is ever guessed.
 
 import re
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
-from agents.client import TOKEN_KEYS
+from agents.client import TOKEN_KEYS, one_of
 from agents.guards import clean, is_code, solves
 from agents.journal import Journal, call_key, call_seed
 from agents.keys import Config
@@ -20,6 +20,7 @@ from agents.replies import ANSWERED, Reply
 
 LEVELS = ("easy", "medium", "hard")
 VERDICTS = ("YES", "NO")
+LABELS = {"critic": LEVELS, "verifier": VERDICTS}  # by prompt: what is asked for in one word
 
 ASKS = 3  # the first time and twice more
 HOPELESS = ("filtered", "too_long", "refused", "transport")  # the same question would fare no better
@@ -107,8 +108,7 @@ class Agents:
             status = "invalid" if reply.status == "ok" and value is None else reply.status
             calls.append({"key": key, "status": status, "prompt_tokens": reply.prompt_tokens,
                           "completion_tokens": reply.completion_tokens})  # fmt: skip
-            if reply.detail:
-                calls[-1]["detail"] = reply.detail
+            calls[-1] |= {name: said for name in ("cached_tokens", "detail") if (said := getattr(reply, name))}
 
             # stop, or ask again; a truncated answer once, with twice the room
             if value is not None or status in HOPELESS:
@@ -135,14 +135,16 @@ class Agents:
         # already paid for, unless it was cut short and there is more room now
         known = self.journal.get(key)
         if known and not (known["status"] == "truncated" and known["max_tokens"] < max_tokens):
-            tokens = known["prompt_tokens"], known["completion_tokens"]
-            return key, Reply(known["status"], known["text"], *tokens, detail=known["detail"])
+            said = {field.name: known[field.name] for field in fields(Reply) if field.name in known}
+            return key, Reply(**said)
 
         # ask, and have the reply on disk before it is used
         body = {"model": pool.cfg.model, "messages": messages, **options, TOKEN_KEYS[0]: max_tokens}
         if self.cfg.sampling.send_seed:
             body["seed"] = call_seed(key)
-        reply = await pool.chat(body)
+        if attempt == ASKS - 1 and task.prompt in LABELS:  # nothing but a label, where the server honours that
+            body |= one_of(LABELS[task.prompt])
+        reply = await pool.chat(body, key, task.prompt)
         # a second try with twice the room that does not fit stays what the first one was: there is no more room
         doubled = max_tokens > self.cfg.sampling.max_tokens
         status = "truncated" if reply.status == "too_long" and doubled else reply.status
@@ -167,7 +169,7 @@ async def read_value(text: str, task: Task) -> str | None:
 EDGES = " \t*_`\"'.:!,;()[]{}"
 # the word behind a tag, where it ends its clause: neither "medium-hard" nor "hard to say"
 TAGGED = re.compile(
-    r"""(?:verdict|rating|level|label|answer|output)[*_ ]*[:=]\W*?(\w+)(?=[*_`"')\]}]*(?:\s*[.,;:!(]|\s*$))"""
+    r"""(?:verdict|rating|level|label|answer|output)[*_" ]*[:=]\W*?(\w+)(?=[*_`"')\]}]*(?:\s*[.,;:!(]|\s*$))"""
     r"""|\\boxed\{(?:\\text\{)?(\w+)\}""",
     re.IGNORECASE | re.MULTILINE,
 )

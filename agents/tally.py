@@ -8,10 +8,12 @@ import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from agents.limits import cost_of
 from agents.roles import LEVELS
 from data.records import GAPS
 from errors import UserError
 
+TOKENS = ("prompt", "completion", "cached")
 AGENTS = ("critic", "rethinker", "verifier")
 LENGTHS = (*LEVELS, "sft", "incorrect")  # whose characters are counted: r by its level, what is kept, r~
 FITTED = ("original", "rewritten")  # chains that are measured on the student
@@ -164,6 +166,8 @@ def count_calls(calls: dict[str, Counter], trace: dict) -> None:
             calls[step["step"]].update(["calls", call["status"]])
             calls[step["step"]]["prompt_tokens"] += call["prompt_tokens"]
             calls[step["step"]]["completion_tokens"] += call["completion_tokens"]
+            if cached := call.get("cached_tokens"):
+                calls[step["step"]]["cached_tokens"] += cached
 
 
 def _listed(counter, names):
@@ -198,7 +202,7 @@ def _ratio(values):
 def cost(calls: dict[str, dict], prices: dict[str, dict]) -> dict[str, float]:
     """Returns {agent: cost so far}; empty where no endpoint has a price."""
     return {
-        agent: round(sum(count[f"{kind}_tokens"] * price for kind, price in prices[agent].items()) / 1e6, 6)
+        agent: round(cost_of(prices[agent], *(count.get(f"{kind}_tokens", 0) for kind in TOKENS)), 6)
         for agent, count in calls.items()
         if count and any(prices[agent].values())
     }

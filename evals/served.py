@@ -52,7 +52,8 @@ async def draw(
     for made in earlier:
         if "endpoint" in made:
             answered = made["finish_reason"] in ("stop", "length")
-            tally.add(made["endpoint"], made["served"], answered, made["prompt_tokens"], made["tokens"])
+            tokens = made["prompt_tokens"], made["tokens"], made.get("cached_tokens", 0)
+            tally.add(made["endpoint"], made["served"], answered, *tokens)
     endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, tally, prober, max_cost)
 
     async def ask_one_by_one(name: str, unconfirmed: list) -> None:
@@ -113,7 +114,7 @@ def made_of(reply: Reply, endpoint: str, model: str) -> dict:
         "endpoint": endpoint,
         "served": model,
     }
-    return made | ({"left_out": reply.left_out} if reply.left_out else {})
+    return made | {name: said for name in ("left_out", "cached_tokens") if (said := getattr(reply, name))}
 
 
 async def check_listed(endpoint: Endpoint) -> None:

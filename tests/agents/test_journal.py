@@ -142,7 +142,8 @@ def test_what_cannot_be_written_is_its_callers_error_and_not_the_writers(tmp_pat
 
 def test_tokens_are_summed_for_the_budget(tmp_path):
     spent = [entry(n) | {"endpoint": "ab"[n % 2], "prompt_tokens": 10, "completion_tokens": n} for n in range(5)]
+    spent[1]["cached_tokens"] = 8
     write(tmp_path / "journal.jsonl", spent)
     journal = Journal(tmp_path / "journal.jsonl")
-    assert journal.tally.tokens == {"a": (2, 20, 6), "b": (2, 20, 4)}  # what cost no tokens was no answer
+    assert journal.tally.tokens == {"a": (2, 20, 6, 0), "b": (2, 20, 4, 8)}  # what cost no tokens was no answer
     journal.close()

@@ -22,14 +22,14 @@ from tests.support.scripted_endpoint import RESET, Server, error, reply
 BODY = {"model": "m", "messages": [], "max_tokens": 9, "temperature": 0.7, "top_p": 0.9, "top_k": 50, "seed": 3}
 
 
-def probe(tmp_path, answer, body=BODY, long=False, **settings):
+def probe(tmp_path, answer, body=BODY, long=False, choice=False, **settings):
     """(what was found, the Endpoint, the server) for a server that answers probe questions with answer(asked)."""
     with Server(None, probe=answer) as server:
 
         async def ask():
             endpoint = Endpoint("teacher", EndpointConfig(server.url, "m", **settings))
             try:
-                await Prober(tmp_path / "probe.json", long)(endpoint, body)
+                await Prober(tmp_path / "probe.json", long, choice)(endpoint, body)
                 return endpoint
             finally:
                 await endpoint.close()
@@ -184,7 +184,7 @@ def test_a_third_of_faults_and_a_limit_of_requests(tmp_path, fault):
         words = ["probe=true", "endpoints.teacher.requests_per_minute=600", "endpoints.teacher.retries=8"]
         done = run(problems, tmp_path / "out", server.url, *words)
     assert done.returncode == 0, done.stderr
-    assert 6 <= len(arrived) <= 20 and arrived[-1] - arrived[0] > 0.05 * (len(arrived) - 1)
+    assert 7 <= len(arrived) <= 24 and arrived[-1] - arrived[0] > 0.05 * (len(arrived) - 1)
     assert "top_k honoured; long prompt whole" in done.stderr
 
 
@@ -199,7 +199,7 @@ def test_a_probe_that_is_given_up_continues_where_it_was(tmp_path):
         words = ["probe=true", "endpoints.teacher.retries=3"]
         done = run(problems, tmp_path / "out", server.url, *words)
     assert done.returncode == 0, done.stderr
-    assert len(server.probes) == 6 + 6 and sum("exactly one" in asked.problem for asked in server.probes) == 1
+    assert len(server.probes) == 6 + 7 and sum("exactly one" in asked.problem for asked in server.probes) == 2
 
 
 def test_the_deadline_of_a_test_question_grows_when_it_was_too_short(tmp_path, monkeypatch):
@@ -241,7 +241,7 @@ def test_a_run_probes_once_remembers_and_shows_it(tmp_path):
     with Server(fixed, probe=shy) as server:
         done = run(problems, tmp_path / "out", server.url, "probe=true")
         asked = len(server.probes)
-        assert done.returncode == 0 and asked - len(broken) == 6, done.stderr
+        assert done.returncode == 0 and asked - len(broken) == 7, done.stderr
         assert done.stderr.count("no thoughts; top_k honoured; long prompt whole") == 1
         (tmp_path / "out/journal.jsonl").unlink()
         done = run(problems, tmp_path / "out", server.url, "probe=true")
@@ -250,3 +250,51 @@ def test_a_run_probes_once_remembers_and_shows_it(tmp_path):
         assert done.returncode == 0 and len(server.probes) == asked
     done = run(problems, tmp_path / "third", server.url, "probe=true")
     check_refused(done, f"{server.url} does not answer", lines=4)
+
+
+def obeys(asked, text="alpha"):
+    """Says one of the words that it is left."""
+    if format := asked.body.get("response_format"):
+        return json.dumps({"verdict": format["json_schema"]["schema"]["properties"]["verdict"]["enum"][-1]})
+    return text
+
+
+def refuses_formats(asked):
+    return error(400, "response_format is not supported") if "response_format" in asked.body else "alpha"
+
+
+@pytest.mark.parametrize(
+    ("answer", "found"),
+    [
+        (obeys, "honoured"),
+        (lambda asked: reply(obeys(asked), reasoning="hm"), "honoured"),
+        (ignorant, "ignored"),
+        (refuses_formats, "ignored"),  # asked again without it
+        (lambda asked: error(400, "what?") if "response_format" in asked.body else "alpha", "refused"),
+        (lambda asked: obeys(asked, "<think>hm</think>alpha"), None),  # it would have no thought
+        (lambda asked: obeys(asked, "hm</think>alpha"), None),
+    ],
+)
+def test_whether_a_choice_is_kept_to(tmp_path, answer, found):
+    said, endpoint, server = probe(tmp_path, answer, choice=True)
+    assert said.get("choice") == found and endpoint.choices == (found == "honoured")
+    assert any("response_format" in asked.body for asked in server.probes) == (found is not None)
+    assert ("choice" in summary(said)) == (found is not None)
+
+
+@pytest.mark.parametrize(
+    ("probed", "outcome"), [(obeys, "2 problems = 2 kept"), (lambda asked: "alpha", "2 critic_invalid")]
+)
+def test_the_last_asking_for_a_label_leaves_no_other_words(tmp_path, probed, outcome):
+    """Only that one, only of Critic and Verifier, and only where the probe says so."""
+
+    def answer(asked):
+        if asked.role in ("critic", "verifier"):
+            return obeys(asked, "Let me think about it.").replace("hard", "medium").replace("NO", "YES")
+        return f"Oops, = {int(asked.answer) + 5}"
+
+    with Server(answer, probe=lambda asked: reply(probed(asked), prompt_tokens=10**4)) as server:
+        done = run(write_problems(tmp_path / "p.jsonl", 2), tmp_path / "out", server.url, "probe=true")
+    assert done.returncode == 0 and outcome in done.stderr, done.stderr
+    formats = ["response_format" in asked.body for asked in server.asked if asked.problem.startswith("What is 1 ")]
+    assert formats == ([False, False, True] * 2 + [False] if probed is obeys else [False] * 3)

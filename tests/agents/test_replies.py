@@ -97,3 +97,29 @@ def test_a_streamed_answer_is_put_together():
     assert streamed(text.replace("sy", "\u2028sy")).text == "ea\u2028sy"
     thought = {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}  # Magistral's deltas
     assert streamed(stream_of(thought, thought, {"content": "easy"})).whole == "<think>hmhm</think>easy"
+
+
+@pytest.mark.parametrize(
+    ("usage", "cached"),
+    [
+        ({}, 0),
+        ({"prompt_tokens_details": {"cached_tokens": 8}}, 8),  # OpenAI, vLLM, xAI, Groq, Mistral
+        ({"prompt_tokens_details": {"cached_tokens": 0}, "prompt_cache_hit_tokens": 7}, 7),  # DeepSeek
+        ({"cached_tokens": 5}, 5),  # Moonshot
+        ({"cache_read_input_tokens": 4}, 4),  # Anthropic
+        ({"prompt_tokens_details": None}, 0),
+        ({"prompt_tokens_details": {"cached_tokens": None}}, 0),
+        ({"prompt_tokens_details": [3]}, 0),
+        ({"prompt_tokens_details": {"cached_tokens": "many"}, "cached_tokens": float("nan")}, 0),
+        ({"cached_tokens": -3}, 0),
+        ({"cached_tokens": 10**9}, 11),
+    ],
+)
+def test_tokens_from_a_cache(usage, cached):
+    given = reply("easy")
+    given["usage"] |= usage
+    assert (read := read_reply(given)).cached_tokens == cached and (read.prompt_tokens, read.completion_tokens) == (
+        11,
+        7,
+    )
+    assert read_reply(given | {"usage": None}).cached_tokens == 0

@@ -3,10 +3,12 @@
 import html
 import re
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 from test_outputs import MADE, PLAIN, judged, rethought, trace
 
+from agents.limits import EndpointConfig
 from agents.outputs import pair_rows
 from agents.report import render_report, sample
 from agents.tally import Tally, cost
@@ -104,6 +106,16 @@ def test_cost_is_tokens_times_price():
     assert report["cost"]["rethinker"] == (count["prompt_tokens"] * 1.0 + count["completion_tokens"] * 2.0) / 1e6
     free = {agent: {"prompt": 0.0, "completion": 0.0} for agent in PRICES}
     assert cost(report["calls"], free) == {}
+
+
+def test_prompt_tokens_from_a_cache_have_a_price_of_their_own():
+    calls = {"critic": {"prompt_tokens": 1000, "completion_tokens": 10, "cached_tokens": 800}}
+    endpoint = EndpointConfig("http://h/v1", "m", price_prompt=10, price_completion=100)
+    assert cost(calls, {"critic": endpoint.prices()}) == {"critic": 0.011}
+    cheaper = replace(endpoint, price_cached=1)
+    assert cost(calls, {"critic": cheaper.prices()}) == {"critic": (200 * 10 + 800 * 1 + 10 * 100) / 1e6}
+    assert cost(calls, {"critic": replace(cheaper, batch=True).prices()}) == {"critic": 0.0019}
+    assert cost(calls, {"critic": replace(cheaper, batch=True, price_batch=0.2).prices()}) == {"critic": 0.00076}
 
 
 def test_the_sample_has_something_of_everything():

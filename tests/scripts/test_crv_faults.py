@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from tests.support.crv_cli import ROOT, command, run, write_problems
-from tests.support.moody_server import contents, moody, rows, slowly, undisturbed, wait_for
+from tests.support.moody_server import contents, fixed, moody, rows, slowly, undisturbed, wait_for
 from tests.support.scripted_endpoint import RESET, Server, error, reply
 
 PASSING = ("429", "500", "reset", "hang", "half")  # the same question is answered the next time
@@ -148,6 +149,29 @@ def test_a_cost_cap_stops_cleanly_and_a_higher_one_goes_on(whole, tmp_path):
     paid, free = contents(tmp_path / "out"), contents(out)
     assert b'"critic": 2862.0' in paid.pop("report") and b'"cost": {}' in free.pop("report")
     assert paid == free
+
+
+def test_cached_tokens_are_counted_and_have_their_price(tmp_path):
+    """11 prompt tokens of which 8 come from a cache, and 7 of answer: 3 · 10 + 8 · 1 + 7 · 100, in millionths."""
+    problems = write_problems(tmp_path / "p.jsonl", 6)
+    prices = ("price_prompt=10", "price_cached=1", "price_completion=100")
+    words = [f"endpoints.teacher.{price}" for price in prices]
+
+    def answer(asked):
+        said = reply(fixed(asked))
+        said["usage"]["prompt_tokens_details"] = {"cached_tokens": 8}
+        return said
+
+    with Server(answer) as server:
+        done = run(problems, tmp_path / "out", server.url, *words, "max_cost=0.00741")
+        assert "max_cost 0.00741 is reached: 0.00738 spent on 10 calls" in done.stderr, done.stderr
+        assert len(server.asked) == 10  # at the full price it would be 9
+        assert run(problems, tmp_path / "out", server.url, *words, "max_cost=1").returncode == 0
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert sum(report["cost"].values()) == pytest.approx(len(server.asked) * 738e-6)
+    assert sum(calls["cached_tokens"] for calls in report["calls"].values()) == 8 * len(server.asked)
+    assert all(line["cached_tokens"] == 8 for line in rows(tmp_path / "out", "journal"))
+    assert "of them cached" in (tmp_path / "out/report.html").read_text()
 
 
 def test_the_key_is_nowhere_whatever_fails(tmp_path):

@@ -95,10 +95,13 @@ class Server:
     async def _models(self, request):
         return web.json_response(self.models)
 
-    async def _start(self):
-        app = web.Application(client_max_size=1 << 26)
+    def _routes(self, app):
         app.router.add_post("/v1/chat/completions", self._chat)
         app.router.add_get("/v1/models", self._models)
+
+    async def _start(self):
+        app = web.Application(client_max_size=1 << 26)
+        self._routes(app)
         self.runner = web.AppRunner(app, shutdown_timeout=0.2)
         await self.runner.setup()
         self.site = web.TCPSite(self.runner, "127.0.0.1", 0)
