@@ -223,6 +223,7 @@ def load_problems(cfg: Config, names: Collection[str]) -> list[Problem]:
 
 def generate_missing(cfg: Config, asked: list[Question], generations: Ledgers, facts: dict) -> list:
     """Generate and append every response that is not there yet. Returns [(question, why)] of what nobody answered."""
+    # what is not there, by model; two problems with one prompt share the response
     missing = {}  # place -> {key: Question}
     for question in asked:
         if question.key not in generations:

@@ -87,11 +87,13 @@ def outdated(keys: dict, generations: Ledgers, grades: Ledgers) -> int:
 
 def grade_missing(questions: list[Question], generations: Ledgers, grades: Ledgers, keys: dict) -> None:
     """Grade and append what has no grade yet, each as soon as it is known. keys: of `grade_keys`."""
+    # what there is to grade
     answered = [question for question in questions if question.key in generations]
     todo = {key: q for q in answered if (key := keys[q.key, q.problem]) not in grades}
     if not todo:
         return
 
+    # a question that the server would not answer needs no grader
     def grade(question):
         made, problem = generations[question.key], question.problem
         if made["finish_reason"] in UNANSWERED:

@@ -42,6 +42,7 @@ def resolve(
     """
     places, absent, served = {}, [], {}
     for name in dict.fromkeys(names):
+        # a path with {run} stands for several
         path = models[name]
         if "{run}" in path and not runs:
             raise UserError(f"models.{name} is {path!r}, but runs names no folder for {{run}}")

@@ -98,9 +98,11 @@ def _change(before, after):
 
 def _write(path, title, items, models, heading, megabytes, changes=(), heads=(), columns=None):
     """changes: the kinds of a comparison. heads, columns: what its table has beside the models, {benchmark: cells}."""
+    # nothing of a private problem goes beyond this line; of the others as many texts as the page holds
     public, groups = [_public(item) for item in items], _grouped(items)
     drawn = _drawn(public, megabytes * 1e6)
     filters = {"benchmark": list(groups), "change": changes, "model": models, "status": STATUSES}
+    # the table at the top, and the browser of single problems
     page = render(
         "samples.html",
         title=title,

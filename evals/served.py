@@ -79,6 +79,7 @@ async def draw(
         pool, unconfirmed = pools[name], []
         for endpoint in pool.endpoints:
             await check_listed(endpoint)
+        # as many workers as the servers take questions at a time
         workers = min(len(waiting[name]), sum(e.cfg.concurrency for e in pool.endpoints))
         await run_together([ask_one_by_one(name, unconfirmed) for _ in range(workers)], [pool])
         pool.check_served()
@@ -118,7 +119,7 @@ def made_of(reply: Reply, endpoint: str, model: str) -> dict:
 
 
 async def check_listed(endpoint: Endpoint) -> None:
-    """Raises UserError if GET /models lists models, and not the one that is asked for. Servers that do not tell pass:
+    """Raise UserError if GET /models lists models, and not the one that is asked for. Servers that do not tell pass:
     their answers are looked at (check_answered_as)."""
     try:
         listed = [str(model["id"]) for model in await endpoint.look_up()]
@@ -132,7 +133,7 @@ async def check_listed(endpoint: Endpoint) -> None:
 
 
 def check_answered_as(model: str, reply: Reply, pool: Pool) -> None:
-    """Raises UserError for an answer of another model than was asked for."""
+    """Raise UserError for an answer of another model than was asked for."""
     if reply.model and not same_model(reply.model, model):
         raise UserError(
             f"{pool.where} answers as {reply.model}, but {model} was asked for; "
@@ -141,7 +142,7 @@ def check_answered_as(model: str, reply: Reply, pool: Pool) -> None:
 
 
 def same_model(a: str, b: str) -> bool:
-    """Whether two names are of one model: hosts add dates, tags (:latest), revisions (@main) and owners (Qwen/)."""
+    """Tell whether two names are of one model: hosts add dates, tags (:latest), revisions (@main), owners (Qwen/)."""
     a, b = (re.sub(r"[@:][^/]*$", "", name.lower().rstrip("/")) for name in (a, b))
     if ("/" in a) != ("/" in b):
         a, b = a.rsplit("/", 1)[-1], b.rsplit("/", 1)[-1]

@@ -3,6 +3,7 @@ text as LaTeX has it."""
 
 import html
 import re
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from latex2mathml.converter import convert_to_element
@@ -28,8 +29,8 @@ NUMBER = re.compile(r"\d*\.?\d+")
 WIDEST = 100  # all lengths that a formula asks for, together, in whatever unit: more is no formula
 
 
-def formulas(text):
-    """Yields (key, LaTeX, "block" or "inline") for every formula in a text; key is what page.js looks it up by."""
+def formulas(text: str) -> Iterator[tuple[str, str, str]]:
+    """Yield (key, LaTeX, "block" or "inline") for every formula in a text; key is what page.js looks it up by."""
     for found in MATHS.finditer(text):
         block = found[1] or found[2] or found[3]
         latex, display = block or found[4] or found[5] or found[6], "block" if block else "inline"
@@ -37,8 +38,8 @@ def formulas(text):
             yield f"{display} {latex}", latex, display
 
 
-def mathml(latex, display):
-    """MathML, or None for what cannot be converted: it is then shown as it was written.
+def mathml(latex: str, display: str) -> str | None:
+    """Return MathML, or None for what cannot be converted: it is then shown as it was written.
 
     Only elements and attributes of MathML's own rendering pass. The converter lets \\href and elements inside \\text
     through, and the text is a language model's. Nor does one pass whose own lengths are beyond any page.
@@ -47,6 +48,7 @@ def mathml(latex, display):
         root = convert_to_element(latex, display=display)
     except Exception:  # it raises whatever its parsing runs into, and the text is anything at all
         return None
+    # each element and attribute is one of those that are known, or the formula is shown as it was written
     room = 0
     for node in root.iter():
         unknown = node.tag == "mi" and node.text and node.text.startswith("\\")  # a command that it does not know

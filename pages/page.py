@@ -33,7 +33,7 @@ TEMPLATES.filters["thousands"] = lambda cell: f"{cell:,}" if isinstance(cell, in
 
 
 def render(template: str, browser: dict | None = None, **data) -> str:
-    """A page, or a text beside one: a template of this folder with its data.
+    """Return a page, or a text beside one: a template of this folder with its data.
 
     browser: single items to look at: {"items": [item], "filters": {name: [value]}, "note": above them, unless the
     template has a block of that name, "search": what the search field says, "answer": what stands before an item's
@@ -60,7 +60,8 @@ def render(template: str, browser: dict | None = None, **data) -> str:
 
 
 def pack(browser: dict) -> str:
-    """base64 of gzip of JSON: what page.js needs of `browser`, and as "maths" its formulas as MathML, each one once."""
+    """Return, as base64 of gzip of JSON, what page.js needs of `browser`, and as "maths" its formulas as MathML, each
+    one once."""
     maths = {}
     for text in _texts(browser["items"]):
         for key, latex, display in formulas(text):
@@ -82,7 +83,7 @@ def _texts(items: list[dict]) -> Iterator[str]:
 
 
 def in_turn(strata: dict[object, Iterable], seed: int) -> Iterator:
-    """All items, one from each stratum in turn, so that rare kinds come early. strata: {kind: items}; seeded."""
+    """Yield all items, one from each stratum in turn, so that rare kinds come early. strata: {kind: items}; seeded."""
     queues = []
     for kind in sorted(strata, key=str):
         items = list(strata[kind])

@@ -28,6 +28,7 @@ OPTIONS = ("right", "wrong1", "wrong2", "wrong3")  # columns of GPQA
 
 
 def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
+    """Read all problems, their options laid out in the question. Raises UserError."""
     subjects = Counter()
 
     def gpqa(number, texts, row, where):
@@ -63,6 +64,7 @@ def letter(answer: str, where: str) -> str:
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:
+    """Grade the option that a response names; neither the response nor an option is quoted."""
     if strip_thought(text) is None:
         return Grade("truncated", None, "the thought does not end")
     try:

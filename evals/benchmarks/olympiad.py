@@ -29,6 +29,8 @@ MOST_BOXES = 30  # of one response; what repeats itself ten thousand times is no
 
 
 def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
+    """Read all problems, each with the type, number, unit and tolerance of its answer. Raises UserError."""
+
     def parse(number, texts, row, where):
         extra = {
             "type": texts["type"],
@@ -44,7 +46,8 @@ def load(kind: str, name: str, cfg: BenchmarkConfig) -> list[Problem]:
 
 
 def gold(final_answer: object, where: str) -> str:
-    r"""["$69$,$84$"] -> "69,84": one formula, since the delimiters of a dozen golds are not balanced."""
+    r"""Return the answers as one formula, ["$69$,$84$"] -> "69,84": the delimiters of a dozen golds are not
+    balanced."""
     if not (isinstance(final_answer, list) and len(final_answer) == 1):
         raise UserError(f"{where}: a test problem needs final_answer, a list of one text")
     answer = common.text({"final_answer": final_answer[0]}, ("final_answer",), where)
@@ -52,7 +55,7 @@ def gold(final_answer: object, where: str) -> str:
 
 
 def tolerance(error: object, where: str) -> float | list[float] | None:
-    """ "1e-1" -> 0.1; "1e-1,1e-2" -> [0.1, 0.01], one for each answer; None or empty -> None, exact."""
+    """Read "1e-1" as 0.1; "1e-1,1e-2" as [0.1, 0.01], one for each answer; None or empty as None, exact."""
     if error is None or error == "":
         return None
     try:
@@ -84,6 +87,7 @@ def instruction(problem: Problem, prompt: str) -> str:
 
 
 def grade(problem: Problem, text: str, finished: bool) -> Grade:
+    """Grade the answer of a response; where several are wanted and it is not right, all its boxes together."""
     percent = "\\%" * (problem.extra["unit"].strip("\\$ ") == "%" and "%" not in problem.gold)
     gold = problem.gold + percent  # with or without the sign, it is the same answer
     verdict = answers.grade(text, gold, finished, problem.extra["tolerance"])
