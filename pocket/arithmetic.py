@@ -8,6 +8,7 @@ import ast
 import operator
 import re
 from fractions import Fraction
+from itertools import accumulate
 
 OPERATORS = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
 SPELLINGS = {"\\times": "*", "\\cdot": "*", "\\div": "/", "×": "*", "·": "*", "÷": "/", "−": "-"}
@@ -58,6 +59,13 @@ def evaluate(expression: str) -> Fraction | None:
         return value(ast.parse(expression, mode="eval").body)
     except (SyntaxError, ValueError, ZeroDivisionError, RecursionError, MemoryError):
         return None
+
+
+def add_up(values: list[int], sign: str = "+") -> list[str]:
+    """Add up, or with "*" multiply, step by step: [52, 48, -6] -> ["52+48=100", "100-6=94"]."""
+    totals = list(accumulate(values, operator.mul if sign == "*" else operator.add))
+    texts = [f"*{value}" if sign == "*" else f"{value:+d}" for value in values[1:]]
+    return [f"{total}{text}={after}" for total, text, after in zip(totals, texts, totals[1:], strict=False)]
 
 
 def product_steps(a: int, b: int) -> str:

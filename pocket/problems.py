@@ -13,13 +13,12 @@ Train and test problems come from disjoint seeds, and no test problem's text occ
 """
 
 import hashlib
-import itertools
 import math
-import operator
 import random
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,7 +26,8 @@ from config import run_cli
 from data.records import write_jsonl
 from data.rows import iter_rows
 from errors import UserError
-from pocket.arithmetic import product_steps
+from pocket.arithmetic import add_up, product_steps
+from pocket.hands import Hands, hand_balanced, hand_convoluted, hand_terse, read_hand
 from values import Count, FilePath, NotNegative, Seed, Whole
 
 SPAN = 100_000  # reasoning-gym seeds problem i of a dataset with seed + i, so neighbouring seeds share problems
@@ -36,12 +36,12 @@ Animal = tuple[int, str, int]  # how many, what, legs of each
 
 @dataclass
 class TaskConfig:
-    """One reasoning-gym task in the mixture."""
+    """One task in the mixture."""
 
     weight: NotNegative = 1.0
     """Share of the problems, relative to the other tasks' weights."""
     params: dict[str, Whole] = field(default_factory=dict)
-    """Passed to reasoning_gym.create_dataset."""
+    """Passed to reasoning_gym.create_dataset; of hands, to pocket.hands.Hands."""
 
 
 @dataclass
@@ -73,7 +73,7 @@ class PocketConfig:
     tasks: Annotated[dict[str, TaskConfig], "filled"] = field(
         default_factory=lambda: {"leg_counting": TaskConfig(params={"min_animals": 2, "max_animals": 4})}
     )
-    """The mixture: leg_counting, chain_sum, products."""
+    """The mixture: leg_counting, chain_sum, products, hands."""
     styles: StyleShares = field(default_factory=StyleShares)
     """Verbosity of the original reasoning."""
 
@@ -139,8 +139,9 @@ def _draw(name, params, seed, count, seen):
     """Draw [({problem, answer}, facts)], the first `count` of a seed whose text is not in `seen`; adds the texts."""
     import reasoning_gym  # here, so that --help answers at once
 
+    make = Hands if name == "hands" else partial(reasoning_gym.create_dataset, name)
     try:
-        dataset = reasoning_gym.create_dataset(name, seed=seed * SPAN, size=SPAN, **params)
+        dataset = make(seed=seed * SPAN, size=SPAN, **params)
     except (AssertionError, TypeError) as error:  # how it refuses values, and names that it does not know
         raise UserError(f"tasks.{name}.params: {error}") from None
     drawn = []
@@ -169,8 +170,8 @@ def _id(kind, problem):
 
 
 def read_facts(problem: str) -> tuple[str, list] | None:
-    """Read (task, facts) out of a problem's text: its animals, signed terms or factors. None if the text is of no task
-    here, and for a product with a factor of zero, which needs no reasoning."""
+    """Read (task, facts) out of a problem's text: its animals, signed terms, factors or cards. None if it is of no
+    task here, and for a product with a factor of zero, which needs no reasoning."""
     from reasoning_gym.arithmetic.leg_counting import ANIMALS
 
     if "legs" in problem:
@@ -183,7 +184,8 @@ def read_facts(problem: str) -> tuple[str, list] | None:
     if listed := re.search(r": (\d+(?: \* \d+)*)\.$", problem):
         factors = [int(factor) for factor in listed[1].split(" * ")]
         return ("products", factors) if all(factors) else None
-    return None
+    cards = read_hand(problem)
+    return ("hands", cards) if cards else None
 
 
 # --- leg_counting: r_orig in each style, from (how many, what, legs of each) ---
@@ -191,13 +193,6 @@ def read_facts(problem: str) -> tuple[str, list] | None:
 
 def _plural(count, animal):
     return f"{count} {animal}{'s' if count > 1 else ''}"  # as reasoning-gym writes it
-
-
-def _steps(values: list[int], sign: str = "+") -> list[str]:
-    """Add up, or with "*" multiply, step by step: [52, 48, -6] -> ["52+48=100", "100-6=94"]."""
-    totals = list(itertools.accumulate(values, operator.mul if sign == "*" else operator.add))
-    texts = [f"*{value}" if sign == "*" else f"{value:+d}" for value in values[1:]]
-    return [f"{total}{text}={after}" for total, text, after in zip(totals, texts, totals[1:], strict=False)]
 
 
 def legs_terse(animals: list[Animal], rng: random.Random) -> str:
@@ -209,7 +204,7 @@ def legs_terse(animals: list[Animal], rng: random.Random) -> str:
 def legs_balanced(animals: list[Animal], rng: random.Random) -> str:
     """Write a line a kind of animal, then the running total."""
     lines = [f"{_plural(count, animal)}: {product_steps(count, legs)}" for count, animal, legs in animals]
-    total = ", ".join(_steps([count * legs for count, _, legs in animals]))
+    total = ", ".join(add_up([count * legs for count, _, legs in animals]))
     return "\n".join([*lines, f"Total: {total}"] if total else lines)
 
 
@@ -220,7 +215,7 @@ def legs_convoluted(animals: list[Animal], rng: random.Random) -> str:
     # the direct way, and everything taken away again
     values = [count * legs for count, _, legs in animals]
     pieces = ", ".join(f"{count}*{legs}={count * legs}" for count, _, legs in animals)
-    check = f"Piece by piece: {pieces}. Then {', '.join(_steps(values))}."
+    check = f"Piece by piece: {pieces}. Then {', '.join(add_up(values))}."
     undo, rest = [], _total(animals)
     for value in reversed(values):
         undo.append(f"{rest}-{value}={rest - value}")
@@ -273,7 +268,7 @@ def sum_terse(terms: list[int], rng: random.Random) -> str:
 
 def sum_balanced(terms: list[int], rng: random.Random) -> str:
     """Write the running total, a step a line."""
-    return "\n".join(_steps(terms))
+    return "\n".join(add_up(terms))
 
 
 def sum_convoluted(terms: list[int], rng: random.Random) -> str:
@@ -284,7 +279,7 @@ def sum_convoluted(terms: list[int], rng: random.Random) -> str:
     text += f"What is added: {gained}={sum(plus)}. " if len(plus) > 1 else f"Only {plus[0]} counts up. "
     text += f"What is taken away: {lost}={sum(minus)}. " if len(minus) > 1 else ""
     text += f"S={sum(plus)}-{sum(minus)}={sum(terms)}. " if minus else ""
-    text += f"Let me check it in the given order: {', '.join(_steps(terms))}. "
+    text += f"Let me check it in the given order: {', '.join(add_up(terms))}. "
     undo = f"{sum(terms)}{-terms[-1]:+d}={sum(terms) - terms[-1]}"
     return f"{text}And back: {undo}, as before the last step. So S={sum(terms)}."
 
@@ -318,8 +313,8 @@ def product_convoluted(factors: list[int], rng: random.Random) -> str:
     doubt = rng.choice(["Hmm, is that right? ", "Wait, let me check it another way. ", "Let me make sure. "])
     return (
         f"Let P be the product and {', '.join(letters)} the factors, so P={'*'.join(letters)} with {known}. "
-        f"The order does not matter, so from the back: {', '.join(_steps(factors[::-1], '*'))}. "
-        f"{doubt}In the given order: {', '.join(_steps(factors, '*'))}. So P={math.prod(factors)}."
+        f"The order does not matter, so from the back: {', '.join(add_up(factors[::-1], '*'))}. "
+        f"{doubt}In the given order: {', '.join(add_up(factors, '*'))}. So P={math.prod(factors)}."
     )
 
 
@@ -327,6 +322,7 @@ WRITERS: dict[str, dict[str, Callable[..., str]]] = {
     "leg_counting": {"terse": legs_terse, "balanced": legs_balanced, "convoluted": legs_convoluted},
     "chain_sum": {"terse": sum_terse, "balanced": sum_balanced, "convoluted": sum_convoluted},
     "products": {"terse": product_terse, "balanced": product_balanced, "convoluted": product_convoluted},
+    "hands": {"terse": hand_terse, "balanced": hand_balanced, "convoluted": hand_convoluted},
 }
 
 

@@ -28,6 +28,7 @@ from aiohttp import web
 
 from grading.answers import compare, final_answer
 from pocket.arithmetic import beyond_tables, equations, evaluate, holds, operands
+from pocket.hands import hand_balanced, read_hand, wrong_hands
 from pocket.problems import WRITERS, read_facts
 
 MODEL = "scripted-teacher"
@@ -104,7 +105,7 @@ def reply(task: Task, rng: random.Random, error_rate: float) -> str:
     if task.role == "verifier":
         verdict = "YES" if verify(task.reasoning, task.answer) else "NO"
         return _wordy(verdict, rng) if errs else verdict
-    level = judge(task.reasoning)
+    level = judge(task.reasoning, task.problem)
     if not errs:
         return level
     if rng.random() < 0.5:
@@ -120,9 +121,9 @@ def _wordy(verdict, rng):
 # --- the Critic and the Verifier: what a chain's equations say ---
 
 
-def judge(reasoning: str) -> str:
+def judge(reasoning: str, problem: str = "") -> str:
     """Rate a chain. easy: a step asks too much at once, or none is shown. hard: it calculates with letters, or much is
-    not needed. Else medium."""
+    not needed, or a hand of cards is scored in a way that does not suit it. Else medium."""
     # from the final answer back through all that it rests on; every number that is wanted needs one step
     steps, spare = equations(reasoning), 0
     wanted = Counter({evaluate(final_answer(reasoning) or ""): 1})
@@ -142,7 +143,8 @@ def judge(reasoning: str) -> str:
         signs = SIGN.findall(left)
         if not SIGN.search(right) and (len(signs) > 1 or (signs == ["*"] and beyond_tables(*operands(left)))):
             return "easy"
-    return "medium"
+    cards = read_hand(problem)
+    return "medium" if not cards or _words(reasoning) == _words(hand_balanced(cards, None)) else "hard"
 
 
 def verify(reasoning: str, answer: str) -> bool:
@@ -164,20 +166,30 @@ def rewrite(task: Task) -> str:
 def corrupt(problem: str, reasoning: str, rng: random.Random) -> str | None:
     """Write a pocket problem's chain from one wrong fact, or with one slip that is carried through to a wrong end.
 
-    Nothing else changes, neither wording nor length. None for another problem, or where no error fits.
+    Nothing else changes, neither wording nor length; but a hand of cards is written with one mistake of wrong_hands,
+    which may leave out a rule. None for another problem, or where no error fits.
     """
     found = read_facts(problem)
-    kinds = [_wrong_facts(*found, reasoning), _slips(reasoning)] if found else [[], []]
+    if is_hand := found is not None and found[0] == "hands":
+        kinds = [_writings(*found, reasoning, wrong) for wrong in wrong_hands(found[1]).values()]
+    else:
+        kinds = [_wrong_facts(*found, reasoning), _slips(reasoning)] if found else [[], []]
     for errors in kinds:
         rng.shuffle(errors)
     rng.shuffle(kinds)
     texts = (write() for errors in kinds for write in errors)
-    return next((text for text in texts if _is_carried_through(reasoning, text)), None)
+    wrong = (text for text in texts if final_answer(text) != final_answer(reasoning))
+    return next((text for text in wrong if is_hand or _is_carried_through(reasoning, text)), None)
+
+
+def _words(text):
+    """Return a text without its numbers."""
+    return re.sub(r"\d+", "#", text)
 
 
 def _is_carried_through(old, new):
     """Tell whether a corruption has its source's words, no more than one false step, and everywhere one wrong end."""
-    if re.sub(r"\d+", "#", old) != re.sub(r"\d+", "#", new) or final_answer(old) == final_answer(new):
+    if _words(old) != _words(new):
         return False
     end, wrong_end = (evaluate(final_answer(text) or "") for text in (old, new))
     steps = list(zip(equations(old), equations(new), strict=True))
@@ -193,12 +205,17 @@ def _near(value):
 
 def _wrong_facts(task, facts, reasoning):
     """List what writes a chain with a wrong number of legs, or with a miscopied term or factor."""
+    wrong = []
+    for place, fact in enumerate(facts):
+        others = [(*fact[:2], n) for n in _near(fact[2])] if task == "leg_counting" else _near(fact)
+        wrong += [[*facts[:place], other, *facts[place + 1 :]] for other in others]
+    return _writings(task, facts, reasoning, wrong)
+
+
+def _writings(task, facts, reasoning, wrong):
+    """List what writes a chain from each of the `wrong` facts as it was written from the right ones."""
     for write, seed in product(WRITERS[task].values(), range(SEEDS)):
         if write(facts, random.Random(seed)) == reasoning:
-            wrong = []
-            for place, fact in enumerate(facts):
-                others = [(*fact[:2], n) for n in _near(fact[2])] if task == "leg_counting" else _near(fact)
-                wrong += [[*facts[:place], other, *facts[place + 1 :]] for other in others]
             return [partial(write, other, random.Random(seed)) for other in wrong]
     return []
 

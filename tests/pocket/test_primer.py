@@ -26,7 +26,7 @@ def test_sheets(tmp_path):
         found = equations(response)
         assert all(map(holds, found)), response
         assert all(len(re.findall(r"\d[-+*]", "=".join(sides))) == 1 for sides in found), response  # single steps
-    assert not any(word in str(rows) for word in ("How many", "State the final", "Solve the following"))
+    assert not any(word in str(rows) for word in ("How many", "State the final", "Solve the following", "these cards"))
     main(PrimerConfig(out=str(tmp_path / "b.jsonl"), sheets=400))
     assert (tmp_path / "a.jsonl").read_bytes() == (tmp_path / "b.jsonl").read_bytes()
-    assert set(WRITERS) == {"leg_counting", "chain_sum", "products"}  # the tasks that the words above are of
+    assert set(WRITERS) == {"leg_counting", "chain_sum", "products", "hands"}  # the tasks that the words above are of

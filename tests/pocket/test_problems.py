@@ -82,7 +82,7 @@ def test_unknown_task_is_named():
 def test_every_style_is_right(style):
     """Each equation holds and the last number is the answer, in every style of every task."""
     shares = StyleShares(**{name: float(name == style) for name in ("terse", "balanced", "convoluted")})
-    train, _ = build(replace(MIXED, styles=shares, tasks=MIXED.tasks | PRODUCTS))
+    train, _ = build(replace(MIXED, styles=shares, tasks=MIXED.tasks | PRODUCTS | {"hands": TaskConfig()}))
     for row in train:
         found = equations(row["reasoning"])
         assert found, row
@@ -108,6 +108,8 @@ def test_products_are_right_for_large_herds():
         ("Solve the following multiplication: 7 * 1 * 12.", [7, 1, 12]),
         ("Solve the following multiplication: 7 * 0 * 12.", None),
         ("How many legs have 3 unicorns, 2 dogs?", None),
+        ("What do these cards score: 3 dogs, 2 ants?", [(3, "dogs", 8), (2, "ants", 5)]),
+        ("What do these cards score: 3 unicorns, 2 ants?", None),
         ("A shop has 7 crates of 12 bottles and sells 15 bottles. How many bottles remain?", None),
     ],
 )
@@ -194,6 +196,7 @@ def test_problems_to_avoid(tmp_path):
             {"tasks": {"leg_counting": TaskConfig(params={"min_animals": 9, "max_animals": 2})}},
             "max_animals must be >=",
         ),
+        ({"tasks": {"hands": TaskConfig(params={"max_kinds": 1})}}, r"hands\.params: 2 <= min_kinds <= max_kinds"),
     ],
 )
 def test_a_mixture_that_cannot_be_drawn(keys, said):
