@@ -23,6 +23,7 @@ TRANSFER = 3600.0  # seconds for one file, up or down
 MISSING = (404, 405, 501)  # HTTP statuses of an address that a host does not have
 ENDED = ("completed", "failed", "expired", "cancelled")
 SHOWN = 0.05  # of a batch, answered since the last line about it
+COUNTS = ("completed", "failed"), ("total",)
 URL = "/v1/chat/completions"
 
 
@@ -144,9 +145,9 @@ class Batches:
         """Returns the batch as it is when it has ended."""
         shown = -1.0
         for looks in itertools.count(1):
-            counts = batch.request_counts
-            done, total = (counts.completed + counts.failed, counts.total) if counts else (0, waited_for)
-            if batch.status in ENDED or shown < 0 or done >= shown + SHOWN * total:
+            # hosts leave out counts, or send 0 in all of them at first
+            done, total = (sum(getattr(batch.request_counts, kind, 0) or 0 for kind in kinds) for kinds in COUNTS)
+            if batch.status in ENDED or shown < 0 or done >= shown + max(1, SHOWN * total):
                 say(f"{batch.id}: {done} of {total or waited_for} answered, {batch.status}")
                 shown = done
             if batch.status in ENDED:

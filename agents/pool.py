@@ -38,15 +38,11 @@ def open_endpoints(
     before = budget.kinds[""]
     for agent, names in bindings.items():
         # one model an agent
-        kinds = {(configs[name].model, str(configs[name].extra_body)) for name in names}
+        kinds = {(configs[name].model, str(configs[name].extra_body), configs[name].batch and name) for name in names}
         if len(kinds) > 1:
             raise UserError(
-                f"agents.{agent} is bound to {', '.join(names)}, which differ in model or extra_body; endpoints that "
-                f"share an agent must be alike"
-            )
-        if len(names) > 1 and any(configs[name].batch for name in names):
-            raise UserError(
-                f"agents.{agent} is bound to {', '.join(names)}; one that asks by batches must be the only one"
+                f"agents.{agent} is bound to {', '.join(names)}, which differ in model or extra_body, or batch; "
+                f"endpoints that share an agent must be alike, and one with batch=true stands alone"
             )
         # open each name once, and count what earlier runs spent there
         for name in names:

@@ -196,7 +196,7 @@ def test_a_cap_on_the_cost_holds_for_waves(tmp_path):
         (["endpoints.teacher.extra_body={stream: true}"], "answers of a batch are no streams"),
         (
             ["endpoints.b={base_url: http://b/v1, model: m}", "agents.critic=[teacher, b]"],
-            "agents.critic is bound to teacher, b; one that asks by batches must be the only one",
+            "agents.critic is bound to teacher, b, .* and one with batch=true stands alone",
         ),
     ],
 )
