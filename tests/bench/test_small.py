@@ -1,14 +1,16 @@
-"""The benchmarks of the client and of the head, run whole in a small setting."""
+"""The benchmarks of the client and of the head and the check of a GPU, run whole in a small setting."""
 
 import subprocess
 import sys
 
+import pytest
+
 from bench.harness import ROOT
 
 
-def rows(*words):
+def rows(*words, timeout=300):
     """{name in the row: its cells} of the table that a benchmark prints."""
-    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
     assert done.returncode == 0, done.stderr[-2000:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line]
     return cells
@@ -29,3 +31,12 @@ def test_the_head_beside_others():
     for row in (ours, full):
         assert max(map(float, row[names.index("log p") :])) < 1e-4  # against float64
     assert liger[0].startswith("Liger") and ("needs CUDA" in liger[0] or float(liger[1]) > 0)
+
+
+@pytest.mark.slow
+def test_the_check_of_a_gpu_walks_to_its_end_without_one():
+    """Kernels, trainings, compilation, SIGTERM and resume, offload, the head, a long sequence: every line in small."""
+    found = {row[0]: row[1:] for row in rows("bench.gpu_check", timeout=1800)}
+    assert found["SIGTERM"] == ["exit status 75, 75 expected", "ok"] and "resuming after step" in found["resume"][0]
+    assert "first loss 0.693147" in found["CogPO of tiny, compile=true"][0]
+    assert found["offload"][1] == found["SFT, one sequence of 1024 tokens"][1] == "ok"
