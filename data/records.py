@@ -59,7 +59,7 @@ def check_record(row: dict, kind: str, where: str) -> None:
     if missing:
         raise UserError(
             f"{where}: a record of kind {kind} lacks {', '.join(missing)}; python -m data.sources path=… out=… makes "
-            "records of other formats (docs/interchange.md)"
+            "records of other formats (docs/data.md)"
         )
     for key, value in row.items():
         for text in leaves(value):

@@ -1,4 +1,4 @@
-"""docs/loss.md: its patches, applied to a copy of the tree, do what the page says."""
+"""The patches of docs/loss.md, data.md and evaluation.md, applied to a copy of the tree, do what the pages say."""
 
 import json
 import re
@@ -11,12 +11,12 @@ import pytest
 from tests.support.scripts import ROOT, cogpo_words, metrics
 
 BLOCK = re.compile(r"^```diff\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PAGE = (ROOT / "docs/loss.md").read_text(encoding="utf-8")
+PAGES = [(ROOT / f"docs/{name}.md").read_text(encoding="utf-8") for name in ("loss", "data", "evaluation")]
 
 
 def patched(folder, name):
-    """A copy of the tree with the page's patch that touches the file `name`."""
-    (patch,) = (block for block in BLOCK.findall(PAGE) if f"+++ b/{name}" in block)
+    """A copy of the tree with the pages' patch that touches the file `name`."""
+    (patch,) = (block for page in PAGES for block in BLOCK.findall(page) if f"+++ b/{name}" in block)
     for room in ("agents", "data", "evals", "grading", "losses", "model", "pages"):
         shutil.copytree(ROOT / room, folder / room, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ROOT.glob("*.py"):

@@ -1,4 +1,4 @@
-"""docs/interchange.md: its TRL recipe for CogPO trains as train_cogpo.py does (needs bench/requirements.txt), and its
+"""docs/data.md: its TRL recipe for CogPO trains as train_cogpo.py does (needs bench/requirements.txt), and its
 blocks for other trainers write what these read."""
 
 import json
@@ -14,7 +14,8 @@ from pocket.tiny import make_model
 from tests.support.scripts import ROOT, cogpo_words, metrics, run
 
 BLOCK = re.compile(r"^```python\n(.*?)^```", re.DOTALL | re.MULTILINE)
-PAGE = (ROOT / "docs/interchange.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs/data.md").read_text(encoding="utf-8")
+READ = re.search("^## Other projects' data here$.*?^A format", PAGE, re.MULTILINE | re.DOTALL)[0]
 
 
 def rows(path):
@@ -106,7 +107,7 @@ ROWS = {
                      "history": [["3 + 3?", "6"]]}],
     "sharegpt.parquet": [{"system": BASE8, "conversations": [HUMAN, GPT, HUMAN, GPT]}],
 }  # fmt: skip
-COMMANDS = re.findall(r"^ {4}python -m data\.sources (\S.*?)(?: {2,}#.*)?$", PAGE, re.MULTILINE)
+COMMANDS = re.findall(r"^ {4}python -m data\.sources (\S.*?)(?: {2,}#.*)?$", READ, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -136,7 +136,7 @@ def test_gsm8k_by_its_columns(tmp_path):
 
 
 def test_limo_and_s1k_by_their_columns(tmp_path):
-    """The commands of docs/interchange.md."""
+    """The commands of docs/data.md."""
     limo = {"question": "2+3?", "solution": "2+3 is 5. **Final Answer** \\boxed{5}", "answer": 5}
     (problem,) = run(tmp_path, [limo], "columns={problem: question, answer: answer, reasoning: solution}")
     assert (problem["answer"], problem["reasoning"]) == ("5", limo["solution"])
