@@ -11,6 +11,7 @@ import typing
 
 import pytest
 
+from pocket.study.design import StudyConfig
 from pocket.tiny import FAMILIES
 from tests.support.scripts import ROOT
 
@@ -63,6 +64,7 @@ def known_keys():
 
     for script in SCRIPTS:
         walk(importlib.import_module(script).Config, "")
+    walk(StudyConfig, "")
     return keys | {"key"} | set(FAMILIES)  # `key=value`, and the words of pocket.tiny
 
 
