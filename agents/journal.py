@@ -42,10 +42,12 @@ class Journal(Ledger):
         self.lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            super().__init__(path)
+        except (BlockingIOError, UserError) as error:
             os.close(self.lock)
+            if isinstance(error, UserError):  # damaged: once that line is deleted, it can be opened
+                raise
             raise UserError(f"{path} is in use by another run; wait for it, or set another output folder") from None
-        super().__init__(path)
         self.turn, self.synced = asyncio.Lock(), self.end
         self.thread = ThreadPoolExecutor(1)  # its own: never behind a slow comparison of answers
 
