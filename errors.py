@@ -3,3 +3,8 @@
 
 class UserError(ValueError):
     """Bad input, configuration or environment. The message says what, where, and what to do."""
+
+
+def one_line(error: object, limit: int = 300) -> str:
+    """Return what an error, or whatever a library says, reads as in one line of at most `limit` characters."""
+    return " ".join(str(error).split())[:limit]

@@ -6,6 +6,8 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
+from errors import one_line
+
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed}, {remaining} left{postfix}"
 
 
@@ -25,9 +27,10 @@ def cosmetic(what: str):
         yield
     except Exception as error:
         rank = int(os.environ.get("RANK", "0"))
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
-        text = f"warning: no {what}: {reason}" + f" (on rank {rank})" * (rank > 0)
-        tqdm.write(text, file=sys.stderr)
+        tqdm.write(
+            f"warning: no {what}: {type(error).__name__}: {one_line(error)}" + f" (on rank {rank})" * (rank > 0),
+            file=sys.stderr,
+        )
 
 
 class Progress(tqdm):

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from errors import UserError
+from errors import UserError, one_line
 
 Rows = Iterator[tuple[str, dict]]
 
@@ -118,8 +118,8 @@ def _library_rows(failure, name, load):
 
 
 def _failure(what, error):
-    cause = " ".join(str(error.__cause__ or error).split())
-    return UserError(f"{what} ({cause[:300].rstrip('. ') or type(error).__name__})")
+    cause = one_line(error.__cause__ or error).rstrip(". ")
+    return UserError(f"{what} ({cause or type(error).__name__})")
 
 
 def _plain(value, inner=False):

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
-from errors import UserError
+from errors import UserError, one_line
 from progress import say
 
 NAME = "packed"
@@ -146,7 +146,7 @@ def try_backend(name: str, device: torch.device, dtype: torch.dtype, head_size: 
         # equal values are their own mean, wherever attention looks; kernels run later than they are called
         off = (ATTEND[name](q, k, v, bounds, 11, None) - 1).abs().max().item()
     except Exception as error:  # whatever a library says that does not fit
-        return " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        return f"{type(error).__name__}: {one_line(error)}"
     return "" if off < 0.1 else f"a mean of ones is off by {off:.2g}"
 
 

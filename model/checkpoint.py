@@ -29,7 +29,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_state_
 from torch.optim import Optimizer
 from torch.utils._pytree import tree_map
 
-from errors import UserError
+from errors import UserError, one_line
 from model.parallel import Ranks
 from progress import say
 from settings import TrainConfig
@@ -111,7 +111,7 @@ def _extra(folder):
 
 def _damaged(folder, error):
     return UserError(
-        f"cannot read the checkpoint {folder} ({' '.join(str(error).split())[:200]}); every machine must see it; if it "
+        f"cannot read the checkpoint {folder} ({one_line(error, 200)}); every machine must see it; if it "
         f"is damaged, delete that folder and run the same command again to resume from the one before"
     )
 

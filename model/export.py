@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
-from errors import UserError
+from errors import UserError, one_line
 from model.checkpoint import on_main, sync
 from model.files import FOLDER, RECORD, record_of
 from model.load import load_config, stored_tensors
@@ -180,9 +180,9 @@ def try_saving(cfg: TrainConfig, model: LogProbModel, tokenizer: PreTrainedToken
             again = AutoTokenizer.from_pretrained(folder)
             load_config(folder)
     except Exception as error:  # whatever a model's own files make a library say
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+        parts = "config, generation config or tokenizer"
         raise UserError(
-            f"config, generation config or tokenizer of {cfg.model.path} cannot be saved: {reason}"
+            f"{parts} of {cfg.model.path} cannot be saved: {type(error).__name__}: {one_line(error)}"
         ) from None
     probe = "  3 × 14?\n\n```\nx = 1\n```" + "".join(tokenizer.all_special_tokens)
     if again.chat_template != tokenizer.chat_template or again(probe).input_ids != tokenizer(probe).input_ids:

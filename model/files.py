@@ -7,7 +7,7 @@ logs, and copies of the weights in other formats are no part of it.
 import json
 from pathlib import Path
 
-from errors import UserError
+from errors import UserError, one_line
 
 FOLDER, EXPORTS = "model", "exports"  # of a training's output: its model, and those of earlier steps by name
 RECORD = "run.json"  # what the model was made from; exports/step-N has a step-N.json
@@ -43,8 +43,8 @@ def model_folder(path: str, offline: bool = False) -> str | None:
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors; ValueError: not a valid id
         if offline:
             return None
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"no model folder {path}, and none from the hub ({reason}); give a local folder") from None
+        said = one_line(error)
+        raise UserError(f"no model folder {path}, and none from the hub ({said}); give a local folder") from None
 
 
 def refuse_adapter(folder: str | Path) -> None:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from data.packing import pack
 from data.render import Sequence
-from errors import UserError
+from errors import UserError, one_line
 
 LAYERS = {"full_attention", "sliding_attention"}
 ROPES = {"default", "linear", "yarn", "llama3"}  # the same for every length; dynamic and longrope are not
@@ -62,7 +62,7 @@ def skeleton(config: PretrainedConfig, path: str, dtype: torch.dtype, attention:
         with torch.device("meta"):
             lm = AutoModelForCausalLM.from_config(copy.deepcopy(config), dtype=dtype, attn_implementation=attention)
     except Exception as error:  # whatever the library says to a config that it cannot build
-        raise UserError(f"cannot load a model from {path}: {' '.join(str(error).split())[:300]}") from error
+        raise UserError(f"cannot load a model from {path}: {one_line(error)}") from error
     parts = ("model.embed_tokens", "model.layers", "model.norm", "lm_head")
     if absent := [part for part in parts if part not in dict(lm.named_modules())]:
         raise UserError(f"{path} ({type(lm).__name__}) is built otherwise than the models known here: no {absent[0]}")
@@ -119,8 +119,7 @@ def shown(path: str, lm: nn.Module, check: Callable[[], str]) -> str:
     except (UserError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a model says that expects other arguments
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
-        return f"{path} ({type(lm).__name__}) cannot be run here: {reason}"
+        return f"{path} ({type(lm).__name__}) cannot be run here: {type(error).__name__}: {one_line(error)}"
 
 
 @torch.no_grad()

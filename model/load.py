@@ -26,7 +26,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, dot
 from transformers.utils import logging as transformers_logging
 
 from data.render import Renderer
-from errors import UserError
+from errors import UserError, one_line
 from model.attention import NAME, choose_backend
 from model.files import model_folder, refuse_adapter, weight_files
 from model.guard import check_packing, dropouts, shown, skeleton
@@ -65,7 +65,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     try:
         return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # whatever the library says to files that it cannot read
-        raise UserError(f"cannot load a tokenizer from {path}: {_first_line(error)}") from error
+        raise UserError(f"cannot load a tokenizer from {path}: {one_line(error)}") from error
 
 
 def load_config(path: str) -> PretrainedConfig:
@@ -74,7 +74,7 @@ def load_config(path: str) -> PretrainedConfig:
     try:
         return AutoConfig.from_pretrained(path, trust_remote_code=False)
     except Exception as error:
-        raise UserError(f"cannot load a model from {path}: {_first_line(error)}") from error
+        raise UserError(f"cannot load a model from {path}: {one_line(error)}") from error
 
 
 def warn_of_length(cfg: ModelConfig, model_config: PretrainedConfig, longest: int) -> None:
@@ -170,7 +170,7 @@ def _check_generation(config: GenerationConfig, path: str) -> None:
         try:
             config.validate(strict=True)
         except ValueError as error:
-            reason = _first_line(error)
+            reason = one_line(error)
             raise UserError(f"generation_config.json of {path} is not valid: {reason}; correct or delete it") from None
 
 
@@ -180,7 +180,7 @@ def _generation_config(path):
     except (OSError, ValueError) as error:
         if isinstance(error, OSError) and not os.path.isdir(path):  # a hub id without one
             return GenerationConfig()
-        reason = _first_line(error)
+        reason = one_line(error)
         raise UserError(f"generation_config.json of {path} is not valid: {reason}; correct or delete it") from None
 
 
@@ -190,10 +190,6 @@ def _check_folder(path):
     if looks_local and not (Path(path) / "config.json").is_file():
         what = "has no config.json" if os.path.isdir(path) else "does not exist"
         raise UserError(f"model folder {path} {what}; model.path takes a Hugging Face folder or a hub id, owner/name")
-
-
-def _first_line(error):
-    return " ".join(str(error).split())[:300]
 
 
 class WeightFiles:

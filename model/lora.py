@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from errors import UserError
+from errors import UserError, one_line
 from settings import LoraConfig
 
 ADAPTER = "default"
@@ -34,7 +34,7 @@ def add_adapters(lm: nn.Module, cfg: LoraConfig, frozen_dtype: torch.dtype) -> N
     try:
         peft.inject_adapter_in_model(config, lm, adapter_name=ADAPTER)
     except (ValueError, re.error) as error:
-        raise UserError(f"lora.targets={cfg.targets}: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"lora.targets={cfg.targets}: {one_line(error, 200)}") from None
     # the head's weight is read past its adapter (model/logprobs.py), an embedding's adapter is made of other tensors
     for name, module in lm.named_modules():
         linear = isinstance(module, peft.tuners.lora.Linear) and module is not lm.get_output_embeddings()

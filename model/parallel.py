@@ -21,7 +21,7 @@ from torch.distributed.fsdp import CPUOffloadPolicy, FSDPModule, MixedPrecisionP
 from torch.distributed.tensor import DTensor
 from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
-from errors import UserError
+from errors import UserError, one_line
 from model.lora import is_adapter
 from progress import say
 from settings import ParallelConfig
@@ -185,7 +185,7 @@ def compiles(device: torch.device) -> bool:
     try:
         torch.compile(lambda x: torch.nn.functional.silu(x) * x)(torch.ones(8, device=device))
     except Exception as error:  # no compiler, no Triton, or one of another version
-        say(f"warning: parallel.compile does not work here ({' '.join(str(error).split())[:200]}): nothing is compiled")
+        say(f"warning: parallel.compile does not work here ({one_line(error, 200)}): nothing is compiled")
         return False
     return True
 

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from huggingface_hub import hf_hub_download
 
 from data.rows import an_object, parsed
-from errors import UserError
+from errors import UserError, one_line
 from evals.benchmarks import common
 from evals.benchmarks.common import KINDS, BenchmarkConfig, Problem
 from grading import Grade, hidden_tests
@@ -142,7 +142,7 @@ def _from_hub(repo, name):
     try:
         return [hf_hub_download(repo, file, repo_type="dataset") for file in FILES]
     except (OSError, ValueError) as error:  # the hub's own errors are OSErrors
-        reason = " ".join(str(error).split())[:200].rstrip(". ")
+        reason = one_line(error, 200).rstrip(". ")
         raise UserError(
             f"benchmarks.{name}: no {repo} from the hub ({reason}); set benchmarks.{name}.file to one file with "
             f"the lines of its {' and '.join(FILES)}"
