@@ -78,11 +78,6 @@ class Preemption:
         sys.exit(PREEMPTED)
 
 
-def on_any_rank(flag: bool, ranks: Ranks) -> bool:
-    """Whether `flag` is true on one rank at least, the same answer on all. Exchanged by CPUs: no GPU is waited for."""
-    return ranks.sum(torch.tensor(float(flag))).item() > 0
-
-
 def check_inputs(made_from: dict, inputs: dict, what: str, out: str) -> None:
     """Refuse to take `what`, made in the folder `out`, for the outcome of this run when its inputs were others.
 
@@ -155,7 +150,8 @@ class Saver:
 
         Raises as `wait` does, one step after a write has failed.
         """
-        leaving = on_any_rank(self.stop.asked or self.failed, self.ranks)
+        # what one rank was told, all do; exchanged by CPUs: no GPU is waited for
+        leaving = self.ranks.sum(torch.tensor(float(self.stop.asked or self.failed))).item() > 0
         if leaving or step == num_steps or step % self.every == 0:
             self.save(step, model, optimizer, extra)
         if leaving:

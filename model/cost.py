@@ -99,22 +99,20 @@ def shape_of(config: PretrainedConfig) -> Shape:
     )
 
 
-def forward_flops(shape: Shape, lengths: Iterable[int], supervised: int) -> float:
-    """Count the FLOPs of a forward pass. lengths: tokens of each sequence. supervised: tokens with a label."""
-    return sum(forward_parts(shape, lengths, supervised))
-
-
 def train_flops(shape: Shape, lengths: Iterable[int], supervised: int, lora_rank: int = 0) -> float:
     """Count the FLOPs of forward and backward. With LoRA no frozen weight gets a gradient, only the adapters do."""
-    if not lora_rank:
-        return 3 * forward_flops(shape, lengths, supervised)
     linear, head, attention = forward_parts(shape, lengths, supervised)
+    if not lora_rank:
+        return 3 * (linear + head + attention)
     adapters = 2.0 * shape.layers * shape.layer_sides * lora_rank * float(np.sum(lengths))
     return 2 * (linear + head) + 3 * (attention + adapters)
 
 
-def forward_parts(shape, lengths, supervised):
-    """Return (linear layers, head, attention), FLOPs of a forward pass."""
+def forward_parts(shape: Shape, lengths: Iterable[int], supervised: int) -> tuple[float, float, float]:
+    """Count the FLOPs of a forward pass: (linear layers, head, attention).
+
+    lengths: tokens of each sequence. supervised: tokens with a label.
+    """
     lengths = np.asarray(lengths, dtype=np.float64)
     linear = 2.0 * shape.layers * shape.layer_linear * lengths.sum()
     head = 2.0 * shape.head_params * supervised

@@ -122,11 +122,6 @@ def peak_flops(device_name: str) -> float | None:
     return next((tflops * 1e12 for name, tflops in PEAK_TFLOPS if name <= words), None)
 
 
-def device_peak(device: torch.device) -> float | None:
-    """Look up the peak FLOP/s of a torch.device; None for a CPU and for a GPU that is not in the table."""
-    return peak_flops(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
-
-
 class Speed:
     """Tokens a second, use of the hardware and peak memory of one step: `start()`, the step, `read(tokens, flops)`.
 

@@ -31,7 +31,7 @@ from model.export import export, inputs_of_export, try_saving
 from model.files import EXPORTS, FOLDER, small_files
 from model.load import WeightFiles, load_config, load_policy, load_tokenizer, resolve_dtype, warn_of_length
 from model.logprobs import LogProbModel
-from model.metrics import Metrics, Speed, device_peak
+from model.metrics import Metrics, Speed, peak_flops
 from model.optim import make_optimizer
 from model.parallel import Ranks
 from model.plan import show_plan
@@ -146,8 +146,9 @@ def begin(
 
     # the folder is claimed once the model is known to load: a mistyped path must not leave one that refuses a retry
     warn_of_length(cfg.model, model_config, max(examples.lengths))
-    longest = None
+    longest = peak = None
     if ranks.device.type == "cuda":
+        peak = peak_flops(torch.cuda.get_device_name(ranks.device))
         memory = torch.cuda.get_device_properties(ranks.device).total_memory
         longest = longest_rows(shape, settings_of(cfg, ranks.count), memory)
         if len(longest) > 1:
@@ -158,7 +159,7 @@ def begin(
         claim_output(cfg, cfg.out, may_change)
     return Run(
         cfg, ranks, tokenizer, examples, heldout, inputs, steps, shape, quadratic(shape), model,
-        saver=Saver(cfg, ranks, stop), speed=Speed(ranks, device_peak(ranks.device)),
+        saver=Saver(cfg, ranks, stop), speed=Speed(ranks, peak),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from model.cost import (
     GIB,
     Settings,
     _kept_bytes,
-    forward_flops,
+    forward_parts,
     longest_rows,
     predict_memory,
     settings_of,
@@ -183,7 +183,7 @@ def test_hours(qwen_7b):
     settings, full = Settings(gpus=8, checkpointing="full"), {"full": 1 << 20}
     train, reference, mfu = predict_hours(qwen_7b, settings, run, peak, 0.4, full)
     useful = train_flops(qwen_7b, run.lengths, run.supervised)
-    again = forward_flops(qwen_7b, run.lengths, run.supervised)
+    again = sum(forward_parts(qwen_7b, run.lengths, run.supervised))
     down = 2 * 28 * 3584 * 18944 * run.lengths.sum()  # whose output no gradient needs
     executed = useful + again - down
     assert train == pytest.approx(executed / (8 * 0.4 * peak) / 3600) and reference == 0
