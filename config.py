@@ -42,7 +42,7 @@ may hold dots, in doubt in quotes: models."Qwen2.5-7B"=…; ~ is the home folder
 
 
 def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
-    """Entry point of a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
+    """Run a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
 
     `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2, and so do a
     full disk and a rank whose peers died; Ctrl-C says how to resume and exits with 130. Everything else keeps its
@@ -207,14 +207,14 @@ def dotted(*names: str) -> str:
 
 
 def _split(key):
-    """The names of a dotted key; of one that has a dot too many the key itself, which nobody knows."""
+    """Split a dotted key into its names; of one that has a dot too many return the key itself, which nobody knows."""
     parts = SEGMENT.findall(key)
     return [json.loads(p) if p[0] == '"' else p for p in parts] if ".".join(parts) == key else [key]
 
 
 def _path(kind, names, whole):
-    """The nested keys that a dotted key means, and the type at its end (None: any): fields of sections, and names of a
-    dict's entries, which may hold dots. whole: the value is a whole entry, so the key may end with its name."""
+    """Find the nested keys that a dotted key means, fields of sections and names of a dict's entries, which may hold
+    dots; and the type at its end (None: any). whole: the value is a whole entry, so the key may end with its name."""
     nest = nesting(kind)
     if not names or nest is None:
         return names, str if names else kind

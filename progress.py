@@ -11,8 +11,8 @@ from errors import one_line
 LINE = "{desc}: {n_fmt}/{total_fmt} {unit}, {elapsed}, {remaining} left{postfix}"
 
 
-def say(text):
-    """One line for the person watching, on rank 0, above a bar if there is one."""
+def say(text: str) -> None:
+    """Print one line for the person watching, on rank 0, above a bar if there is one."""
     if int(os.environ.get("RANK", "0")) == 0:
         tqdm.write(text, file=sys.stderr)
 

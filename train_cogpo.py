@@ -109,6 +109,7 @@ def main(cfg: Config) -> None:
     def load(data, renderer):
         return load_pairs(data, renderer, cfg.batch.group_by_problem, cfg.batch)
 
+    # what is asked, and what can be refused, before anything is loaded
     has_reference = cfg.loss.name != "simpo"
     if cfg.plan:
         return print(predict(cfg, load, triads=True, reference=has_reference))

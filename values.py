@@ -213,13 +213,13 @@ def nearest(key: str, schema: type, where: str = "") -> str:
 
 
 def base_of(kind: Any) -> Any:
-    """The type under limits: int, float, str, bool, dict, list, tuple, Literal, or a dataclass."""
+    """Return the type under limits: int, float, str, bool, dict, list, tuple, Literal, or a dataclass."""
     kind = kind.__origin__ if typing.get_origin(kind) is Annotated else kind
     return typing.get_origin(kind) or kind
 
 
 def nesting(kind: Any) -> Any:
-    """The dataclass or dict among the types that a key may have: what a dotted key goes on into. None without one."""
+    """Find the dataclass or dict among the types of a key: what a dotted key goes on into. None if there is none."""
     kinds = [option.__origin__ if typing.get_origin(option) is Annotated else option for option in _options(kind)]
     return next((k for k in kinds if dataclasses.is_dataclass(k) or base_of(k) is dict), None)
 
@@ -240,7 +240,7 @@ def type_name(kind: Any) -> str:
 
 
 def _options(kind):
-    """The types of a union but None; of another type itself."""
+    """List the types of a union but None; for another type itself."""
     union = typing.get_origin(kind) in (types.UnionType, typing.Union)
     return [option for option in (typing.get_args(kind) if union else (kind,)) if option not in (type(None), None)]
 
@@ -327,7 +327,7 @@ def convert(value: Any, kind: Any, where: str) -> Any:
 
 
 def _untyped(value, where):
-    """A value whose key has no type, as JSON has it: for the body of a request."""
+    """Return a value whose key has no type as JSON has it: for the body of a request."""
     if isinstance(value, dict):
         return {str(key): _untyped(inner, f"{where}.{key}") for key, inner in value.items()}
     if isinstance(value, list):

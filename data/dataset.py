@@ -39,7 +39,7 @@ class Examples:
 
     @cached_property
     def lengths(self) -> list[int]:
-        """Tokens of each sequence; counted once, after loading."""
+        """Count the tokens of each sequence; once, after loading."""
         return [len(s) for s in self.sequences]
 
     @property
@@ -190,7 +190,7 @@ def _unread(row):
 
 
 def _fits(sequences, cfg, record, examples):
-    """Whether a record is short enough to be used. Counts it if not, or raises (data.overlength)."""
+    """Tell whether a record is short enough to be used. Counts it if not, or raises (data.overlength)."""
     longest = max(len(s) for s in sequences)
     if longest <= cfg.max_length:
         return True
@@ -204,5 +204,6 @@ def _fits(sequences, cfg, record, examples):
 
 
 def _check_left(examples, cfg):
+    """Raise UserError if every record was too long."""
     if not examples.units:
         raise UserError(f"{cfg.file}: all {examples.dropped} records are longer than data.max_length={cfg.max_length}")

@@ -137,7 +137,7 @@ def texts_of_tools(schema: object) -> Iterator[str]:
             yield from texts_of_tools(inner)
 
 
-def leaves(value):
+def leaves(value: object) -> Iterator[str]:
     """Yield every text in a value, however deep, and the keys of its objects."""
     if isinstance(value, str):
         yield value

@@ -88,7 +88,7 @@ class Sequence:
 
     @property
     def supervised(self) -> int:
-        """How many tokens are."""
+        """Count the tokens that are."""
         return len(self) - self.prompt_len - sum(end - start for start, end in self.gaps)
 
 

@@ -90,8 +90,8 @@ def _varlen(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
 
 
 def _sdpa(q_TNH, k_TKH, v_TKH, cu_seqlens, max_seqlen, scale, window=None):
-    """One call a segment: runs anywhere, in any dtype, and nothing can leak from one segment into another. On CUDA
-    each layer waits for the GPU, to read where segments end."""
+    """Call torch's attention once a segment: it runs anywhere, in any dtype, and nothing can leak from one segment into
+    another. On CUDA each layer waits for the GPU, to read where segments end."""
     bounds, dtype = cu_seqlens.tolist(), q_TNH.dtype
     if q_TNH.device.type == "cpu":  # in bfloat16 torch's kernel takes up to twice as long there, backward
         q_TNH, k_TKH, v_TKH = q_TNH.float(), k_TKH.float(), v_TKH.float()

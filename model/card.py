@@ -90,7 +90,7 @@ def describe(model: Path, table: str = "") -> str:
 
 
 def _made(run, record):
-    """How a training made a model: {"config": …, "record": …, "script": its file}; None for other folders."""
+    """Read how a training made a model: {"config": …, "record": …, "script": its file}; None for other folders."""
     if not (run / RESOLVED).is_file() or not record.is_file():
         return None
     config, record = yaml.safe_load((run / RESOLVED).read_text(encoding="utf-8")), json.loads(record.read_text())
@@ -99,7 +99,7 @@ def _made(run, record):
 
 
 def _on_hub(path):
-    """The hub's repository that a path stands for, or empty."""
+    """Name the hub's repository that a path stands for; "" if it is none."""
     named = HUB_NAME.fullmatch(path)
     return f"{named[1]}/{named[2]}" if named and not Path(path).exists() else ""
 

@@ -176,7 +176,7 @@ class Saver:
 
     @property
     def failed(self) -> bool:
-        """Whether the save in flight has failed, which `wait` will raise."""
+        """Tell whether the save in flight has failed, which `wait` will raise."""
         return self.pending is not None and self.pending.done() and self.pending.exception() is not None
 
     def _write(self, step, state, extra):
@@ -260,7 +260,7 @@ def _cannot_write(target, error):
 
 
 def _steps(folder):
-    """Whole checkpoints, oldest first."""
+    """List the whole checkpoints, the oldest first."""
     names = [p for p in folder.glob("step-*") if re.fullmatch(r"step-\d+", p.name)]
     return sorted(names, key=lambda p: int(p.name[5:]))
 

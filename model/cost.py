@@ -63,7 +63,7 @@ class Shape:
 
     @property
     def layer_sides(self):
-        """What a LoRA adapter of rank 1 holds."""
+        """Count the parameters of a LoRA adapter of rank 1."""
         return sum(map(sum, self.matrices))
 
     @property

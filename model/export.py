@@ -58,7 +58,7 @@ def export(
     files, place = plan_files(parameters, dtype.itemsize, shard_bytes), {}
 
     def saved(name, value, added):
-        """The tensor to save, on the CPU. value: the model's; added: what its adapter adds, or None."""
+        """Make the tensor to save, on the CPU. value: the model's; added: what its adapter adds, or None."""
         plain, before = plain_name(name), None
         with cosmetic(f"share of the change of {plain} since {cfg.model.path}"):
             before = model.files.rows(model.lm, plain, list(value.shape), slice(None))

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedTokenizerBase
 
 from data.render import Renderer
 from errors import UserError
@@ -141,7 +141,7 @@ def check_batch(lm: nn.Module, dtype: torch.dtype, path: str) -> str:
     return ""
 
 
-def stop_ids(model, tokenizer, renderer: Renderer) -> set[int]:
+def stop_ids(model: nn.Module, tokenizer: PreTrainedTokenizerBase, renderer: Renderer) -> set[int]:
     """Return the token ids that end a response: of training's end of a turn, the tokenizer's EOS, the model's list."""
     listed = model.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [listed]
@@ -150,7 +150,7 @@ def stop_ids(model, tokenizer, renderer: Renderer) -> set[int]:
 
 @torch.inference_mode()
 def generate(
-    model, prompts: dict[str, list[int]], stop_ids: set[int], sampling: Sampling, batch_size: int
+    model: nn.Module, prompts: dict[str, list[int]], stop_ids: set[int], sampling: Sampling, batch_size: int
 ) -> Iterator[Completion]:
     """Yield a Completion for each prompt, in the order in which they finish.
 
@@ -218,8 +218,8 @@ def join(cache: DynamicCache, new: DynamicCache) -> DynamicCache:
     return cache
 
 
-def pick(logits_BV, sampling, uniform_B):
-    """Next tokens, a list of B ints. uniform_B: one random number in [0, 1) a row; unused if greedy."""
+def pick(logits_BV: torch.Tensor, sampling: Sampling, uniform_B: list[float]) -> list[int]:
+    """Choose the next token of each row. uniform_B: one random number in [0, 1) a row; unused if greedy."""
     if sampling.temperature == 0:
         return logits_BV.argmax(-1).tolist()
     probs, order = (logits_BV / sampling.temperature).softmax(-1).sort(dim=-1, descending=True)

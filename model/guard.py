@@ -82,7 +82,7 @@ def dropouts(config: PretrainedConfig) -> dict[str, float]:
 
 @contextmanager
 def probing(lm: nn.Module):
-    """Within it, a model's windows are WINDOW tokens long, and no layer is compiled anew for that."""
+    """Make a model's windows WINDOW tokens long inside `with`; no layer is compiled anew for that."""
     windowed = [part for part in (lm.config, *lm.modules()) if isinstance(getattr(part, "sliding_window", None), int)]
     before = [part.sliding_window for part in windowed]
     try:
@@ -171,7 +171,7 @@ def differs(ours: Tensor, library: Tensor, lm: nn.Module, dtype: torch.dtype, pa
 
 
 def tolerance(dtype: torch.dtype, logps: Tensor) -> float:
-    """Nats a token (root mean square) that the rounding of two ways to compute in `dtype` explains.
+    """Return the nats a token (root mean square) that the rounding of two ways to compute in `dtype` explains.
 
     Logits are rounded in proportion to their size, which the spread of random tokens' log-probs shows: 0.08 to 0.23
     nats were measured for SmolLM2-135M in bfloat16, 5e-6 in float32; a forgotten scale is as large as the spread.

@@ -266,7 +266,7 @@ class WeightFiles:
             )
 
     def _tie(self, lm):
-        """Where one of two tied weights is stored it stands for both; two that differ are not tied."""
+        """Let the one of two tied weights that is stored stand for both; untie two that differ."""
         for target, source in list(lm.all_tied_weights_keys.items()):
             if target in self.stored and source in self.stored:
                 a, b = (self.named[self.stored[name][0]].get_slice(self.stored[name][0]) for name in (target, source))

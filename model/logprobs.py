@@ -50,7 +50,7 @@ class _LinearLogProb(torch.autograd.Function):
 
 
 def _dlogits(h_ND, weight_BD, labels_N, start, lse_N, grad_N):
-    """The gradient of a block's logits, in the dtype of h: grad · (onehot(label) − softmax(logits))."""
+    """Compute the gradient of a block's logits, in the dtype of h: grad · (onehot(label) − softmax(logits))."""
     p_NB = mm32(h_ND, weight_BD.T).sub_(lse_N[:, None]).exp_()
     here, inside = _within(labels_N, start, p_NB)
     p_NB.scatter_add_(-1, here, -inside.to(p_NB.dtype)[:, None])  # before rounding, which would lose 1 − p(label)
@@ -60,7 +60,7 @@ def _dlogits(h_ND, weight_BD, labels_N, start, lse_N, grad_N):
 
 
 def _within(labels_N, start, logits_NB):
-    """Labels as columns [N, 1] of the block that begins at `start` (0 where they are outside), and which are inside."""
+    """Return labels as columns [N, 1] of the block that begins at `start` (0 for others), and which are inside."""
     inside = (labels_N >= start) & (labels_N < start + logits_NB.shape[1])
     return torch.where(inside, labels_N - start, 0)[:, None], inside
 
@@ -73,7 +73,7 @@ def mm32(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _add_mm32(total, a, b):
-    """total += a @ b, total in float32."""
+    """Add a @ b to `total`, which is float32."""
     if a.dtype == torch.float32:
         total.addmm_(a, b)
     else:

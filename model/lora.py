@@ -49,7 +49,7 @@ def add_adapters(lm: nn.Module, cfg: LoraConfig, frozen_dtype: torch.dtype) -> N
 
 
 def is_adapter(name: str) -> bool:
-    """Whether a parameter belongs to an adapter."""
+    """Tell whether a parameter belongs to an adapter."""
     return ".lora_" in name
 
 
@@ -74,7 +74,7 @@ def adapter_change(lm: nn.Module) -> Callable[[str], torch.Tensor | None]:
     """
     modules = dict(lm.named_modules())
 
-    def change(name):
+    def change(name: str) -> torch.Tensor | None:
         if not name.endswith(".base_layer.weight"):
             return None
         layer = modules[name.removesuffix(".base_layer.weight")]

@@ -181,7 +181,7 @@ def _fully_shard(model, cfg, ranks, compute_dtype, tied):
 
 
 def compiles(device: torch.device) -> bool:
-    """Whether torch.compile works here, tried on a line of arithmetic; why not is said."""
+    """Tell whether torch.compile works here, tried on a line of arithmetic; why not is said."""
     try:
         torch.compile(lambda x: torch.nn.functional.silu(x) * x)(torch.ones(8, device=device))
     except Exception as error:  # no compiler, no Triton, or one of another version

@@ -48,7 +48,7 @@ class Work:
 
 
 def longest_row(settings: Settings, work: Work) -> int:
-    """Tokens of the longest row that the settings allow; an upper bound that needs no new plan."""
+    """Count the tokens of the longest row that the settings allow; an upper bound that needs no new plan."""
     return max(work.longest_unit, min(settings.max_tokens, work.largest_step))
 
 
@@ -97,6 +97,7 @@ def measure_work(cfg: TrainConfig, examples: Examples, shape: Shape, gpus: int, 
     """Plan the first epoch on `gpus` ranks, and count what the whole run computes."""
     units, lengths, cap = examples.units, examples.lengths, cfg.batch.max_tokens
     attention, steps = quadratic(shape), plan_epoch(units, cfg.batch.size, cfg.seed, 0)
+    # each step's rows on every rank, and how long the row is that a unit travels in
     micro_batches, figures, rows = 0, [], {}
     unit_tokens = [sum(lengths[s] for s in unit.seqs) for unit in units]
     for step in steps:
@@ -104,6 +105,7 @@ def measure_work(cfg: TrainConfig, examples: Examples, shape: Shape, gpus: int, 
         micro_batches += len(plan[0])
         figures.append(plan_stats(plan, units, lengths, cap, attention))
         rows |= {u: sum(unit_tokens[v] for v in row) for on_rank in plan for row in on_rank for u in row}
+    # what the steps hold, and the sequences that are run, each with its row
     step_tokens = [sum(unit_tokens[u] for u in step) for step in steps]
     run = [(s, rows[u]) for u, unit in enumerate(units) for s in unit.seqs]
     return Work(

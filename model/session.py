@@ -67,7 +67,7 @@ class Run:
     metrics: Metrics | None = None
 
     def is_eval_step(self, step: int) -> bool:
-        """Whether the held-out examples are evaluated before this step's update."""
+        """Tell whether the held-out examples are evaluated before this step's update."""
         return self.heldout is not None and step % self.cfg.heldout.every_steps == 0
 
     def save(self, step: int) -> None:
@@ -210,7 +210,7 @@ def predict(cfg: TrainConfig, load: Load, triads: bool = False, reference: bool 
 
 
 def _may_change(cfg, made_from, stopped):
-    """Which keys may differ from those of the run that the folder holds: all while it has saved nothing."""
+    """Name the keys that may differ from those of the run that the folder holds: all while it has saved nothing."""
     if made_from is not None:
         return MAY_CHANGE_ON_RESUME
     return tuple(vars(cfg)) if stopped is None else (*MAY_CHANGE_ON_RESUME, "model.export_dtype")
