@@ -29,8 +29,7 @@ def model_folder(path: str, offline: bool = False) -> str | None:
     refuse_adapter(path)
     if (Path(path) / "config.json").is_file():
         return path
-    owner, _, name = path.partition("/")
-    if not name or "/" in name or Path(owner).exists():
+    if not is_hub_id(path):
         return None
     from huggingface_hub import snapshot_download  # half a second that --help does not need
 
@@ -45,6 +44,12 @@ def model_folder(path: str, offline: bool = False) -> str | None:
             return None
         said = one_line(error)
         raise UserError(f"no model folder {path}, and none from the hub ({said}); give a local folder") from None
+
+
+def is_hub_id(path: str) -> bool:
+    """Tell whether a path may be owner/name of the hub: where no folder of this machine is called as the owner."""
+    owner, _, name = path.partition("/")
+    return bool(owner and name) and "/" not in name and not Path(owner).exists()
 
 
 def refuse_adapter(folder: str | Path) -> None:

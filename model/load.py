@@ -28,7 +28,7 @@ from transformers.utils import logging as transformers_logging
 from data.render import Renderer
 from errors import UserError, one_line
 from model.attention import NAME, choose_backend
-from model.files import model_folder, refuse_adapter, weight_files
+from model.files import is_hub_id, model_folder, refuse_adapter, weight_files
 from model.guard import check_packing, dropouts, shown, skeleton
 from model.logprobs import LogProbModel
 from model.lora import add_adapters, initial_value, is_adapter, plain_name
@@ -186,8 +186,7 @@ def _generation_config(path):
 
 def _check_folder(path):
     refuse_adapter(path)
-    looks_local = path.startswith((".", "/", "~")) or path.count("/") != 1 or os.path.exists(path)
-    if looks_local and not (Path(path) / "config.json").is_file():
+    if not is_hub_id(path) and not (Path(path) / "config.json").is_file():
         what = "has no config.json" if os.path.isdir(path) else "does not exist"
         raise UserError(f"model folder {path} {what}; model.path takes a Hugging Face folder or a hub id, owner/name")
 

@@ -264,9 +264,12 @@ def test_a_file_in_the_place_of_the_reference_cache_is_one_line(tiny_qwen, files
     assert not (tmp_path / "o").exists()
 
 
-def test_a_mistyped_folder_of_one_word_is_not_looked_for_on_the_hub():
-    with pytest.raises(UserError, match=r"model folder modle does not exist; .* a hub id, owner/name"):
-        load_tokenizer("modle")
+@pytest.mark.parametrize("path", ["modle", "out/sftt", "out/"])
+def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match=rf"model folder {path} (does not exist|has no .*); .* a hub id, owner/name"):
+        load_tokenizer(path)
 
 
 def test_a_damaged_record_of_a_finished_run_is_one_line(tiny_qwen, files, tmp_path):
