@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 if not os.environ.get("TEST_GPU"):  # what is compared to the last bit is compared on the CPU
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
