@@ -164,7 +164,12 @@ async def _long_prompt(ask, body):
 async def _choice(ask, body):
     """Whether the server says one of two words that it was not asked for, when it is left no others."""
     question = _question(body, WORD, THOUGHTFUL_ANSWER, **one_of(("beta", "gamma")))
-    said, words = await ask(question, lambda completion: split_thought(_message(completion))[1])
+    try:
+        said, words = await ask(question, lambda completion: split_thought(_message(completion))[1])
+    except CallError as error:  # HTTP 500 and the like at this question alone: the run can do without a choice
+        if error.kind != "passing" or not error.status or error.fatal:
+            raise
+        words = str(error)
     if words:
         return {"choice": "refused"}
     return {"choice": "honoured" if '"beta"' in said or '"gamma"' in said else "ignored"}

@@ -271,6 +271,7 @@ def refuses_formats(asked):
         (ignorant, "ignored"),
         (refuses_formats, "ignored"),  # asked again without it
         (lambda asked: error(400, "what?") if "response_format" in asked.body else "alpha", "refused"),
+        (lambda asked: error(500, "no grammar") if "response_format" in asked.body else "alpha", "refused"),
         (lambda asked: obeys(asked, "<think>hm</think>alpha"), None),  # it would have no thought
         (lambda asked: obeys(asked, "hm</think>alpha"), None),
     ],
