@@ -21,6 +21,7 @@ from progress import say
 QUIET = 2.0  # seconds without another question: then everybody waits, and what was gathered is sent
 TRANSFER = 3600.0  # seconds for one file, up or down
 MISSING = (404, 405, 501)  # HTTP statuses of an address that a host does not have
+GONE = (404, 410)  # HTTP statuses of a file that is deleted, or older than a host keeps them
 ENDED = ("completed", "failed", "expired", "cancelled")
 SHOWN = 0.05  # of a batch, answered since the last line about it
 COUNTS = ("completed", "failed"), ("total",)
@@ -39,13 +40,16 @@ class Batches:
         self.endpoint, self.journal = endpoint, journal
         self.waiting, self.asked, self.last, self.tasks = {}, {}, 0.0, set()
         self.largest, self.one_by_one, self.under_way, self.ended = LARGEST_FILE[0], False, 0, Signal()
+        self.stopped = None  # what everybody is told after `stop`
         # the library tries again what changes nothing at the host; where it gives up, the pool asks again
         self.client = endpoint.openai.with_options(max_retries=endpoint.cfg.retries)
         self.client.organization = self.client.project = None
 
     async def ask(self, name: str, body: dict) -> bytes:
         """Returns the body of the response, once a batch has brought it. Raises CallError for this question's failure,
-        or for that of its batch."""
+        or for that of its batch; UserError after `stop`."""
+        if self.stopped:
+            raise self.stopped
         body = {key: value for key, value in body.items() if not key.startswith("stream")}
         id = call_key(body, name)
         self.asked[id] = asyncio.get_running_loop().create_future()
@@ -59,7 +63,8 @@ class Batches:
         """Wait for nothing any more; the next run finds what is under way."""
         for task in self.tasks:
             task.cancel()
-        self._fail(self.asked, UserError("stopped; every answer so far is kept"))
+        self.stopped = UserError("stopped; every answer so far is kept")
+        self._fail(self.asked, self.stopped)
 
     # --- from questions to files ---
 
@@ -94,7 +99,12 @@ class Batches:
             # all that the host wrote down; what then has no answer is asked anew
             batch = await self._over(await self._begun(lines, file), len(lines))
             for name in filter(None, (batch.output_file_id, batch.error_file_id)):
-                await self.endpoint.reach(TRANSFER, self._read(name))
+                try:
+                    await self.endpoint.reach(TRANSFER, self._read(name))
+                except CallError as error:
+                    if not file or error.status not in GONE:
+                        raise
+                    say(f"{self.endpoint.where}: {name} of {batch.id} is gone; its questions are asked anew ({error})")
             for id in lines:
                 self.journal.batches.pop(id, None)
             failure = failure_of(batch, earlier=bool(file))

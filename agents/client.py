@@ -155,6 +155,7 @@ class Endpoint:
     async def reach(self, seconds: float, asking: Awaitable) -> object:
         """Returns what a call of the library returns. Raises CallError, never chained to the library's error, which may
         hold the key."""
+        import httpx2
         import openai
 
         try:
@@ -172,7 +173,7 @@ class Endpoint:
             raise read_refusal(
                 response.status_code, response.content, retry_after(response.headers), self.key
             ) from None
-        except openai.APIConnectionError as error:
+        except (openai.APIConnectionError, httpx2.RequestError) as error:  # the latter in the middle of a file
             words = _innermost(error)
             raise CallError(words.replace(self.key, "***") if self.key else words) from None
 

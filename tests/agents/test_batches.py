@@ -1,5 +1,6 @@
 """OpenAI's Batch API: whole runs against a host with files and batches."""
 
+import asyncio
 import itertools
 import json
 import subprocess
@@ -9,7 +10,11 @@ from collections import Counter
 import pytest
 from aiohttp import web
 
-from agents.batches import in_files
+from agents.batches import Batches, in_files
+from agents.client import Endpoint
+from agents.journal import Journal
+from agents.limits import EndpointConfig
+from errors import UserError
 from tests.support.batch_host import BatchHost, sizes
 from tests.support.crv_cli import ROOT, check_refused, command, run, write_problems
 from tests.support.moody_server import contents, moody, slowly, undisturbed
@@ -232,3 +237,56 @@ def test_questions_online_go_on_beside_batches(tmp_path):
         done = run(problems, tmp_path / "out", host.url, *BATCH, *words)
     assert done.returncode == 0, done.stderr
     assert {asked.role for asked in own.asked} == {"verifier"} and "verifier" not in {a.role for a in host.asked}
+
+
+def test_a_download_that_breaks_off_is_tried_again(whole, tmp_path):
+    out, problems, asked = whole
+    broken = []
+
+    async def cut(request, id):
+        if not broken:
+            broken.append(id)
+            half = web.StreamResponse(headers={"Content-Length": str(len(host.files[id]))})
+            await half.prepare(request)
+            await half.write(host.files[id][: len(host.files[id]) // 2])
+            request.transport.abort()
+            return half
+
+    with BatchHost(moody) as host:
+        host.download = cut
+        done = run(problems, tmp_path / "out", host.url, *BATCH)
+    assert done.returncode == 0 and broken, done.stderr
+    assert questions(host.asked) == questions(asked) and contents(tmp_path / "out") == contents(out)
+
+
+def test_answers_that_the_host_has_deleted_are_asked_for_anew(tmp_path):
+    """Only they, and only once it says so a second time."""
+    problems, gone = write_problems(tmp_path / "p.jsonl", 3), []
+
+    async def deleted(request, id):
+        if id in gone or not gone:
+            gone.append(id)
+            return web.json_response({"error": {"message": "No such File object"}}, status=404)
+
+    with BatchHost(moody) as host:
+        host.download = deleted
+        done = run(problems, tmp_path / "out", host.url, *BATCH)
+    assert done.returncode == 0 and "batch_1 is gone; its questions are asked anew" in done.stderr, done.stderr
+    assert len(gone) == 2 and sorted(questions(host.asked).values())[-4:] == [1, 2, 2, 2]
+
+
+def test_nothing_is_sent_after_the_end(tmp_path):
+    """A question that a probe has held up until the others have stopped waits for no batch."""
+
+    async def late():
+        endpoint, journal = Endpoint("teacher", EndpointConfig(host.url, "m", batch=True)), Journal(tmp_path / "j")
+        batches = Batches(endpoint, journal)
+        batches.stop()
+        try:
+            await asyncio.wait_for(batches.ask("name", {"model": "m", "messages": []}), 5)
+        finally:
+            await endpoint.close()
+
+    with BatchHost(moody) as host, pytest.raises(UserError, match="stopped"):
+        asyncio.run(late())
+    assert not host.files

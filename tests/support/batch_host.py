@@ -17,7 +17,8 @@ class BatchHost(Server):
     says how the number-th batch ends, "completed" by itself; "expired" and "cancelled" leave every second question
     unanswered, "failed: CODE: words" all. host.batches: {id: batch}. host.asked: questions in the order of their
     answers. gate: what a test does at ("files" or "batches", id of what was just made); what it returns is sent
-    instead. It is called at ("looks", id), too.
+    instead. It is called at ("looks", id), too. download(request, id of a file): the same, a coroutine, for
+    what is read.
     """
 
     def __init__(self, answer, looks=2, ends=lambda number: "completed", gate=lambda what, id: None, **kwargs):
@@ -45,7 +46,11 @@ class BatchHost(Server):
         return self.gate("files", id) or web.json_response({"id": id, "object": "file", "purpose": "batch"})
 
     async def _content(self, request):
-        return web.Response(body=self.files[request.match_info["id"]])
+        id = request.match_info["id"]
+        return await self.download(request, id) or web.Response(body=self.files[id])
+
+    async def download(self, request, id):
+        return None
 
     async def _create(self, request):
         asked = await request.json()
