@@ -169,24 +169,26 @@ async def read_value(text: str, task: Task) -> str | None:
 EDGES = " \t*_`\"'.:!,;()[]{}"
 # the word behind a tag, where it ends its clause: neither "medium-hard" nor "hard to say"
 TAGGED = re.compile(
-    r"""(?:verdict|rating|level|label|answer|output)[*_" ]*[:=]\W*?(\w+)(?=[*_`"')\]}]*(?:\s*[.,;:!(]|\s*$))"""
+    r"""(?:verdict|rating|level|label|answer|output)[*_ ]*[:=]\W*?(\w+)(?=[*_`"')\]}]*(?:\s*[.,;:!(]|\s*$))"""
     r"""|\\boxed\{(?:\\text\{)?(\w+)\}""",
     re.IGNORECASE | re.MULTILINE,
 )
+WHOLE = re.compile(r'\s*\{\s*"\w+"\s*:\s*"(\w+)"\s*\}\s*\Z')  # a JSON object with one value
 ALONE = re.compile(r"^[^\w\n]*(\w+)[^\w\n]*$", re.MULTILINE)  # the only word of its line
 
 
 def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
     """Returns the one of `labels` that a reply says, or None.
 
-    Exactly (whatever its case and punctuation), or exactly in the last line, or once behind a tag ("Verdict: NO",
-    "\\boxed{easy}") if neither the rest of that line nor a line of its own says another: a reply may list what it was
-    to choose from. Never searched in prose: "not hard and not easy" says neither.
+    Exactly (whatever its case and punctuation), as the only value of a JSON object, exactly in the last line, or once
+    behind a tag ("Verdict: NO", "\\boxed{easy}") if neither the rest of that line nor a line of its own says another: a
+    reply may list what it was to choose from. Never searched in prose: "not hard and not easy" says neither.
     """
-    # the whole reply, or its last line
+    # the whole reply, the only value of the JSON object that it is, or its last line
     known = {label.lower(): label for label in labels}
     lines = [line for line in text.strip().splitlines() if line.strip(EDGES)]
-    for candidate in (text, lines[-1] if lines else ""):
+    only = WHOLE.match(text)
+    for candidate in (text, only[1] if only else "", lines[-1] if lines else ""):
         label = known.get(candidate.strip(EDGES + "\n").lower())
         if label:
             return label

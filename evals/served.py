@@ -52,8 +52,8 @@ async def draw(
     for made in earlier:
         if "endpoint" in made:
             answered = made["finish_reason"] in ("stop", "length")
-            tokens = made["prompt_tokens"], made["tokens"], made.get("cached_tokens", 0)
-            tally.add(made["endpoint"], made["served"], answered, *tokens)
+            used = made["prompt_tokens"], made["tokens"], made.get("cached_tokens", 0)
+            tally.add(made["endpoint"], made["served"], answered, *used)
     endpoints, pools = open_endpoints(configs, {name: [name] for name in waiting}, tally, prober, max_cost)
 
     async def ask_one_by_one(name: str, unconfirmed: list) -> None:
