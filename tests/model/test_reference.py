@@ -103,6 +103,7 @@ def reads_again_what_rank_0_wrote(ranks, student, sequences, folder):
 
 def test_each_machine_may_have_a_disk_of_its_own(tiny_qwen, sequences, tmp_path):
     on_ranks(2, reads_again_what_rank_0_wrote, tiny_qwen, sequences[:8], tmp_path)
+    assert len(Ledger(tmp_path / "0.jsonl")) == 8 and not len(Ledger(tmp_path / "1.jsonl"))  # what outlives the ranks
 
 
 def test_a_damaged_line_of_the_cache_is_named(model, sequences, tmp_path):

@@ -1,6 +1,7 @@
 """Records of every shape through the training scripts: several turns, tools, columns, large groups, another day."""
 
 import json
+import math
 from datetime import datetime
 
 import pytest
@@ -113,6 +114,8 @@ def test_columns_whose_text_is_in_the_messages_are_no_loss(tiny_qwen, tmp_path):
     row = {"id": "x", "messages": messages, "system": "Base 8.", "images": [], "weight": 1.0, "input": None}
     data = written(tmp_path / "d", "sft.jsonl", [row])
     inside("train_sft.py", *sft_words(tiny_qwen, data, tmp_path / "o", epochs=1))
+    (step,) = metrics(tmp_path / "o")
+    assert step["tokens"] > 0 and math.isfinite(step["loss"])
 
 
 def samples(n=24):
