@@ -104,8 +104,11 @@ def check(cfg: StudyConfig) -> None:
     if len(counts) > 1 or not all(cfg.trials.values()):
         raise UserError("trials: every preference loss needs an equal number of trials, and none may be empty")
     asked = [*cfg.sampled, *(column for pair in cfg.questions.values() for column in pair)]
+    asked += [column for table in cfg.tables.values() for column in table.get("columns", {}).values()]
     if unknown := set(asked) - {*cfg.columns, "student"} | set(cfg.exploratory) - set(cfg.questions):
-        raise UserError(f"questions, sampled, exploratory: there is no {sorted(unknown)[0]!r}")
+        raise UserError(f"questions, tables, sampled, exploratory: there is no {sorted(unknown)[0]!r}")
+    if not cfg.tuning_seeds and any(len(trials_of(cfg, name)) > 1 for name in cfg.columns):
+        raise UserError("tuning_seeds: at least one is needed to choose between trials")
     if set(cfg.seeds) & set(cfg.tuning_seeds):
         raise UserError("seeds and tuning_seeds have one in common; settings must be chosen on other seeds")
 

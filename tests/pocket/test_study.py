@@ -129,6 +129,8 @@ def test_bad_studies_are_refused(tmp_path):
     for wrong, said in (
         ({"trials": cfg.trials | {"early": cfg.trials["early"][:1]}}, "equal number"),
         ({"tuning_seeds": [cfg.seeds[0]]}, "other seeds"),
+        ({"tuning_seeds": []}, "at least one is needed"),
+        ({"tables": {"t": {"columns": {"X": "cogpoo"}}}}, "tables.* no 'cogpoo'"),
         ({"questions": cfg.questions | {"q": ("cogpo", "cogpoo")}}, "no 'cogpoo'"),
         ({"columns": cfg.columns | {"x": replace(column, start="y")}}, "columns.x.start: no column 'y'"),
         ({"columns": cfg.columns | {"x": replace(column, start="dpo")}}, "dpo itself starts from another"),
