@@ -16,6 +16,7 @@ from data.dataset import load_pairs
 from data.packing import pack
 from data.records import GAPS
 from data.render import Renderer
+from errors import UserError
 from losses.cogpo import cogpo_loss
 from model.load import load_policy, load_tokenizer
 from model.logprobs import response_sums
@@ -86,4 +87,7 @@ if __name__ == "__main__":
         parser.add_argument(f"--{word}", required=True, help=text)
     parser.add_argument("--limit", type=int, help="first N pairs")
     parser.add_argument("--max-length", type=int, default=16384)
-    main(**vars(parser.parse_args()))
+    try:
+        main(**vars(parser.parse_args()))
+    except UserError as error:
+        parser.error(str(error))

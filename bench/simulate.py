@@ -1,6 +1,6 @@
 """One training step on fake tensors, on any machine: what it holds and multiplies, beside what --plan says of it.
 
-    python -m bench.simulate                                      the cells of the table in docs/scaling.md
+    python -m bench.simulate                                      the cells of the tables in docs/scaling.md
     python -m bench.simulate --cells 7b:16384:8:auto 7b:65536:8:full:lora=16
 
 A cell is MODEL:ROW TOKENS:RANKS:RECOMPUTATION, then options; auto is what fits 80 GiB. Run are the project's own
@@ -63,9 +63,10 @@ SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, voca
 }
 MODES = ("none", "selective", "full", "auto")
 CELLS = """
-7b:16384:8:auto 7b:16384:8:none 7b:32768:8:selective 7b:65536:8:full 7b:65536:8:selective:lora=16
-7b:16384:1:full:lora=16 7b:32768:32:full 3b:16384:1:full 3b:32768:8:none:lora=16 3b:65536:8:selective 14b:16384:32:none
-14b:32768:8:full 14b:65536:32:selective
+3b:16384:1:none 3b:16384:1:full 3b:65536:1:full 3b:65536:8:selective 3b:32768:32:full 3b:65536:32:none
+3b:32768:32:full:lora=16 7b:16384:1:full 7b:16384:1:full:lora=16 7b:16384:8:none 7b:16384:8:full 7b:32768:8:selective
+7b:65536:8:full 7b:65536:8:selective:lora=16 14b:16384:8:full 14b:16384:1:selective 14b:32768:8:none:lora=16
+14b:16384:32:none 14b:65536:32:selective 7b:16384:8:auto 7b:32768:8:auto 3b:16384:8:auto 14b:16384:8:auto
 """
 HEAD = "bench::mm32"  # the head's products, whose results are all float32
 PRODUCTS = {"aten::mm", "aten::addmm", HEAD}

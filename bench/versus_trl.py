@@ -13,6 +13,7 @@ apart as ours does.
 import argparse
 import itertools
 import json
+import re
 import statistics
 import sys
 import tempfile
@@ -183,10 +184,18 @@ def summary(case: str, found: dict[tuple[str, str], list[dict]], items: int, uni
     return rows, ratios | {"memory, GB, leanest settings": lean["memory, GB"] / their_lean["memory, GB"]}
 
 
+def read_case(text: str) -> str:
+    """Refuse a case of the command line that is none."""
+    shape, _, length = text.partition(":")
+    if shape not in SHAPES or not re.fullmatch("[0-9]+", length) or int(length) < 144:  # 128 are left for the prompt
+        raise argparse.ArgumentTypeError(f"{text!r} is not {'|'.join(SHAPES)}:LENGTH, at least 144, e.g. tiny:1024")
+    return text
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["cogpo", "sft"])
-    parser.add_argument("--cases", nargs="+", default=CASES, help="SHAPE:LENGTH, see SHAPES")
+    parser.add_argument("--cases", nargs="+", type=read_case, default=CASES, metavar="SHAPE:LENGTH", help="see SHAPES")
     parser.add_argument("--problems", type=int, help="random problems a step, three responses each (8; 2 with 135m)")
     parser.add_argument("--steps", type=int, default=2, help="steps that are timed, after the first")
     parser.add_argument("--repeats", type=int, default=1, help="runs of every setting of each side, in turns")

@@ -1,11 +1,13 @@
 """--plan against a step of the training's own code on fake tensors, at full size."""
 
+import re
 import subprocess
 import sys
 
 import pytest
 
 from bench.harness import ROOT
+from bench.simulate import CELLS
 
 
 def simulate(*cells):
@@ -33,7 +35,17 @@ def test_the_plan_is_what_a_step_takes(cell):
         assert 25 < eager < compiled < 75
 
 
-@pytest.mark.parametrize("cell", ["7b:16384:8", "8b:16384:8:full", "7b:16k:8:full", "7b:16384:8:full:rank=2"])
+def test_the_cells_are_those_of_the_tables():
+    """docs/scaling.md has a row for each, of memory or of MFU, and no row of another."""
+    page, named = (ROOT / "docs/scaling.md").read_text(encoding="utf-8"), set()
+    for size, rows, gpus, mode, lora in re.findall(r"^\| (\d+B), (\d+)k, (\d+), (\w+)(?:, LoRA (\d+))? \|", page, re.M):
+        named.add(f"{size.lower()}:{int(rows) * 1024}:{gpus}:{mode}" + f":lora={lora}" * bool(lora))
+    for size, rows, mode in re.findall(r"^\| (\d+B), (\d+)k, `?(full|auto)\b", page, re.M):
+        named.add(f"{size.lower()}:{int(rows) * 1024}:8:{mode}")
+    assert set(CELLS.split()) == named and len(CELLS.split()) == len(named) > 20
+
+
+@pytest.mark.parametrize("cell", ["7b:16384:8", "8b:16384:8:full", "7b:16k:8:full", "7b:16384:8:full:rank=2", ""])
 def test_a_cell_that_is_none_is_named(cell):
     done = simulate("7b:16384:8:full", cell)
     assert done.returncode == 2 and "Traceback" not in done.stderr

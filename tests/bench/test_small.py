@@ -24,6 +24,19 @@ def test_the_client_beside_bare_aiohttp():
         assert 0 < float(row[rate]) <= 50 / 0.05  # the stub's latency is real
 
 
+@pytest.mark.parametrize(
+    "words, said",
+    [
+        (["bench.export_dtypes", "--start=no", "--trained=no", "--pairs=no"], "model folder no does not exist"),
+        (["bench.versus_trl", "sft", "--cases", "tinny:512"], "argument --cases: 'tinny:512' is not tiny|135m|"),
+        (["bench.versus_trl", "cogpo", "--cases", "tiny"], "argument --cases: 'tiny' is not tiny|135m|"),
+    ],
+)
+def test_words_that_cannot_be_meant_are_one_line(words, said):
+    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 2 and "Traceback" not in done.stderr and said in done.stderr.splitlines()[-1]
+
+
 def test_the_head_beside_others():
     sizes = ("--tokens", "64", "--vocabulary", "512", "--hidden", "32", "--repeats", "1")
     names, _, ours, full, liger = rows("bench.head", *sizes, "--rows", "ours", "naive", "liger")
