@@ -187,8 +187,8 @@ def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
     # the whole reply, the only value of the JSON object that it is, or its last line
     known = {label.lower(): label for label in labels}
     lines = [line for line in text.strip().splitlines() if line.strip(EDGES)]
-    only = WHOLE.match(text)
-    for candidate in (text, only[1] if only else "", lines[-1] if lines else ""):
+    only, alone = WHOLE.match(text), [word.lower() for word in ALONE.findall(text) if word.lower() in known]
+    for candidate in (text, only[1] if only else "", lines[-1] if lines and len({*alone}) < 2 else ""):
         label = known.get(candidate.strip(EDGES + "\n").lower())
         if label:
             return label

@@ -67,6 +67,7 @@ def test_levels(text, label):
         ("The answer: no, as the problem says. I cannot tell.", None),
         ("There is NO error in this reasoning", None),
         ("YES and NO", None),
+        ('[\n"YES",\n"NO"\n]', None),
     ],
 )
 def test_verdicts(text, label):
