@@ -39,14 +39,14 @@ class Prober:
     def __init__(self, path: Path, long: bool = False, choice: bool = False):
         self.path, self.long, self.choice = Path(path), long, choice
         self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
-        self.heard = {}  # place: answers of a probe that has failed before its end
+        self.heard = {}  # Endpoint: answers of a probe that has failed before its end
 
     async def __call__(self, endpoint: Endpoint, body: dict) -> None:
         cfg = endpoint.cfg
         place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
         found = self.known.get(place)
         if found is None or (self.long and "long_prompt" not in found):
-            found = await probe(endpoint, body, self.long, self.choice, self.heard.setdefault(place, []))
+            found = await probe(endpoint, body, self.long, self.choice, self.heard.setdefault(endpoint, []))
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(
                     f"{endpoint.where} cuts long prompts and says nothing (a test prompt of {LONG} words was "
@@ -94,7 +94,7 @@ async def probe(endpoint: Endpoint, body: dict, long: bool, choice: bool, heard:
         found |= await _long_prompt(ask, body)
     if choice and found["thought"] not in ("inline", "prefilled", "unknown"):  # it would cut such a thought off
         endpoint.choices = True  # else it is not sent
-        found |= await _choice(ask, body)
+        found |= await _choice(ask, body, endpoint)
     return found | {"token_key": endpoint.token_key, "stream": endpoint.stream, "left_out": endpoint.left_out}
 
 
@@ -161,13 +161,14 @@ async def _long_prompt(ask, body):
     return {"long_prompt": "whole" if seen >= LONG else f"cut silently to {seen} tokens"}
 
 
-async def _choice(ask, body):
+async def _choice(ask, body, endpoint):
     """Whether the server says one of two words that it was not asked for, when it is left no others."""
     question = _question(body, WORD, THOUGHTFUL_ANSWER, **one_of(("beta", "gamma")))
     try:
         said, words = await ask(question, lambda completion: split_thought(_message(completion))[1])
-    except CallError as error:  # HTTP 500 and the like at this question alone: the run can do without a choice
-        if error.kind != "passing" or not error.status or error.fatal:
+    except CallError as error:  # at this question alone, by a server that is there: the run can do without a choice
+        alone = error.status == 404 or (error.kind == "passing" and (error.status or await endpoint.is_there()))
+        if error.fatal or not alone:
             raise
         words = str(error)
     if words:

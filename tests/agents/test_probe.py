@@ -272,6 +272,8 @@ def refuses_formats(asked):
         (refuses_formats, "ignored"),  # asked again without it
         (lambda asked: error(400, "what?") if "response_format" in asked.body else "alpha", "refused"),
         (lambda asked: error(500, "no grammar") if "response_format" in asked.body else "alpha", "refused"),
+        (lambda asked: error(404, "no endpoints found") if "response_format" in asked.body else "alpha", "refused"),
+        (lambda asked: RESET if "response_format" in asked.body else "alpha", "refused"),
         (lambda asked: obeys(asked, "<think>hm</think>alpha"), None),  # it would have no thought
         (lambda asked: obeys(asked, "hm</think>alpha"), None),
     ],
