@@ -103,6 +103,8 @@ class Batches:
                     await self.endpoint.reach(TRANSFER, self._read(name))
                 except CallError as error:
                     if not file or error.status not in GONE:
+                        if error.kind in DECIDED:  # to refuse a file is to refuse no question
+                            raise CallError(str(error), error.status, wait=error.wait, kind="passing") from None
                         raise
                     say(f"{self.endpoint.where}: {name} of {batch.id} is gone; its questions are asked anew ({error})")
             for id in lines:
@@ -173,11 +175,14 @@ class Batches:
                 *lines, rest = (rest + chunk).split(b"\n")
                 for line in lines:
                     self._hand_out(parse(line))
-            self._hand_out(parse(rest))
+            if rest:
+                self._hand_out(parse(rest))
 
     def _hand_out(self, row: object) -> None:
-        """Give an answer or an error to whoever waits for it."""
-        answered = self.asked.get(row.get("custom_id")) if isinstance(row, dict) else None
+        """Give an answer or an error to whoever waits for it. Raises CallError for what is no line of a batch."""
+        if not isinstance(row, dict):  # a web page, or half a line: the file is to be read again
+            raise CallError(f"says {str(row)[:120]!r} where an answer of a batch was to be read", kind="passing")
+        answered = self.asked.get(row.get("custom_id"))
         if answered is None or answered.done():
             return
         response = row.get("response") or {}

@@ -259,6 +259,24 @@ def test_a_download_that_breaks_off_is_tried_again(whole, tmp_path):
     assert questions(host.asked) == questions(asked) and contents(tmp_path / "out") == contents(out)
 
 
+@pytest.mark.parametrize("said", [(400, "not ready"), (410, "expired"), (200, "<html>log in</html>"), (200, "half")])
+def test_a_download_that_is_refused_or_no_file_is_tried_again_and_nothing_is_asked_twice(whole, tmp_path, said):
+    out, problems, asked = whole
+    tried = []
+
+    async def refuse(request, id):
+        if not tried:
+            tried.append(id)
+            half = host.files[id].decode()[: len(host.files[id]) // 2]
+            return web.Response(status=said[0], text=half if said[1] == "half" else said[1])
+
+    with BatchHost(moody) as host:
+        host.download = refuse
+        done = run(problems, tmp_path / "out", host.url, *BATCH)
+    assert done.returncode == 0 and tried, done.stderr
+    assert questions(host.asked) == questions(asked) and contents(tmp_path / "out") == contents(out)
+
+
 def test_answers_that_the_host_has_deleted_are_asked_for_anew(tmp_path):
     """Only they, and only once it says so a second time."""
     problems, gone = write_problems(tmp_path / "p.jsonl", 3), []
