@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agents.limits import Tally
+from agents.limits import Earlier
 from agents.replies import ANSWERED
 from data.ledger import Ledger
 from errors import UserError
@@ -37,7 +37,7 @@ class Journal(Ledger):
     """
 
     def __init__(self, path: str | Path):
-        self.tally, self.files, self.batches = Tally(), {}, {}
+        self.tally, self.files, self.batches = Earlier(), {}, {}
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         self.lock = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -187,8 +187,8 @@ class Budget:
     answers are kept. Tries that fail are not counted, though a host may charge for them.
     """
 
-    def __init__(self, cap: float | None = None, spent: float = 0.0, calls: int = 0):
-        self.cap, self.kinds = cap, defaultdict(Spending, {"": Spending(spent, calls)})
+    def __init__(self, cap: float | None = None):
+        self.cap, self.kinds = cap, defaultdict(Spending)
         self.changed = Signal()
 
     @property
@@ -216,7 +216,7 @@ class Budget:
         self.changed.give()
 
 
-class Tally:
+class Earlier:
     """What the answers on disk tell a later run. models: those that have answered. tokens: {endpoint: (calls, prompt
     tokens, completion tokens, cached prompt tokens)}, for the budget."""
 

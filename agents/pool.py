@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from agents import limits
 from agents.client import Endpoint, letters_in, max_tokens_of
 from agents.complaints import CallError
-from agents.limits import Budget, EndpointConfig, Tally, cost_of
+from agents.limits import Budget, Earlier, EndpointConfig, cost_of
 from agents.replies import Reply
 from errors import UserError
 from progress import say
@@ -25,7 +25,7 @@ MAX_GIVEN_UP = 8  # questions given up in a row: the servers are broken, not the
 def open_endpoints(
     configs: dict[str, EndpointConfig],
     bindings: dict[str, list[str]],
-    earlier: Tally,
+    earlier: Earlier,
     prober: Callable | None = None,
     max_cost: float | None = None,
 ) -> tuple[list[Endpoint], dict[str, "Pool"]]:
@@ -72,8 +72,9 @@ class Pool:
     async def chat(self, body: dict, name: str = "", kind: str = "") -> Reply:
         """Returns the Reply to one question, however often it must be asked. name: its key in the journal. kind: its
         prompt, for questions of one kind cost about the same. Raises UserError when there is nobody to ask."""
-        most = cost_of(self.cfg.prices(), letters_in(body) // 2, max_tokens_of(body))
-        kind, most = (kind, most) if self.cfg.batch else ("", 0.0)
+        kind, most = kind if self.cfg.batch else "", 0.0
+        if self.cfg.batch:  # thousands are in flight before the first has ended
+            most = cost_of(self.cfg.prices(), letters_in(body) // 2, max_tokens_of(body))
         await self.budget.admit(kind, most)
         cost = 0.0
         try:

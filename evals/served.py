@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from agents.client import TOKEN_KEYS, Endpoint
 from agents.complaints import CallError
 from agents.journal import call_seed
-from agents.limits import EndpointConfig, Tally
+from agents.limits import Earlier, EndpointConfig
 from agents.pool import Pool, open_endpoints, run_together
 from agents.replies import ANSWERED, Reply
 from errors import UserError
@@ -48,7 +48,7 @@ async def draw(
     for question in questions:
         waiting.setdefault(question.place.endpoint, deque()).append(question)
     # what is known of the endpoints, and what they have cost
-    tally = Tally()
+    tally = Earlier()
     for made in earlier:
         if "endpoint" in made:
             answered = made["finish_reason"] in ("stop", "length")
