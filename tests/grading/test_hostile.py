@@ -227,7 +227,9 @@ def test_parents_files(way):
         before = secret.stat()
         assert refused(way, f"print(open({str(secret)!r}).read())")[0] == "error"
         for path in (secret, folder / "new", Path("/etc/mark"), Path(sys.prefix) / "mark", Path("/usr/mark")):
-            assert refused(way, f"open({str(path)!r}, 'w').write('was here')")[0] == "error"
+            # an environment below /tmp has its parts in the namespace's own /tmp, which what is written there goes with
+            own = way != BARE and path.is_relative_to(sys.prefix) and path.is_relative_to("/tmp")
+            assert refused(way, f"open({str(path)!r}, 'w').write('was here')")[0] == ("wrong" if own else "error")
         for attack in ("os.remove(f)", "os.rename(f, f + '2')", "os.chmod(f, 0)", "os.truncate(f, 0)", "os.utime(f)",
                        "os.link(f, 'here')", "os.mkdir(f + '2')", "os.symlink('x', f + '2')"):  # fmt: skip
             words = f"import os\nf = {str(secret)!r}\ntry:\n    {attack}\nexcept OSError:\n    print('no')"
