@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from transformers import PretrainedConfig
 
 from data.dataset import Examples, Pair
@@ -190,8 +191,9 @@ def show_plan(
         + (f"; {reference:.1f} h of it for the reference" if work.reference else "")
     )
     lines.append(f"rows {work.fill:.0%} full, GPUs wait {work.idle:.1%} of the time for each other")
+    written = size * getattr(torch, cfg.model.export_dtype).itemsize
     lines.append(
-        f"disk: {2 * size:.0f} GB for the model it writes, {12 * size:.0f} GB for each checkpoint"
+        f"disk: {written:.0f} GB for the model it writes, {12 * size:.0f} GB for each checkpoint"
         + (" (adapters alone: less)" if settings.lora_rank else "")
     )
     if plan.examples:

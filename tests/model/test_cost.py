@@ -250,6 +250,23 @@ def test_plan_as_it_is_printed(tiny_qwen):
     assert "GiB" in text and "reference" not in text
 
 
+@pytest.mark.parametrize("dtype, gigabytes", [("float32", 6), ("bfloat16", 3)])
+def test_plan_counts_the_disk_of_an_export_in_its_dtype(tiny_qwen, dtype, gigabytes):
+    shape = Qwen2Config(
+        vocab_size=151936,
+        hidden_size=1536,
+        intermediate_size=8960,
+        num_hidden_layers=28,
+        num_attention_heads=12,
+        num_key_value_heads=2,
+        tie_word_embeddings=True,
+    )
+    cfg = config(tiny_qwen, plan=PlanConfig(examples=20))
+    text = show_plan(replace(cfg, model=replace(cfg.model, export_dtype=dtype)), shape, None, triads=True)
+    assert "1.54 B parameters" in text
+    assert f"disk: {gigabytes} GB for the model it writes, 19 GB for each checkpoint" in text
+
+
 def test_errors_say_what_to_set(tiny_qwen):
     cfg, hf_config = config(tiny_qwen), AutoConfig.from_pretrained(tiny_qwen)
     with pytest.raises(UserError, match=r"--plan gpu='TPU'"):
@@ -266,7 +283,7 @@ def test_assumed_lengths(tiny_qwen):
     assert 3500 < np.median(single.lengths) < 4200  # the longest are missing
     assert {len(u.seqs) for u in triads.units} == {3} and triads.units[1].pairs[0].chosen == 3
     text = show_plan(config(tiny_qwen, plan=plan), AutoConfig.from_pretrained(tiny_qwen), None, triads=True)
-    assert "disk: 0 GB" in text and "assumed: 2000 examples, lengths with a median of 4000 tokens" in text
+    assert "assumed: 2000 examples, lengths with a median of 4000 tokens" in text
     assert sum(assume_examples(PlanConfig(examples=2000, tokens=400), 9000).lengths) * 6 < sum(single.lengths)
 
 
