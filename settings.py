@@ -150,7 +150,7 @@ class PlanConfig:
     """Only print what the run will need in memory and hours on this machine; nothing is trained. Words behind --plan,
     not saved with a run."""
 
-    gpus: Count = 8
+    gpus: Annotated[Count, "at most 16384"] = 8
     """how many GPUs"""
     memory_gb: Positive = 80.0
     """memory of one, in GiB"""
@@ -158,9 +158,9 @@ class PlanConfig:
     """its name, for its peak FLOP/s (model/metrics.py)"""
     utilization: PositiveShare = 0.45
     """share of the peak that is assumed to be reached, recomputation included"""
-    examples: Whole = 0
+    examples: Annotated[Whole, "at most 10000000"] = 0
     """assume N examples (CogPO: problems with a triad each) while there is no data.file yet; 0: read it"""
-    tokens: Count = 4000
+    tokens: Annotated[Count, "at most 10000000"] = 4000
     """median length of the assumed sequences; log-normal with σ 0.7, none longer than data.max_length"""
 
 

@@ -255,11 +255,17 @@ def _(a, b):
 
 def read_cell(text: str) -> tuple:
     """Read a cell as it is written on the command line: (the text, the arguments of `simulate`)."""
-    found = re.fullmatch(rf"({'|'.join(SIZES)}):(\d+):(\d+):({'|'.join(MODES)})(?::lora=(\d+))?", text)
-    if not found or int(found[2]) < SEQUENCES or int(found[3]) < 1:
+    found = re.fullmatch(rf"({'|'.join(SIZES)}):([0-9]+):([0-9]+):({'|'.join(MODES)})(?::lora=([0-9]+))?", text)
+    if not found:
         shape = f"{'|'.join(SIZES)}:ROW TOKENS:RANKS:{'|'.join(MODES)}, then perhaps :lora=RANK"
         raise argparse.ArgumentTypeError(f"{text!r} is not {shape}, e.g. 7b:32768:8:full")
-    return text, (found[1], int(found[2]), int(found[3]), found[4], int(found[5] or 0))
+    row, ranks, lora = (int(found[i] or 0) for i in (2, 3, 5))
+    for what, number, least, most in (
+        ("a row's tokens", row, SEQUENCES, ANY_LENGTH), ("ranks", ranks, 1, 1024), ("lora", lora, 0, SIZES[found[1]][1])
+    ):  # fmt: skip
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"{text!r}: {what} must be from {least} to {most}, not {number}")
+    return text, (found[1], row, ranks, found[4], lora)
 
 
 def main() -> None:

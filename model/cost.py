@@ -12,7 +12,7 @@ Memory of one GPU at the peak of a training step follows what model/parallel.py 
     W = e · parameters of a layer   H = V · D
 
     shards               (4 P master weights + 4 P gradients + 8 P AdamW) / S; in CPU memory with parallel.offload.
-                         LoRA: e P / S frozen weights, the rest for the adapters alone
+                         LoRA: e P / S frozen weights, the rest for the adapters alone, by whole rows
     kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + Q + K + I) + 4 N) with selective;
     pass                 with none all that the backward passes read, T L · _layer_bytes
     while a layer runs   gathered: 2 W, and W for the prefetched layer; its gradient W, and in float32 what is being
@@ -62,11 +62,6 @@ class Shape:
         return sum(out * into for out, into in self.matrices)
 
     @property
-    def layer_sides(self):
-        """Count the parameters of a LoRA adapter of rank 1."""
-        return sum(map(sum, self.matrices))
-
-    @property
     def head_params(self):
         return self.vocab * self.hidden
 
@@ -104,8 +99,16 @@ def train_flops(shape: Shape, lengths: Iterable[int], supervised: int, lora_rank
     linear, head, attention = forward_parts(shape, lengths, supervised)
     if not lora_rank:
         return 3 * (linear + head + attention)
-    adapters = 2.0 * shape.layers * shape.layer_sides * lora_rank * float(np.sum(lengths))
+    adapters = 2.0 * adapter_params(shape, lora_rank) * float(np.sum(lengths))
     return 2 * (linear + head) + 3 * (attention + adapters)
+
+
+def adapter_params(shape: Shape, rank: int, shards: int = 1) -> float:
+    """Count the parameters of LoRA's adapters, A [rank, in] and B [out, rank] of each matrix, on the GPU with the most.
+
+    FSDP2 hands out whole rows: with more shards than A has rows, the first GPUs get one each and the others none.
+    """
+    return shape.layers * sum(-(-rank // shards) * into + -(-out // shards) * rank for out, into in shape.matrices)
 
 
 def forward_parts(shape: Shape, lengths: Iterable[int], supervised: int) -> tuple[float, float, float]:
@@ -167,16 +170,12 @@ def predict_memory(shape: Shape, settings: Settings, longest_row: int) -> Memory
     """Predict the memory at the peak of a step: when the head, or the last layer runs backward. longest_row: tokens."""
     # what is sharded: weights, gradients, optimizer state
     s, e = settings, settings.compute_bytes
-    trained = s.lora_rank * shape.layers * shape.layer_sides if s.lora_rank else shape.params
-    frozen = shape.params if s.lora_rank else 0
     shards = s.gpus // s.replicate
-    sharded = {
-        "weights": (4 * trained + e * frozen) / shards,
-        "gradients": 4 * trained / shards,
-        "optimizer state": 8 * trained / shards,
-    }
+    trained = adapter_params(shape, s.lora_rank, shards) if s.lora_rank else shape.params / shards
+    frozen = shape.params / shards if s.lora_rank else 0
+    sharded = {"weights": 4 * trained + e * frozen, "gradients": 4 * trained, "optimizer state": 8 * trained}
     # weights and moments, from the end of a step until the checkpoint is written; tied weights under both their names
-    copied = (12 * trained + shape.tied * (e if s.lora_rank else 4) * shape.head_params) / shards
+    copied = 12 * trained + shape.tied * (e if s.lora_rank else 4) * shape.head_params / shards
 
     # what a step adds on this GPU, at the worse of its two peaks
     parts = dict.fromkeys(sharded, 0.0) if s.offload else dict(sharded)
@@ -226,7 +225,7 @@ def _layer_phase(shape, s, shards, tokens):
     e, layer = s.compute_bytes, shape.layer_params
     gathered = 3 * e * layer  # this one, the one before that is still in use, and the prefetched
     if s.lora_rank:
-        gradients = (e + _reduced(shards)) * s.lora_rank * shape.layer_sides
+        gradients = (e + _reduced(shards)) * adapter_params(shape, s.lora_rank) / shape.layers
     else:
         gradients = e * layer + _reduced(shards) * layer
         gradients += (e if shape.tied else 4) * shape.head_params  # if tied, it waits for the embedding's share

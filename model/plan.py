@@ -79,12 +79,16 @@ def predict_hours(
 def assume_examples(plan: PlanConfig, max_length: int, triads: bool = False) -> Examples:
     """Make up examples with the lengths that `plan` assumes; longer ones than max_length are dropped, as in a run.
 
-    triads: three responses and three pairs a problem, within ±20 % of one length.
+    triads: three responses and three pairs a problem, within ±20 % of one length. Raises UserError if none is left.
     """
     rng, count = np.random.default_rng(0), 3 if triads else 1
     lengths = rng.lognormal(np.log(plan.tokens), 0.7, (plan.examples, 1))
     lengths = (lengths * rng.uniform(0.8, 1.2, (plan.examples, count)) if triads else lengths).astype(int)
     kept = lengths[lengths.max(axis=1) <= max_length]
+    if not kept.size:
+        raise UserError(
+            f"of examples={plan.examples} with tokens={plan.tokens} none fits in data.max_length={max_length}"
+        )
     units = []
     for a in range(0, kept.size, count):
         pairs = (Pair(a, a + 1, 0), Pair(a + 1, a + 2, 1), Pair(a, a + 2, 2)) if triads else ()
@@ -186,8 +190,8 @@ def show_plan(
     # hours, disk, and what was assumed
     train, reference, mfu = predict_hours(shape, settings, work, peak, plan.utilization, longest)
     lines.append(
-        f"time: {train + reference:.1f} h: {work.steps} steps, {work.epochs * work.lengths.sum() / 1e6:.1f} M tokens "
-        f"at {plan.utilization:.0%} of {peak / 1e12:.0f} TFLOP/s (MFU {mfu:.0%}, recomputation not counted)"
+        f"time: {train + reference:.1f} h: {work.steps} steps, {work.epochs * int(work.lengths.sum()) / 1e6:.1f} M "
+        f"tokens at {plan.utilization:.0%} of {peak / 1e12:.0f} TFLOP/s (MFU {mfu:.0%}, recomputation not counted)"
         + (f"; {reference:.1f} h of it for the reference" if work.reference else "")
     )
     lines.append(f"rows {work.fill:.0%} full, GPUs wait {work.idle:.1%} of the time for each other")

@@ -3,11 +3,12 @@
 import re
 import subprocess
 import sys
+from argparse import ArgumentTypeError
 
 import pytest
 
 from bench.harness import ROOT
-from bench.simulate import CELLS
+from bench.simulate import CELLS, read_cell
 
 
 def simulate(*cells):
@@ -18,7 +19,14 @@ def simulate(*cells):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "cell",
-    ["7b:16384:8:none", "7b:32768:8:auto", "3b:65536:8:selective", "3b:16384:1:full", "7b:16384:1:full:lora=16"],
+    [
+        "7b:16384:8:none",
+        "7b:32768:8:auto",
+        "3b:65536:8:selective",
+        "3b:16384:1:full",
+        "7b:16384:1:full:lora=16",
+        "3b:32768:32:full:lora=16",
+    ],
 )
 def test_the_plan_is_what_a_step_takes(cell):
     """Memory within 5 %, a checkpoint's copy and the matrix products, recomputed ones too, within 1 %."""
@@ -45,8 +53,31 @@ def test_the_cells_are_those_of_the_tables():
     assert set(CELLS.split()) == named and len(CELLS.split()) == len(named) > 20
 
 
-@pytest.mark.parametrize("cell", ["7b:16384:8", "8b:16384:8:full", "7b:16k:8:full", "7b:16384:8:full:rank=2", ""])
-def test_a_cell_that_is_none_is_named(cell):
-    done = simulate("7b:16384:8:full", cell)
+SHAPE = "is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:none|selective|full|auto, then perhaps :lora=RANK"
+
+
+@pytest.mark.parametrize(
+    "cell, said",
+    [
+        *((cell, SHAPE) for cell in ("7b:16384:8", "8b:16384:8:full", "7b:16k:8:full", "7b:16384:8:full:rank=2", "")),
+        *(
+            (cell, SHAPE)
+            for cell in ("7b:-1:8:full", "7b:16384:8:full:lora=-1", "7b:\u0661\u0662:8:full", "7b:1e9:8:full")
+        ),
+        ("7b:5:8:full", "a row's tokens must be from 6 to 16777216, not 5"),
+        ("7b:100000000000:8:full", "a row's tokens must be from 6 to 16777216, not 100000000000"),
+        ("7b:16384:0:full", "ranks must be from 1 to 1024, not 0"),
+        ("7b:16384:100000000000:full", "ranks must be from 1 to 1024, not 100000000000"),
+        ("7b:16384:8:full:lora=100000000000", "lora must be from 0 to 3584, not 100000000000"),
+    ],
+)
+def test_a_cell_that_cannot_be_is_named(cell, said):
+    with pytest.raises(ArgumentTypeError) as error:
+        read_cell(cell)
+    assert str(error.value).startswith(repr(cell)) and said in str(error.value)
+
+
+def test_a_wrong_cell_ends_the_command_in_one_line():
+    done = simulate("7b:16384:8:full", "7b:16384")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert f"argument --cells: {cell!r} is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:" in done.stderr.splitlines()[-1]
+    assert "argument --cells: '7b:16384' is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:" in done.stderr.splitlines()[-1]

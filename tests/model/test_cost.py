@@ -1,5 +1,6 @@
 """Predictions against what real (tiny) models take, and the sanity of what --plan says about real sizes."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from model.cost import (
     GIB,
     Settings,
     _kept_bytes,
+    adapter_params,
     forward_parts,
     longest_rows,
     predict_memory,
@@ -95,6 +97,15 @@ def test_adapters_are_exact(tiny_qwen):
     assert parts["weights"] == sum(p.nbytes for p in lm.parameters())
     assert parts["gradients"] == sum(p.nbytes for p in lm.parameters() if p.requires_grad)
     assert parts["optimizer state"] == 2 * parts["gradients"]
+
+
+def test_more_gpus_than_ranks_of_an_adapter_share_out_its_rows(tiny_qwen):
+    """FSDP2 gives the first GPU a whole row of each A [4, in] where there are 8 of them, and its share of each B."""
+    shape = shape_of(AutoConfig.from_pretrained(tiny_qwen))
+    own = shape.layers * sum(1 * into + math.ceil(out / 8) * 4 for out, into in shape.matrices)
+    memory = predict_memory(shape, Settings(gpus=8, lora_rank=4), 8)
+    assert memory.parts["gradients"] == 4 * own > 4 * adapter_params(shape, 4) / 8
+    assert memory.cpu == 12 * own + shape.tied * 2 * shape.head_params / 8
 
 
 def tracked(mode, dtype, layers):
@@ -271,6 +282,8 @@ def test_errors_say_what_to_set(tiny_qwen):
     cfg, hf_config = config(tiny_qwen), AutoConfig.from_pretrained(tiny_qwen)
     with pytest.raises(UserError, match=r"--plan gpu='TPU'"):
         show_plan(replace(cfg, plan=PlanConfig(gpu="TPU")), hf_config, triads(2))
+    with pytest.raises(UserError, match=r"of examples=5 with tokens=4000 none fits in data\.max_length=10"):
+        assume_examples(PlanConfig(examples=5), max_length=10)
     with pytest.raises(UserError, match=r"replicate=3 does not divide 8 GPUs"):
         settings_of(replace(cfg, parallel=ParallelConfig(replicate=3)), 8)
 
@@ -305,6 +318,12 @@ def test_plan_from_the_command_line(tiny_qwen, tmp_path):
         ("tokens=0", "config key plan.tokens must be at least 1, not 0"),
         ("utilization=2", "config key plan.utilization must be at most 1, not 2.0"),
         ("memory_gb=0", "config key plan.memory_gb must be above 0, not 0.0"),
+        ("memory_gb=inf", "config key plan.memory_gb must be finite, not inf"),
+        ("gpus=-8", "config key plan.gpus must be at least 1, not -8"),
+        ("gpus=100000000000", "config key plan.gpus must be at most 16384, not 100000000000"),
+        ("gpus=eight", "config key plan.gpus must be a whole number, not 'eight'"),
+        ("examples=100000000000", "config key plan.examples must be at most 10000000, not 100000000000"),
+        ("tokens=100000000000", "config key plan.tokens must be at most 10000000, not 100000000000"),
     ],
 )
 def test_wrong_words_of_a_plan(word, said):
