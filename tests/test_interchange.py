@@ -107,7 +107,7 @@ ROWS = {
                      "history": [["3 + 3?", "6"]]}],
     "sharegpt.parquet": [{"system": BASE8, "conversations": [HUMAN, GPT, HUMAN, GPT]}],
 }  # fmt: skip
-COMMANDS = re.findall(r"^ {4}python -m data\.sources (\S.*?)(?: {2,}#.*)?$", READ, re.MULTILINE)
+COMMANDS = re.findall(r"^ {4}((?:name|path)=\S.*?)(?: {2,}#.*)?$", READ, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
