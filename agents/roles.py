@@ -5,6 +5,7 @@ solves is not told the answer. A reply that cannot be used is asked for again, e
 abstains. Nothing is ever guessed.
 """
 
+import json
 import re
 from collections import Counter
 from dataclasses import dataclass, fields, replace
@@ -167,38 +168,67 @@ async def read_value(text: str, task: Task) -> str | None:
 
 
 EDGES = " \t*_`\"'.:!,;()[]{}"
+KEYS = ("verdict", "rating", "level", "label", "answer", "output")  # behind which a label stands, in prose and in JSON
 # the word behind a tag, where it ends its clause: neither "medium-hard" nor "hard to say"
 TAGGED = re.compile(
-    r"""(?:verdict|rating|level|label|answer|output)[*_ ]*[:=]\W*?(\w+)(?=[*_`"')\]}]*(?:\s*[.,;:!(]|\s*$))"""
+    rf"""(?:{"|".join(KEYS)})[*_ ]*[:=]\W*?(\w+)(?=[*_`"')\]}}]*(?:\s*[.,;:!(]|\s*$))"""
     r"""|\\boxed\{(?:\\text\{)?(\w+)\}""",
     re.IGNORECASE | re.MULTILINE,
 )
-WHOLE = re.compile(r'\s*\{\s*"\w+"\s*:\s*"(\w+)"\s*\}\s*\Z')  # a JSON object with one value
 ALONE = re.compile(r"^[^\w\n]*(\w+)[^\w\n]*$", re.MULTILINE)  # the only word of its line
+DENIED = re.compile(r"(?:\b(?:not|never|neither|nor)|n't)\W*\Z", re.IGNORECASE)  # before the last line
+OBJECT = re.compile(r"""\{\s*["'][^{}]*\}?""")  # the beginning of a JSON object, and the whole of a broken one
+JSON = json.JSONDecoder(object_pairs_hook=list)  # one key may stand there twice
 
 
 def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
     """Returns the one of `labels` that a reply says, or None.
 
-    Exactly (whatever its case and punctuation), as the only value of a JSON object, exactly in the last line, or once
-    behind a tag ("Verdict: NO", "\\boxed{easy}") if neither the rest of that line nor a line of its own says another: a
-    reply may list what it was to choose from. Never searched in prose: "not hard and not easy" says neither.
+    Exactly in the last line (whatever its case and punctuation), or behind a tag ("Verdict: NO", "\\boxed{easy}",
+    {"verdict": "easy"}) if neither the rest of that line nor a line of its own says another: a reply may list what it
+    was to choose from. Never searched in prose: "not hard and not easy" says neither. A reply that contradicts itself
+    says nothing, nor does one with a label under another key of an object, or in a broken object.
     """
-    # the whole reply, the only value of the JSON object that it is, or its last line
     known = {label.lower(): label for label in labels}
-    lines = [line for line in text.strip().splitlines() if line.strip(EDGES)]
-    only, alone = WHOLE.match(text), [word.lower() for word in ALONE.findall(text) if word.lower() in known]
-    for candidate in (text, only[1] if only else "", lines[-1] if lines and len({*alone}) < 2 else ""):
-        label = known.get(candidate.strip(EDGES + "\n").lower())
-        if label:
-            return label
     exactly = set(labels) == set(VERDICTS)  # in capitals: "the answer is no" may be about the problem
 
     def named(words):
         return {known[word.lower()] for word in words if word.lower() in known and (word.isupper() or not exactly)}
 
+    # in JSON: then the prose around it may name no other
+    pairs, prose = split_objects(text)
+    keyed = [(key.lower(), value.lower()) for key, value in pairs if str(value).lower() in known]
+    if any(key not in KEYS for key, _ in keyed):
+        return None
+    said = {known[value] for _, value in keyed} | (named(re.findall(r"\w+", prose)) if keyed else set())
+
     # behind a tag, unless another label is named there or alone on a line
-    tagged = [match for match in TAGGED.finditer(text) if named([match[match.lastindex]])]
-    lines = (text[match.start(match.lastindex) :].split("\n", 1)[0] for match in tagged)
-    said = named([word for line in lines for word in re.findall(r"\w+", line)] + ALONE.findall(text))
-    return said.pop() if tagged and len(said) == 1 else None
+    tagged = [match for match in TAGGED.finditer(prose) if named([match[match.lastindex]])]
+    lines = (prose[match.start(match.lastindex) :].split("\n", 1)[0] for match in tagged)
+    behind = [named(re.findall(r"\w+", line)) for line in lines]
+    alone = ALONE.findall(prose)
+
+    # in the last line, if no other line says another: a tag's line that names several is the list of what to choose
+    *before, last = [line for line in prose.splitlines() if line.strip(EDGES)] or [""]
+    label = known.get(last.lstrip(EDGES.replace("!", "")).rstrip(EDGES).lower())
+    if label and len({word.lower() for word in alone} & known.keys()) == 1:
+        said = said.union({label}, *(line for line in behind if len(line) == 1))
+        return label if len(said) == 1 and not (before and DENIED.search(before[-1])) else None
+    if tagged:
+        said = said.union(named(alone), *behind)
+    return said.pop() if len(said) == 1 else None
+
+
+def split_objects(text: str) -> tuple[list[tuple[str, object]], str]:
+    """Returns (the pairs of key and value of all JSON objects in a text, what stands around them). Of an object in
+    another only its own key is told; what is a broken one gives its words, under no key."""
+    pairs, prose, at = [], "", 0
+    for begin in OBJECT.finditer(text):
+        if begin.start() >= at:
+            prose += text[at : begin.start()]
+            try:
+                found, at = JSON.raw_decode(text, begin.start())
+            except ValueError:
+                found, at = [("", word) for word in re.findall(r"\w+", begin[0])], begin.end()
+            pairs += found
+    return pairs, prose + text[at:]
