@@ -12,9 +12,9 @@ from collections import defaultdict
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 
 from agents.client import DECIDED, Endpoint
-from agents.complaints import CallError, kind_of, parse, read_refusal
+from agents.complaints import SAID, CallError, parse, read_refusal
 from agents.journal import Journal, call_key
-from agents.limits import LARGEST_FILE, Signal, pause
+from agents.limits import LARGEST_FILE, AdaptiveLimit, pause
 from errors import UserError
 from progress import say
 
@@ -24,6 +24,7 @@ MISSING = (404, 405, 501)  # HTTP statuses of an address that a host does not ha
 GONE = (404, 410)  # HTTP statuses of a file that is deleted, or older than a host keeps them
 ENDED = ("completed", "failed", "expired", "cancelled")
 SHOWN = 0.05  # of a batch, answered since the last line about it
+AT_ONCE = 20  # files at the host at most
 COUNTS = ("completed", "failed"), ("total",)
 URL = "/v1/chat/completions"
 
@@ -32,14 +33,14 @@ class Batches:
     """`ask(name, body) -> the response's body`, of one endpoint.
 
     waiting: {id: line of a file} of what is not sent yet. asked: {id: future} of all that is not answered. A question's
-    id is the hash of its name and of what is asked. largest: questions a file. under_way: files at the host, one at a
-    time where it lets only so many tokens wait; `ended` is given when there is one less.
+    id is the hash of its name and of what is asked. largest: questions a file; files: how many are at the host. Where
+    it lets only so many tokens wait, both become less, and more again with every file that is answered.
     """
 
     def __init__(self, endpoint: Endpoint, journal: Journal):
         self.endpoint, self.journal = endpoint, journal
         self.waiting, self.asked, self.last, self.tasks = {}, {}, 0.0, set()
-        self.largest, self.one_by_one, self.under_way, self.ended = LARGEST_FILE[0], False, 0, Signal()
+        self.largest, self.files = LARGEST_FILE[0], AdaptiveLimit(AT_ONCE)
         self.stopped = None  # what everybody is told after `stop`
         # the library tries again what changes nothing at the host; where it gives up, the pool asks again
         self.client = endpoint.openai.with_options(max_retries=endpoint.cfg.retries)
@@ -92,9 +93,10 @@ class Batches:
 
     async def _answer(self, lines: dict[str, bytes], file: str = "") -> None:
         """Have the questions of one file answered. file: its id, if the host has it already."""
-        while self.one_by_one and self.under_way:
-            await self.ended.given()
-        alone, self.under_way = self.one_by_one, self.under_way + 1
+        while not self.files.free:
+            await self.files.changed.given()
+        self.files.enter()
+        alone, cuts = int(self.files.limit) == 1, self.files.cuts
         try:
             # all that the host wrote down; what then has no answer is asked anew
             batch = await self._over(await self._begun(lines, file), len(lines))
@@ -109,20 +111,27 @@ class Batches:
                     say(f"{self.endpoint.where}: {name} of {batch.id} is gone; its questions are asked anew ({error})")
             for id in lines:
                 self.journal.batches.pop(id, None)
-            failure = failure_of(batch, earlier=bool(file))
+            failure = failure_of(batch)
         except Exception as error:  # whoever waits for an answer gets it
-            failure = error
-        self.under_way -= 1
-        self.ended.give()
+            batch, failure = None, error
 
-        # more tokens than the host lets wait: one file after the other then, and if one is too much, smaller ones
-        if getattr(failure, "code", "") == "queue" and not (alone and len(lines) == 1):
-            self.one_by_one = True
-            self.largest = len(lines) // 2 if alone else self.largest
-            say(f"{self.endpoint.where}: {failure}; one file at a time then, of {self.largest} questions at most")
-            self._wait(lines)
-        else:
-            self._fail(lines, failure)
+        # more tokens than the host lets wait: fewer files at a time then, and if one alone is too much, smaller ones
+        again = {}
+        if not file and getattr(failure, "code", "") == "queue" and not (alone and len(lines) == 1):
+            self.files.congested(cuts)
+            self.largest, again = len(lines) // 2 if alone else self.largest, lines
+            at_once = f"{int(self.files.limit)} at a time then, of {self.largest} questions at most"
+            say(f"{self.endpoint.where}: {failure}; files: {at_once}")
+        elif batch and batch.status != "failed":
+            self.files.answered()
+            if self.largest < min(LARGEST_FILE[0], 2 * len(lines)):
+                self.largest += self.largest // 4 + 1
+        if file and batch:  # what an earlier run's batch has no answer to was not tried by this one
+            again = {id: line for id, line in lines.items() if id in self.asked and not self.asked[id].done()}
+        self.files.leave()
+        self._fail(lines.keys() - again, failure)
+        if again:
+            self._wait(again)
 
     # --- one batch ---
 
@@ -183,7 +192,8 @@ class Batches:
         if not isinstance(row, dict):  # a web page, or half a line: the file is to be read again
             raise CallError(f"says {str(row)[:120]!r} where an answer of a batch was to be read", kind="passing")
         answered = self.asked.get(row.get("custom_id"))
-        if answered is None or answered.done():
+        failed = row["error"].get("code") if isinstance(row.get("error"), dict) else ""
+        if answered is None or answered.done() or str(failed).startswith("batch_"):  # the batch's end, not an answer
             return
         response = row.get("response") or {}
         status, body = response.get("status_code") or 0, json.dumps(response.get("body") or row).encode()
@@ -197,6 +207,8 @@ class Batches:
         try:
             found = await self.endpoint.reach(TRANSFER, asking)
         except CallError as error:
+            if queue_is_full(str(error)):
+                raise CallError(str(error), error.status, "queue", error.wait, kind="congested") from None
             if error.kind not in DECIDED and error.status not in MISSING:
                 raise
             words = f"takes no batch ({error}); set endpoints.{self.endpoint.name}.batch=false if it never does"
@@ -223,13 +235,17 @@ def in_files(lines: dict[str, bytes], most: int) -> Iterator[dict[str, bytes]]:
         yield part
 
 
-def failure_of(batch: object, earlier: bool) -> CallError:
-    """Returns why questions of a batch that has ended have no answer. code "queue": the host has too many of them.
-    earlier: it is of another run, and what was wrong with it may be mended."""
-    if batch.status != "failed" or earlier:
+def failure_of(batch: object) -> CallError:
+    """Returns why questions of a batch that has ended have no answer. code "queue": the host has too many of them."""
+    if batch.status != "failed":
         return CallError(f"{batch.id} {batch.status} without an answer to this question", kind="passing")
     errors = getattr(batch.errors, "data", None) or []
     words = f"{batch.id} failed: {'; '.join(f'{error.code}: {error.message}' for error in errors[:3])}"
-    if kind_of(400, words) == "congested":
+    if queue_is_full(words):
         return CallError(words, code="queue", kind="congested")
     return CallError(words, fatal=True, kind="passing")
+
+
+def queue_is_full(words: str) -> bool:
+    """Whether a host says that more tokens wait in its batches than it lets wait."""
+    return any(row.search(words) for row in SAID["queue"])

@@ -121,20 +121,74 @@ def test_more_tokens_than_the_host_queues(whole, tmp_path):
 
     def ends(number):
         busy = [b for b in list(host.batches.values()) if b["status"] in ("validating", "in_progress")]
-        lines = json.loads(json.dumps(waiting[-1]))
-        return "completed" if not busy and lines <= 25 else QUEUE
+        return "completed" if not busy and len(host.lines) <= 25 else QUEUE
 
-    waiting = []
-
-    def gate(what, id):
-        if what == "files":
-            waiting.append(len(host.files[id].splitlines()))
-
-    with BatchHost(moody, ends=ends, gate=gate) as host:
+    with BatchHost(moody, ends=ends) as host:
         done = run(problems, tmp_path / "out", host.url, *BATCH)
     assert done.returncode == 0, done.stderr
     assert questions(host.asked) == questions(asked) and contents(tmp_path / "out") == contents(out)
     assert "token_limit_exceeded" in done.stderr and max(sizes(done.stderr), default=0) <= 25
+
+
+def test_files_grow_back_when_the_queue_has_room_again(tmp_path, monkeypatch):
+    """Refused as files of 40, 40 and 20 questions, and then no more."""
+    monkeypatch.setattr("agents.batches.QUIET", 0.1)
+    monkeypatch.setattr("agents.limits.FIRST_PAUSE", 0.01)
+
+    async def wave(batches, name):
+        before = len(host.batches)
+        bodies = [{"model": "m", "messages": [{"role": "user", "content": f"{n}"}]} for n in range(40)]
+        await asyncio.gather(*(batches.ask(f"{name}/{n}", body) for n, body in enumerate(bodies)))
+        return max(b["request_counts"]["completed"] for b in list(host.batches.values())[before:])
+
+    async def waves():
+        endpoint, journal = Endpoint("teacher", EndpointConfig(host.url, "m", batch=True)), Journal(tmp_path / "j")
+        batches = Batches(endpoint, journal)
+        try:
+            return [await wave(batches, name) for name in "abcd"]
+        finally:
+            await endpoint.close()
+            journal.close()
+
+    with BatchHost(lambda asked: "yes", ends=lambda n: QUEUE if n <= 3 else "completed") as host:
+        largest = asyncio.run(waves())
+    assert largest[0] <= 20 and largest[-1] > 30, largest
+
+
+@pytest.mark.parametrize("end", ["expired", "failed: internal_error: Try again later.", QUEUE])
+def test_what_an_earlier_runs_batch_left_open_counts_as_no_try(tmp_path, end):
+    """With retries=0, too."""
+    problems, process = write_problems(tmp_path / "p.jsonl", 20), None
+
+    def kill(what, id):
+        if what == "looks":
+            process.kill()
+            time.sleep(0.2)
+
+    with BatchHost(moody, ends=lambda number: end if number == 1 else "completed", gate=kill) as host:
+        words = (*BATCH, "endpoints.teacher.retries=0")
+        line = command(problems, tmp_path / "out", host.url, *words)
+        process = subprocess.Popen(line, cwd=ROOT, stdout=-3, stderr=-3)
+        process.wait(120)
+        host.gate = lambda what, id: None
+        done = run(problems, tmp_path / "out", host.url, *words)
+    assert process.returncode == -9 and done.returncode == 0, done.stderr
+    assert "transport" not in done.stderr and set(questions(host.asked).values()) == {1}, done.stderr
+
+
+def test_a_host_that_refuses_the_batch_itself_while_its_queue_is_full(tmp_path):
+    """And not later: it is asked again, and the run is not ended."""
+    problems, refused = write_problems(tmp_path / "p.jsonl", 4), []
+
+    def full(what, id):
+        if what == "batches" and len(refused) < 2:
+            refused.append(id)
+            said = {"error": {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for m"}}
+            return web.json_response(said, status=400)
+
+    with BatchHost(moody, gate=full) as host:
+        done = run(problems, tmp_path / "out", host.url, *BATCH)
+    assert done.returncode == 0 and len(refused) == 2, done.stderr
 
 
 def test_a_batch_that_the_host_refuses_ends_the_run_with_its_words(tmp_path):

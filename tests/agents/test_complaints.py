@@ -173,6 +173,7 @@ BODIES = [  # HTTP status, body, kind, a part of the words
      "locked", "exceeded your quota"),
     (500, {"error": {"message": "temperature: bad value", "type": "invalid_request_error"}}, "refused", "bad value"),
     (500, {"detail": "Internal error", "status": 500}, "passing", "Internal error"),
+    (400, {"error": {"code": "token_limit_exceeded", "message": "over your plan"}}, "refused", "over your plan"),
     (503, {"error": {"message": "Loading model", "type": "unavailable_error", "code": 503}}, "congested", "Loading"),
     (529, {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}, "congested", "Overloaded"),
     (502, "<html><head><title>502 Bad Gateway</title></head></html>", "passing", "502 Bad Gateway"),

@@ -15,10 +15,10 @@ class BatchHost(Server):
 
     A batch is validated when it is first looked at, and ends when it is looked at for the `looks`-th time. ends(number)
     says how the number-th batch ends, "completed" by itself; "expired" and "cancelled" leave every second question
-    unanswered, "failed: CODE: words" all. host.batches: {id: batch}. host.asked: questions in the order of their
-    answers. gate: what a test does at ("files" or "batches", id of what was just made); what it returns is sent
-    instead. It is called at ("looks", id), too. download(request, id of a file): the same, a coroutine, for
-    what is read.
+    unanswered, "failed: CODE: words" all; host.lines are then its questions. host.batches: {id: batch}. host.asked:
+    questions in the order of their answers. gate: what a test does at ("files" or "batches", id of what was just made);
+    what it returns is sent instead. It is called at ("looks", id), too. download(request, id of a file): the same, a
+    coroutine, for what is read.
     """
 
     def __init__(self, answer, looks=2, ends=lambda number: "completed", gate=lambda what, id: None, **kwargs):
@@ -55,7 +55,7 @@ class BatchHost(Server):
     async def _create(self, request):
         asked = await request.json()
         assert asked["endpoint"] == "/v1/chat/completions" and asked["completion_window"] == "24h"
-        lines = self.files[asked["input_file_id"]].splitlines()
+        lines = self.lines = self.files[asked["input_file_id"]].splitlines()
         id, counts = f"batch_{len(self.batches) + 1}", {"total": len(lines), "completed": 0, "failed": 0}
         self.batches[id] = {"id": id, "object": "batch", "status": "validating", "request_counts": counts, "looks": 0,
                             **asked, "created_at": 0, "end": self.ends(len(self.batches) + 1)}  # fmt: skip
