@@ -36,10 +36,11 @@ from agents.prompts import load_prompts
 from agents.report import Live, show
 from agents.roles import Agents
 from config import claim_output, run_cli
+from data.ledger import holds_records
 from data.records import numbered_records, write_jsonl
 from data.render import problem_messages
 from data.rows import iter_rows
-from errors import UserError
+from errors import UserError, read_json
 from grading.programs import check_tests, isolation
 from lock import locked
 from progress import Progress, say
@@ -60,7 +61,7 @@ def main(cfg: Config) -> None:
     out = Path(cfg.out)
     files = [out / name for name in ("journal.jsonl", "traces.jsonl")]
     with locked(out):
-        begun = any(file.exists() and file.stat().st_size for file in files)  # else a corrected config fits any folder
+        begun = any(map(holds_records, files))  # else a corrected config fits any folder
         claim_output(cfg, out, free=[*free, *FREE_KEYS] if begun else [*vars(cfg)])
         journal = Journal(cfg.journal or out / "journal.jsonl")  # its lock is held until the outputs are written
         try:
@@ -88,7 +89,7 @@ def check_config(cfg: Config) -> None:
             if name not in cfg.endpoints:
                 known = ", ".join(cfg.endpoints) or "none"
                 raise UserError(f"agents.{agent} is {name}, but there is no endpoints.{name} (there is: {known})")
-    check_endpoints(cfg.endpoints)
+    check_endpoints(cfg.endpoints, cfg.max_cost)
     if cfg.critic_mode == "student" and not cfg.student.path:
         raise UserError("critic_mode=student needs student.path, the folder or hub id of the student")
     if not cfg.student.hard_share + cfg.student.easy_share < 1:
@@ -126,7 +127,7 @@ def open_student(cfg: Config, count: int) -> StudentCritic:
     model = ModelConfig(asked.path, compute_dtype=asked.compute_dtype)
     student = Student(model, asked.fits or Path(cfg.out) / "fit.jsonl", asked.max_tokens)
     report = Path(cfg.out) / "report.json"
-    before = json.loads(report.read_text())["made_with"].get("student") if report.exists() else None
+    before = read_json(report, "delete it", lambda r: r["made_with"].get("student")) if report.exists() else None
     if before and before["weights"] != student.weights:
         raise UserError(f"{cfg.out} was made with other weights of {asked.path}; set another output folder")
 

@@ -31,6 +31,7 @@ from typing import Annotated, Literal
 from agents.limits import EndpointConfig, check_endpoints
 from agents.probe import Prober
 from config import RESOLVED, check_folder, check_output, claim_output, run_cli
+from data.ledger import holds_records
 from errors import UserError
 from evals import assembly, benchmarks
 from evals import samples as viewer
@@ -44,7 +45,7 @@ from evals.store import Ledgers
 from evals.tables import write
 from lock import locked
 from progress import say
-from values import Count, FilePath, MaybePath, NotNegative, PositiveShare, Seed, Template, Whole
+from values import Count, FilePath, MaybePath, NotNegative, Positive, PositiveShare, Seed, Template, Whole
 
 
 @dataclass
@@ -80,7 +81,7 @@ class Config:
     """seed's name: the folder that replaces {run} in `models`; with several, a cell is the mean over them"""
     endpoints: dict[str, EndpointConfig] = field(default_factory=dict)
     """OpenAI-compatible endpoints by name, as in build_crv.py; the server's own chat template renders the prompt"""
-    max_cost: NotNegative | None = None
+    max_cost: Positive | None = None
     """Stop before all answers of endpoints together cost more than this, by their prices; null for no cap"""
     probe: bool = True
     """A few test questions to each endpoint before its first real one, remembered in probe.json; see build_crv.py.
@@ -148,7 +149,8 @@ def main(cfg: Config) -> None:
 
     # the output folder: of this configuration, and of this run alone
     out = Path(cfg.out)
-    free = FREE if any(out.glob("generations*.jsonl")) else tuple(Config.__dataclass_fields__)
+    begun = any(map(holds_records, out.glob("generations*.jsonl")))  # else a corrected config fits any folder
+    free = FREE if begun else tuple(Config.__dataclass_fields__)
     check_output(cfg, out, free)
     # a report in a folder that no run has claimed would make it one that a run refuses
     if cfg.render_only and not (out / RESOLVED).exists() and Path(cfg.report or out).is_relative_to(out):
@@ -187,7 +189,7 @@ def main(cfg: Config) -> None:
 
 def check_config(cfg: Config) -> dict[str, TableConfig]:
     """Return {name: TableConfig} of the tables to show. Raises UserError for what is wrong on paper."""
-    check_endpoints(cfg.endpoints)
+    check_endpoints(cfg.endpoints, cfg.max_cost)
     if batched := [name for name, endpoint in cfg.endpoints.items() if endpoint.batch]:
         raise UserError(f"config key endpoints.{batched[0]}.batch is for build_crv.py; evaluate.py asks one by one")
     check_folder(cfg.report or cfg.out)

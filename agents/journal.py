@@ -10,7 +10,7 @@ import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from agents.limits import Earlier
+from agents.limits import Earlier, tokens_of
 from agents.replies import ANSWERED
 from data.ledger import Ledger
 from errors import UserError
@@ -59,8 +59,7 @@ class Journal(Ledger):
             return
         if record["status"] in ANSWERED:
             self.at[record["key"]] = self.end, size
-        tokens = [record.get(f"{kind}_tokens") or 0 for kind in ("prompt", "completion", "cached")]
-        self.tally.add(record.get("endpoint", ""), record["model"], record["status"] in ANSWERED, *tokens)
+        self.tally.add(record.get("endpoint", ""), record["model"], record["status"] in ANSWERED, *tokens_of(record))
         self.end += size
 
     async def keep(self, record: dict) -> None:

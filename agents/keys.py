@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from agents.limits import EndpointConfig
 from agents.measured import StudentConfig
-from values import Count, FilePath, Filled, MaybePath, NotNegative, PositiveShare, Seed, Template, Whole
+from values import Count, FilePath, Filled, MaybePath, NotNegative, Positive, PositiveShare, Seed, Template, Whole
 
 Endpoints = Filled | Annotated[list[Filled], "filled"]
 
@@ -60,7 +60,7 @@ class Config:
     """A few test questions to each endpoint before its first real one, remembered in probe.json: where thoughts come
     back, how it wants to be asked, whether it honours top_k; and one prompt of 6,000 words: a server that cuts it
     without a word (Ollama does) stops the run."""
-    max_cost: NotNegative | None = None
+    max_cost: Positive | None = None
     """Stop before all answers together cost more than this, by the endpoints' prices; null for no cap."""
     sampling: Sampling = field(default_factory=Sampling)
     """Sampling of all agents (A.2)."""

@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Annotated
+from urllib.parse import urlsplit
 
 from errors import UserError
 from values import Count, Filled, NotNegative, Positive, Whole
@@ -73,14 +74,28 @@ class EndpointConfig:
         return {kind: price * (self.price_batch if self.batch else 1) for kind, price in prices.items()}
 
 
+TOKENS = ("prompt_tokens", "completion_tokens", "cached_tokens")  # what a call costs, as it is recorded
+
+
+def tokens_of(record: dict) -> list[int]:
+    """Returns the tokens of a call, or of several, in the order of TOKENS."""
+    return [record.get(kind) or 0 for kind in TOKENS]
+
+
 def cost_of(prices: dict[str, float], prompt: int, completion: int, cached: int = 0) -> float:
     """Returns what tokens cost. cached: how many of the prompt's came from a cache."""
     saved = prices["prompt"] - prices.get("cached", prices["prompt"])  # on each of them
     return (prompt * prices["prompt"] - cached * saved + completion * prices["completion"]) / 1e6
 
 
-def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
+def check_endpoints(configs: dict[str, EndpointConfig], max_cost: float | None) -> None:
     """Raises UserError for what is wrong with {name: EndpointConfig} on paper, before anything is asked."""
+    prices = [price for endpoint in configs.values() for price in endpoint.prices().values()]
+    if max_cost is not None and prices and not any(prices):
+        raise UserError(
+            f"config key max_cost={max_cost:g} would stop nothing, as no endpoint has a price; set price_prompt and "
+            f"price_completion of those that cost, or leave max_cost out"
+        )
     for name, endpoint in configs.items():
         if endpoint.batch and len(endpoint.base_url) > 1:
             raise UserError(f"config key endpoints.{name}.batch needs a single base_url: a batch is at one host")
@@ -89,7 +104,12 @@ def check_endpoints(configs: dict[str, EndpointConfig]) -> None:
                 f"config key endpoints.{name}.batch: answers of a batch are no streams; remove extra_body.stream"
             )
         for url in endpoint.base_url:
-            if not url.startswith(("http://", "https://")):
+            try:
+                parts = urlsplit(url)
+                good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url
+            except ValueError:  # half an IPv6 address, a port beyond 65535
+                good = False
+            if not good:
                 raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")
             if "@" in url or "?" in url:  # it would be written into config.yaml and shown in messages
                 raise UserError(f"config key endpoints.{name}.base_url must not hold a key; name it in api_key_env")

@@ -26,7 +26,7 @@ from data.pairs import make_pairs
 from data.records import jsonl_writer, write_text
 from data.render import boxed_solution, problem_messages, response_text
 from data.rows import iter_rows
-from errors import UserError
+from errors import UserError, read_json
 from grading.answers import final_answer
 from values import FilePath
 
@@ -248,7 +248,7 @@ def main(cfg: Config) -> None:
     out.mkdir(exist_ok=True)
     for name in ("sft", "pairs"):
         write_parquet(out / f"{name}.parquet", (row for _, row in iter_rows(run / f"{name}.jsonl")))
-    write_text(out / "README.md", card(json.loads((run / "report.json").read_text())))
+    write_text(out / "README.md", card(read_json(run / "report.json", "run build_crv.py there again")))
     print(f"wrote {', '.join(sorted(path.name for path in out.iterdir()))} into {out}")
 
 

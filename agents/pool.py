@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from agents import limits
 from agents.client import Endpoint, letters_in, max_tokens_of
 from agents.complaints import CallError
-from agents.limits import Budget, Earlier, EndpointConfig, cost_of
+from agents.limits import Budget, Earlier, EndpointConfig, cost_of, tokens_of
 from agents.replies import Reply
 from errors import UserError
 from progress import say
@@ -80,8 +80,7 @@ class Pool:
         try:
             endpoint, reply = await self._until_answered(body, name)
             if endpoint is not None:
-                tokens = reply.prompt_tokens, reply.completion_tokens, reply.cached_tokens
-                cost = cost_of(endpoint.cfg.prices(), *tokens)
+                cost = cost_of(endpoint.cfg.prices(), *tokens_of(vars(reply)))
             return reply
         finally:
             self.budget.settle(cost, kind)

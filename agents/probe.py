@@ -17,7 +17,7 @@ from agents.complaints import CallError, room_left
 from agents.limits import pause
 from agents.replies import THOUGHTS, split_thought, tokens_in
 from data.records import write_text
-from errors import UserError
+from errors import UserError, read_json
 from progress import say
 
 WORD = "Reply with exactly one word: alpha"
@@ -38,14 +38,15 @@ class Prober:
 
     def __init__(self, path: Path, long: bool = False, choice: bool = False):
         self.path, self.long, self.choice = Path(path), long, choice
-        self.known = json.loads(self.path.read_text()) if self.path.exists() else {}
+        self.known = read_json(self.path, "delete it and run again", dict) if self.path.exists() else {}
         self.heard = {}  # Endpoint: answers of a probe that has failed before its end
 
     async def __call__(self, endpoint: Endpoint, body: dict) -> None:
         cfg = endpoint.cfg
         place = " ".join([endpoint.url, cfg.model, *([json.dumps(cfg.extra_body)] if cfg.extra_body else [])])
-        found = self.known.get(place)
-        if found is None or (self.long and "long_prompt" not in found):
+        wanted = {"thought", "top_k", "token_key", "stream", *(["long_prompt"] if self.long else [])}
+        found = self.known.get(place, {})
+        if not wanted <= found.keys():  # nothing is known, or an earlier run asked for less
             found = await probe(endpoint, body, self.long, self.choice, self.heard.setdefault(endpoint, []))
             if "cut" in found.get("long_prompt", ""):  # not remembered: it is to be tried again after the repair
                 raise UserError(

@@ -8,12 +8,11 @@ import statistics
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from agents.limits import cost_of
+from agents.limits import cost_of, tokens_of
 from agents.roles import LEVELS
 from data.records import GAPS
 from errors import UserError
 
-TOKENS = ("prompt", "completion", "cached")
 AGENTS = ("critic", "rethinker", "verifier")
 LENGTHS = (*LEVELS, "sft", "incorrect")  # whose characters are counted: r by its level, what is kept, r~
 FITTED = ("original", "rewritten")  # chains that are measured on the student
@@ -202,7 +201,7 @@ def _ratio(values):
 def cost(calls: dict[str, dict], prices: dict[str, dict]) -> dict[str, float]:
     """Returns {agent: cost so far}; empty where no endpoint has a price."""
     return {
-        agent: round(cost_of(prices[agent], *(count.get(f"{kind}_tokens", 0) for kind in TOKENS)), 6)
+        agent: round(cost_of(prices[agent], *tokens_of(count)), 6)
         for agent, count in calls.items()
         if count and any(prices[agent].values())
     }

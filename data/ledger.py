@@ -1,11 +1,21 @@
 """An append-only JSON Lines file of records with keys: for what costs hours or money, and must survive any kill."""
 
+import contextlib
+import fcntl
 import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from errors import UserError
+
+
+def holds_records(path: Path) -> bool:
+    """Tell whether a run has kept anything in a file: a run that was killed before that holds its folder to nothing."""
+    if not path.exists():
+        return False
+    with path.open("rb") as file:
+        return file.readline().endswith(b"\n")
 
 
 class Ledger:
@@ -22,17 +32,23 @@ class Ledger:
         self.at, self.end, self.descriptor = {}, 0, None  # at: key -> (position, bytes); end: of the last whole line
         if self.path.exists():
             self.descriptor = os.open(self.path, os.O_RDONLY)
-            with self.path.open("rb") as file:
-                for number, line in enumerate(file, 1):
-                    if line.endswith(b"\n"):
-                        try:
-                            self._index(json.loads(line), len(line))
-                        except (ValueError, KeyError, TypeError):
-                            raise UserError(
-                                f"{self.path}:{number} is damaged, it is no record of this project; delete that line "
-                                f"and run the same command again to resume"
-                            ) from None
+            self._read_on()
         self.writing = False
+
+    def _read_on(self):
+        """Index the whole lines behind those that are known. Raises UserError naming the line that is damaged."""
+        with self.path.open("rb") as file:
+            file.seek(self.end)
+            for line in file:
+                if line.endswith(b"\n"):
+                    try:
+                        self._index(json.loads(line), len(line))
+                    except (ValueError, KeyError, TypeError):
+                        number = self.path.read_bytes()[: self.end].count(b"\n") + 1
+                        raise UserError(
+                            f"{self.path}:{number} is damaged, it is no record of this project; delete that line "
+                            f"and run the same command again to resume"
+                        ) from None
 
     def _index(self, record: dict, size: int) -> None:
         """Note the record that ends the file now."""
@@ -82,3 +98,16 @@ class Ledger:
             os.close(opened)
         os.ftruncate(self.descriptor, self.end)
         self.writing = True
+
+
+class SharedLedger(Ledger):
+    """A ledger that several processes may append to at the same time, one record after the other."""
+
+    def append(self, record: dict) -> None:
+        """Write one record, behind what others wrote meanwhile. Raises OSError, and then leaves the file as it was."""
+        with self.path.open("ab") as held:
+            with contextlib.suppress(OSError):  # a file system without locks: as if nobody else were there
+                fcntl.flock(held, fcntl.LOCK_EX)
+            self._read_on()
+            self.writing = False  # what follows now is half a line of one that was killed: it is cut off
+            super().append(record)

@@ -1,14 +1,13 @@
 """A run's tables: which they are (TableConfig), and what fills them: graded responses, a cell where all are there."""
 
 import difflib
-import json
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 
-from errors import UserError
+from errors import UserError, read_json
 from evals import benchmarks
 from evals.benchmarks.common import Problem
 from evals.models import Place
@@ -167,15 +166,15 @@ def levels(folders: dict[str, str]) -> dict[tuple[str, str], Count]:
         file = Path(folder) / "report.json"
         if not file.exists():
             continue
-        try:
-            counts = json.loads(file.read_text(encoding="utf-8"))["levels_before"]
-            counts = {level: int(counts[level]) for level in ("easy", "medium", "hard", "unrated")}
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{file} is no report of build_crv.py ({error}); run build_crv.py there again") from None
+        counts = read_json(file, "run build_crv.py there again", _rated)
         total = sum(counts.values())
         if total:
             cells |= {(level.capitalize(), column): Count(counts[level], total) for level in ("easy", "medium", "hard")}
     return cells
+
+
+def _rated(report):
+    return {level: int(report["levels_before"][level]) for level in ("easy", "medium", "hard", "unrated")}
 
 
 def notes(cfg, run: Evaluation, cells: dict, dtypes: dict[str, list], isolations: dict[str, set]) -> list[str]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.records import write_text
-from errors import UserError
+from errors import UserError, read_json
 from model.files import content_files, model_folder, weight_files
 
 SERVED = "endpoint:"
@@ -114,11 +114,9 @@ def read_facts(out: str | Path) -> dict:
     file = Path(out) / "models.json"
     if not file.exists():
         return {"folders": {}, "speed": {}}
-    try:
-        facts = json.loads(file.read_text())
-        return {"folders": dict(facts["folders"]), "speed": dict(facts["speed"])}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{file} is damaged; delete it and run again (folders are hashed anew)") from None
+    kept = ("folders", "speed")
+    remedy = "delete it and run again (folders are hashed anew)"
+    return read_json(file, remedy, lambda facts: {name: dict(facts[name]) for name in kept})
 
 
 def write_facts(out: str | Path, facts: dict) -> None:

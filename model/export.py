@@ -13,7 +13,7 @@ from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.core_model_loading import revert_weight_conversion
 
-from errors import UserError, one_line
+from errors import UserError, one_line, read_json
 from model.checkpoint import on_main, sync
 from model.files import FOLDER, RECORD, record_of
 from model.load import load_config, stored_tensors
@@ -207,8 +207,5 @@ def inputs_of_export(out: str) -> dict[str, str] | None:
     folder = Path(out) / FOLDER
     if not (folder / "config.json").exists():
         return None
-    record = Path(out) / RECORD
-    try:
-        return json.loads(record.read_text())["inputs"] if record.exists() else {}
-    except (ValueError, KeyError, TypeError):
-        raise UserError(f"{record} is damaged; restore it, or delete {out} to train again") from None
+    record, remedy = Path(out) / RECORD, f"restore it, or delete {out} to train again"
+    return read_json(record, remedy, lambda made: made["inputs"]) if record.exists() else {}

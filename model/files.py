@@ -4,10 +4,9 @@ A model is its weights, as transformers finds them (one file before an index), a
 logs, and copies of the weights in other formats are no part of it.
 """
 
-import json
 from pathlib import Path
 
-from errors import UserError, one_line
+from errors import UserError, one_line, read_json
 
 FOLDER, EXPORTS = "model", "exports"  # of a training's output: its model, and those of earlier steps by name
 RECORD = "run.json"  # what the model was made from; exports/step-N has a step-N.json
@@ -98,17 +97,10 @@ def record_of(folder: Path) -> Path:
 
 def _weight_names(folder):
     """Name the files that transformers would read: what the config says, else one file, else those of an index."""
-    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
-    wanted = config.get("transformers_weights") or (
-        INDEX if (folder / INDEX).is_file() and not (folder / SINGLE).is_file() else SINGLE
-    )
+    config, again, wanted = folder / "config.json", "copy or download it again", None
+    if config.is_file():
+        wanted = read_json(config, again, lambda config: config.get("transformers_weights"))
+    wanted = wanted or (INDEX if (folder / INDEX).is_file() and not (folder / SINGLE).is_file() else SINGLE)
     if not wanted.endswith(".index.json") or not (folder / wanted).is_file():
         return [wanted]
-    return sorted(set(_json(folder / wanted)["weight_map"].values()))
-
-
-def _json(file):
-    try:
-        return json.loads(file.read_text())
-    except ValueError as error:
-        raise UserError(f"cannot load a model from {file.parent}: {file.name} is damaged ({error})") from None
+    return read_json(folder / wanted, again, lambda index: sorted(set(index["weight_map"].values())))

@@ -74,7 +74,7 @@ class Student:
         self.tokenizer = load_tokenizer(cfg.path)
         self.renderer, self.config, self.model = Renderer(self.tokenizer), load_config(cfg.path), None
         self.weights = self.ranks.broadcast(WeightFiles(cfg.path).digest() if self.ranks.is_main else None)
-        self.kept = SequenceValues(Path(path), self.ranks)
+        self.kept = SequenceValues(Path(path), self.ranks, Fit.__dataclass_fields__)
 
     def all_fits(self, texts: Iterable[Text], total: int) -> list[Fit]:
         """Return the fit of each of `total` texts, which are read as they are needed; shows how far it is."""

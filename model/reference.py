@@ -12,7 +12,7 @@ template went into) and the prompt length. So a changed weight file, template or
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from importlib.metadata import distributions
 from pathlib import Path
 
@@ -20,7 +20,7 @@ import torch
 import transformers
 
 from data import packing
-from data.ledger import Ledger
+from data.ledger import SharedLedger
 from data.packing import PackedBatch, pack
 from data.render import Sequence
 from errors import UserError
@@ -58,17 +58,19 @@ def sequence_hash(sequence: Sequence) -> str:
 class SequenceValues:
     """What a model says of sequences, {key: {name: number}}: in a file that rank 0 reads and writes, known to all."""
 
-    def __init__(self, path: Path, ranks: Ranks):
-        """Read what is there. Raises UserError on rank 0 for a damaged file, and for one that cannot be written."""
+    def __init__(self, path: Path, ranks: Ranks, names: Collection[str]):
+        """Read what is there; a record without one of `names` is none. Raises UserError on rank 0 for a damaged file,
+        and for one that cannot be written."""
         self.path, self.ranks, self.ledger, known = path, ranks, None, {}
         if ranks.is_main:
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 with path.open("ab"):
-                    self.ledger = Ledger(path)
+                    self.ledger = SharedLedger(path)
             except OSError as error:
                 raise UserError(f"cannot write {path}: {error.strerror}") from None
-            known = {record.pop("key"): record for record in self.ledger}
+            kept = ({name: record.get(name) for name in ("key", *names)} for record in self.ledger)
+            known = {record.pop("key"): record for record in kept if None not in record.values()}
         self.known = ranks.broadcast(known)
 
     def compute(
@@ -111,7 +113,7 @@ def reference_logps(
     def logps(logps_N, batch):
         return [{"logp": value} for value in response_sums(logps_N, batch).tolist()]
 
-    kept, keys = SequenceValues(path, ranks), [sequence_hash(s) for s in sequences]
+    kept, keys = SequenceValues(path, ranks, ["logp"]), [sequence_hash(s) for s in sequences]
     if kept.known.keys() >= set(keys):
         say(f"reference log-probs: all {len(sequences)} read from {path}")
     else:

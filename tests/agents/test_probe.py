@@ -64,6 +64,12 @@ def test_what_is_honoured_and_what_is_only_accepted(tmp_path):
     assert summary(found) == "no thoughts; top_k ignored"
 
 
+def test_a_damaged_record_is_one_line(tmp_path):
+    (tmp_path / "probe.json").write_text('{"http://a/v1 m": ')
+    with pytest.raises(UserError, match=r"probe\.json is damaged; delete it and run again"):
+        Prober(tmp_path / "probe.json")
+
+
 def test_a_server_that_always_says_the_same_tells_nothing_about_top_k(tmp_path):
     found, _, _ = probe(tmp_path, lambda asked: "alpha")
     assert found["top_k"] == "unknown"

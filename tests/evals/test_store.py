@@ -7,9 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from data.ledger import Ledger, SharedLedger
 from errors import UserError
 from evals.models import model_content
-from evals.store import Ledger, Ledgers, key_of
+from evals.store import Ledgers, key_of
 
 
 def test_what_is_appended_is_there_again(tmp_path):
@@ -43,6 +44,29 @@ def test_a_damaged_file_is_named_and_left_alone(tmp_path, line):
     with pytest.raises(UserError, match=r"a\.jsonl:2 is damaged"):
         Ledger(file)
     assert file.read_text() == '{"key": "x"}\n' + line + '{"torn'
+
+
+def test_two_writers_of_a_shared_file_keep_each_others_records(tmp_path, monkeypatch):
+    """One that fails, and one that was killed in the midst of a line, too."""
+    file = tmp_path / "a.jsonl"
+    first, second = SharedLedger(file), SharedLedger(file)
+    for n in range(3):
+        first.append({"key": f"first {n}"})
+        second.append({"key": f"second {n}", "text": "longer"})
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda descriptor, data: write(descriptor, data[:7]) and full())
+    with pytest.raises(OSError, match="No space"):
+        first.append({"key": "lost"})
+    monkeypatch.undo()
+    with file.open("ab") as killed:
+        killed.write(b'{"key": "torn')
+    second.append({"key": "last"})
+    assert list(Ledger(file).at) == [f"{who} {n}" for n in range(3) for who in ("first", "second")] + ["last"]
+    assert second["first 2"] == {"key": "first 2"} and first["second 1"]["text"] == "longer"
+
+
+def full():
+    raise OSError(28, "No space left on device")
 
 
 def test_a_write_that_fails_leaves_no_half_line(tmp_path, monkeypatch):

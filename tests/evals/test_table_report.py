@@ -111,7 +111,7 @@ def test_levels_are_counted_by_the_runs_of_build_crv(tmp_path):
     assert "| 70<br>14.0 % of 500 [11.2, 17.3]<br>paper 80 (−10)<br>16.0 % of 500 [13.0, 19.5] |" in text
     assert "| –<br>paper 19<br>3.8 % of 500 [2.4, 5.9] |" in text
     (tmp_path / "7b/report.json").write_text('{"levels": 3}')
-    with pytest.raises(UserError, match=r"report\.json is no report of build_crv\.py"):
+    with pytest.raises(UserError, match=r"report\.json is damaged; run build_crv\.py there again"):
         levels(folders)
 
 
@@ -231,9 +231,5 @@ def test_table_2_is_seen_whole_on_a_laptop_and_scrolls_in_its_box_on_a_phone(tmp
             assert shades == [width == 400, False]
             colours.append(browser.run("getComputedStyle(document.body).backgroundColor"))
         assert colours[0] == colours[1] != colours[2] and not browser.said
-        bars = browser.run(
-            "[...document.querySelectorAll('.interval')].map(e => [...e.children].map(c => c.offsetWidth))"
-        )
-        assert len(bars) == 2 * len(places) - 2 and all(low > 0 for low, _ in bars)  # two are printed as no k of N
     finally:
         browser.close()

@@ -1,6 +1,7 @@
 """The cache of reference log-probs: what is a hit, what is a miss, and what a killed pass costs."""
 
 import itertools
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -104,6 +105,16 @@ def reads_again_what_rank_0_wrote(ranks, student, sequences, folder):
 def test_each_machine_may_have_a_disk_of_its_own(tiny_qwen, sequences, tmp_path):
     on_ranks(2, reads_again_what_rank_0_wrote, tiny_qwen, sequences[:8], tmp_path)
     assert len(Ledger(tmp_path / "0.jsonl")) == 8 and not len(Ledger(tmp_path / "1.jsonl"))  # what outlives the ranks
+
+
+def test_a_record_without_its_value_is_computed_again(model, sequences, tmp_path):
+    whole, _ = compute(model, sequences, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "key.jsonl").read_text().splitlines()]
+    lines[2]["logp"] = None
+    del lines[5]["logp"]
+    (tmp_path / "key.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    again, _ = compute(model, sequences, tmp_path)
+    assert torch.equal(whole, again)
 
 
 def test_a_damaged_line_of_the_cache_is_named(model, sequences, tmp_path):

@@ -73,8 +73,16 @@ def test_bad_problems(tmp_path, cli, text, message):
             ["agents.verifier=small"],
             r"agents\.verifier is small, but there is no endpoints\.small \(there is: teacher\)",
         ),
-        (["endpoints.teacher.base_url=localhost:8000"], r"base_url must be an http\(s\) address"),
-        (["endpoints.teacher.concurrency=0"], r"concurrency must be at least 1"),
+        *(
+            ([f"endpoints.teacher.base_url={url}"], r"base_url must be an http\(s\) address")
+            for url in ("localhost:8000", "http:///v1", "http://a b/v1", "http://a:99999/v1", "http://[::1/v1")
+        ),
+        *(
+            ([f"endpoints.teacher.{key}=0"], rf"{key} must be (at least 1|above 0)")
+            for key in ("concurrency", "requests_per_minute", "tokens_per_minute", "timeout")
+        ),
+        (["max_cost=0", "endpoints.teacher.price_prompt=1"], r"max_cost must be above 0"),
+        (["max_cost=5"], r"max_cost=5 would stop nothing, as no endpoint has a price"),
         (["endpoints.teacher.api_key_env=NO_SUCH_KEY"], r"\$NO_SUCH_KEY, which is not set"),
         (["prompts_dir=/nowhere"], r"/nowhere/critic\.txt"),
         (["instruction=Solve it"], r"instruction must be text with \{problem\}"),

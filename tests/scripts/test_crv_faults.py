@@ -167,11 +167,22 @@ def test_cached_tokens_are_counted_and_have_their_price(tmp_path):
         assert "max_cost 0.00741 is reached: 0.00738 spent on 10 calls" in done.stderr, done.stderr
         assert len(server.asked) == 10  # at the full price it would be 9
         assert run(problems, tmp_path / "out", server.url, *words, "max_cost=1").returncode == 0
+    keys = [line["key"] for line in rows(tmp_path / "out", "journal")]
+    assert len(set(keys)) == len(keys) == len(server.asked), "kept answers are resumed"
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert sum(report["cost"].values()) == pytest.approx(len(server.asked) * 738e-6)
     assert sum(calls["cached_tokens"] for calls in report["calls"].values()) == 8 * len(server.asked)
     assert all(line["cached_tokens"] == 8 for line in rows(tmp_path / "out", "journal"))
     assert "of them cached" in (tmp_path / "out/report.html").read_text()
+
+
+def test_a_run_that_was_killed_before_its_first_answer_holds_no_folder(tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/config.yaml").write_text("seed: 5\n")
+    (tmp_path / "out/journal.jsonl").write_text('{"key": "of a first answer, ki')
+    with Server(moody) as server:
+        done = run(write_problems(tmp_path / "p.jsonl", 2), tmp_path / "out", server.url)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_key_is_nowhere_whatever_fails(tmp_path):

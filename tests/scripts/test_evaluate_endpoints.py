@@ -174,6 +174,7 @@ def test_another_model_than_asked(tmp_path, problems):
         it.probe = lambda asked: think(asked) | {"model": "other"}
         assert "answers as other, but m was asked for" in error_line(run(*words(out, it.url, problems)))
         assert not (out / "generations.jsonl").exists()
+        (out / "generations.jsonl").write_text('{"key": "of a first answer, ki')
         it.probe = think
         corrected = run(*words(out, it.url, problems, "max_new_tokens=32", "benchmarks.sums.limit=2"))
         assert corrected.returncode == 0, "a run that kept nothing refuses no other configuration"
@@ -245,6 +246,21 @@ def test_max_cost_counts_what_earlier_runs_spent(tmp_path, problems):
         assert kept == len(it.probes) == 3  # 21 + 22 + 23
         assert "max_cost 75 is reached" in error_line(run(*words(out, it.url, problems, *prices, "max_cost=75")))
         assert len(it.probes) == 3
+
+
+def test_answers_whose_prompt_came_from_a_cache_are_kept_and_cost_less(tmp_path, problems):
+    def cached(asked):
+        said = think(asked)
+        said["usage"]["prompt_tokens_details"] = {"cached_tokens": 8}
+        return said
+
+    price = ("endpoints.mine.price_prompt=1e6", "endpoints.mine.price_cached=0", "max_cost=40")
+    with server(cached) as it:
+        assert run(*words(tmp_path / "eval", it.url, problems, "benchmarks.sums.limit=4", *price)).returncode == 0
+        assert run(*words(tmp_path / "eval", it.url, problems, *price)).returncode == 0
+        prompt_tokens = lines(tmp_path / "eval" / "generations.jsonl")[0]["prompt_tokens"]
+        assert len(it.probes) == 8 and 8 * (prompt_tokens - 8) < 40 < 8 * prompt_tokens
+    assert all(row["cached_tokens"] == 8 for row in lines(tmp_path / "eval" / "generations.jsonl"))
 
 
 def test_one_run_at_a_time_in_a_folder_and_looking_is_free(tmp_path, problems):
