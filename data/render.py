@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +19,7 @@ import jinja2.meta
 import numpy as np
 
 from data.messages import THINK_TAG, THOUGHTS, lost, readable, texts_of, texts_of_tools
-from errors import UserError
+from errors import UserError, one_line
 from progress import say
 
 if TYPE_CHECKING:  # transformers takes seconds to import, and who only writes records needs no tokenizer
@@ -133,6 +134,7 @@ class Renderer:
                 f"template into its tokenizer_config.json"
             )
         self.tokenizer, self.where = tokenizer, f"the chat template of {tokenizer.name_or_path}"
+        self.beyond = {id for id in tokenizer.added_tokens_decoder if id >= getattr(tokenizer, "rows", math.inf)}
         self.variables = self._variables()
         self.given = {"date_string": DAY.strftime("%d %b %Y")}
         self.given |= self._read_by_template(chat_template_kwargs or {}, strict)
@@ -219,7 +221,7 @@ class Renderer:
             missing = lost(texts, prompt, anywhere=texts is not others)
             if missing is not None:
                 raise UserError(
-                    f"{self.where} leaves out {what} {' '.join(missing.split())[:60]!r}; take another template, or "
+                    f"{self.where} leaves out {what} {one_line(missing, 60)!r}; take another template, or "
                     f"take it out of the record"
                 )
         return prompt
@@ -233,7 +235,19 @@ class Renderer:
         return found
 
     def _ids(self, texts):
-        return self.tokenizer(texts, add_special_tokens=False).input_ids  # the template itself writes the BOS
+        found = self.tokenizer(texts, add_special_tokens=False).input_ids  # the template itself writes the BOS
+        return [self._embedded(ids) for ids in found]
+
+    def _embedded(self, ids):
+        """Refuse tokens that the model has no embedding for."""
+        if beyond := self.beyond.intersection(ids):
+            token = self.tokenizer.convert_ids_to_tokens(min(beyond))
+            raise UserError(
+                f"{token} is token {min(beyond)} of the tokenizer in {self.tokenizer.name_or_path}, but the model has "
+                f"embeddings for {self.tokenizer.rows}; take it out of the texts and the chat template, or resize the "
+                f"embedding"
+            )
+        return ids
 
     def _template(self, messages, **kwargs):
         """Render messages through the tokenizer's chat template."""
@@ -278,7 +292,7 @@ class Renderer:
         closing = next((ids[: i + 1] for i, token in enumerate(ids) if token in special), None)
         if closing is None and self.tokenizer.eos_token_id is None:
             raise UserError(f"{self.where} does not end a turn, and the tokenizer has no EOS; set its eos_token")
-        return closing or [self.tokenizer.eos_token_id]
+        return closing or self._embedded([self.tokenizer.eos_token_id])
 
     def _without_end(self, text):
         """Take the end of the turn off an assistant's text. Raises UserError for one that goes on behind it."""

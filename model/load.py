@@ -60,12 +60,18 @@ def resolve_dtype(name: str, device: torch.device, config: PretrainedConfig) -> 
 
 
 def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """Load the tokenizer of a local folder or hub id. Raises UserError when there is none."""
+    """Load the tokenizer of a local folder or hub id. Raises UserError when there is none.
+
+    Its `rows`: how many tokens the model has embeddings for. Added tokens may lie beyond, as Gemma 3's for images do in
+    its model of text alone, or a padding token that somebody added: data.render.Renderer refuses texts that hold one.
+    """
     _check_folder(path)
     try:
-        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
     except Exception as error:  # whatever the library says to files that it cannot read
         raise UserError(f"cannot load a tokenizer from {path}: {one_line(error)}") from error
+    tokenizer.rows = getattr(load_config(path).get_text_config(), "vocab_size", len(tokenizer))
+    return tokenizer
 
 
 def load_config(path: str) -> PretrainedConfig:
@@ -115,6 +121,8 @@ def load_policy(
     # the token that ends a turn in training must end one in any server that reads the export, base models included
     listed = lm.generation_config.eos_token_id
     listed = listed if isinstance(listed, list) else [] if listed is None else [listed]
+    if not all(isinstance(id, int) for id in listed):
+        raise _bad_generation(cfg.path, f"eos_token_id is {listed}")
     lm.generation_config.eos_token_id = list(dict.fromkeys([Renderer(tokenizer).turn_end[-1], *listed]))
     check_vocabulary(lm, tokenizer, cfg.path)
     if asked := dropouts(lm.config):
@@ -148,12 +156,12 @@ def build(path: str, files: "WeightFiles", dtype: torch.dtype, attention: str) -
 
 
 def check_vocabulary(lm: nn.Module, tokenizer: PreTrainedTokenizerBase, path: str) -> None:
-    """Refuse a tokenizer with more tokens than the model has."""
+    """Refuse a tokenizer with more tokens, but for added ones, than the model has embeddings for."""
     vocab = lm.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > vocab:
+    if any(id >= vocab and id not in tokenizer.added_tokens_decoder for id in tokenizer.get_vocab().values()):
         raise UserError(
             f"the tokenizer of {path} has {len(tokenizer)} tokens, the model's vocabulary only {vocab}: they do "
-            f"not belong together, or the embedding was not resized"
+            f"not belong together"
         )
 
 
@@ -170,18 +178,20 @@ def _check_generation(config: GenerationConfig, path: str) -> None:
         try:
             config.validate(strict=True)
         except ValueError as error:
-            reason = one_line(error)
-            raise UserError(f"generation_config.json of {path} is not valid: {reason}; correct or delete it") from None
+            raise _bad_generation(path, error) from None
 
 
 def _generation_config(path):
     try:
         return GenerationConfig.from_pretrained(path)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # whatever the library says to files that it cannot read
         if isinstance(error, OSError) and not os.path.isdir(path):  # a hub id without one
             return GenerationConfig()
-        reason = one_line(error)
-        raise UserError(f"generation_config.json of {path} is not valid: {reason}; correct or delete it") from None
+        raise _bad_generation(path, error) from None
+
+
+def _bad_generation(path, reason):
+    return UserError(f"generation_config.json of {path} is not valid: {one_line(reason)}; correct or delete it")
 
 
 def _check_folder(path):

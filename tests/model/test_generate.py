@@ -13,6 +13,9 @@ from data.render import Renderer, prompt_messages
 from errors import UserError
 from model import generate as gen
 from model.generate import Sampling, generate, pick
+from model.load import load_policy
+from model.parallel import Ranks
+from settings import ModelConfig
 
 CPU = torch.device("cpu")
 
@@ -129,6 +132,14 @@ def test_a_damaged_model_is_one_line(tiny_qwen, tmp_path, file):
     with pytest.raises(UserError, match=r"cannot load a (model|tokenizer) from|is damaged|has shape") as error:
         gen.respond(str(tmp_path), {}, print, 2, "float32")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("config", [[], {"eos_token_id": "<|im_end|>"}, {"eos_token_id": [2, [3]]}])
+def test_a_generation_config_that_is_none_is_one_line(tiny_qwen, tmp_path, config):
+    shutil.copytree(tiny_qwen, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "generation_config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"generation_config\.json of .* is not valid: .*; correct or delete it"):
+        load_policy(ModelConfig(str(tmp_path)), Ranks(), AutoTokenizer.from_pretrained(tiny_qwen))
 
 
 def test_a_template_that_opens_the_thought_is_told_by_the_text(tiny_qwen, tmp_path):

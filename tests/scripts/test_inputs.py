@@ -272,6 +272,19 @@ def test_a_mistyped_folder_is_not_looked_for_on_the_hub(tmp_path, monkeypatch, p
         load_tokenizer(path)
 
 
+def test_added_tokens_beyond_the_embedding_are_refused_where_they_occur(files, tmp_path):
+    """As Gemma 3's token for images, which its models of text alone have no embedding for, or a padding token."""
+    base, rows = make_model(tmp_path / "base"), sft_rows(4)
+    tokenizer = load_tokenizer(base)
+    tokenizer.add_tokens(["<image>"], special_tokens=True)
+    tokenizer.save_pretrained(base)
+    inside("train_sft.py", *sft_words(base, files, tmp_path / "o", epochs=1))
+    rows[2]["messages"][0]["content"] += " <image>"
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    said = refused("train_sft.py", [*sft_words(base, files, tmp_path / "p"), f"data.file={tmp_path}/rows.jsonl"])
+    assert re.search(r"<image> is token (\d+) of the tokenizer in .*base, but the model has embeddings for \1;", said)
+
+
 def test_a_damaged_record_of_a_finished_run_is_one_line(tiny_qwen, files, tmp_path):
     words = sft_words(tiny_qwen, files, tmp_path / "o", epochs=1)
     inside("train_sft.py", *words)
