@@ -23,7 +23,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
-from errors import UserError
+from errors import UserError, one_line
 
 # the types of keys; a limit is checked where the key is read, and shown by --help
 Count = Annotated[int, "at least 1"]
@@ -43,7 +43,7 @@ COMPARED = {"at least": operator.ge, "above": operator.gt, "at most": operator.l
 HELD = {
     "finite": math.isfinite,
     "filled": len,
-    "a path": lambda text: "\0" not in text,
+    "a path": lambda text: "\0" not in text and all(len(os.fsencode(name)) < 256 for name in text.split("/")),
     "text with {problem}": lambda text: "{problem}" in text,
 }
 
@@ -113,7 +113,7 @@ def read(source: bytes | str, name: str = "") -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}" if name and mark else name
-        said = " ".join(str(getattr(error, "problem", None) or error).replace('in "<byte string>", ', "").split())
+        said = one_line(getattr(error, "problem", None) or error).replace('in "<byte string>", ', "")
         said += " (YAML is indented with spaces)" * (r"'\t'" in said)
         raise UserError(f"{where}{': ' * bool(where)}not valid YAML: {said}") from None
 

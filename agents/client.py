@@ -9,13 +9,14 @@ import asyncio
 import os
 import re
 import time
+import urllib.request
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
-from agents.complaints import GUESSES, SERVERS, CallError, answer_limit, read_refusal, room_left
+from agents.complaints import GUESSES, SERVERS, CallError, answer_limit, parse, read_refusal, room_left
 from agents.limits import AdaptiveLimit, EndpointConfig, RateLimit, retry_after
 from agents.replies import Reply, StreamError, read_completion, read_reply, tokens_in
-from errors import UserError
+from errors import UserError, one_line
 from progress import say
 
 TOKEN_KEYS = ("max_tokens", "max_completion_tokens")
@@ -57,7 +58,7 @@ class Endpoint:
         import openai  # here: it takes 0.7 s to load, and --help does without
 
         self.name, self.cfg, self.url, self.key = name, cfg, url or cfg.base_url[0], _api_key(name, cfg)
-        self.where = f"endpoint {name} at {self.url}"
+        self.where = _where(name, self.url)
 
         # what it may be asked, what it is and how it wants to be asked, and what it has done so far
         self.limit, self.batches = AdaptiveLimit(cfg.concurrency), None
@@ -125,7 +126,7 @@ class Endpoint:
                     return read(completion, time.monotonic() - begin)
                 except StreamError as error:
                     raise read_refusal(200, str(error).encode(), key=self.key) from None
-                except (ValueError, KeyError, TypeError, IndexError, AttributeError):  # an error, a web page, anything
+                except (LookupError, TypeError, ValueError, AttributeError, RecursionError):  # a web page, anything
                     raise read_refusal(200, content, key=self.key) from None
             except CallError as error:
                 if not self.adapt(error, asked):
@@ -137,10 +138,9 @@ class Endpoint:
 
         closing = {"headers": {"Connection": "close"}}  # a server that fails here may close it: none is to be reused
         response = await self.reach(CONNECT, self.openai.get(f"{url}/models", cast_to=httpx2.Response, options=closing))
-        try:
-            return response.json()
-        except ValueError:
-            raise read_refusal(200, response.content, key=self.key) from None
+        if isinstance(found := parse(response.content), str):
+            raise read_refusal(200, response.content, key=self.key)
+        return found
 
     async def _post(self, asked: dict, doublings: int, name: str) -> bytes:
         """Returns the body of the response: its JSON may hold what the library's types do not know, such as
@@ -241,7 +241,7 @@ class Endpoint:
             return None
         say(f"{self.where}: the API is below {self.url}/v1, which is used; correct base_url")
         self.url += "/v1"
-        self.openai.base_url, self.where = self.url, f"endpoint {self.name} at {self.url}"
+        self.openai.base_url, self.where = self.url, _where(self.name, self.url)
         return found
 
     # --- one question ---
@@ -357,6 +357,14 @@ def letters_in(body: dict) -> int:
     return sum(len(message["content"]) for message in body["messages"])
 
 
+def _where(name: str, url: str) -> str:
+    """What an endpoint is called in messages. A proxy that the environment names may be what fails in its place."""
+    scheme, _, rest = url.lower().partition("://")
+    proxies = {scheme, "all"} & urllib.request.getproxies().keys()
+    proxied = proxies and not urllib.request.proxy_bypass(rest.partition("/")[0])
+    return f"endpoint {name} at {url}" + " by the environment's proxy (NO_PROXY names exceptions)" * bool(proxied)
+
+
 def _api_key(name: str, cfg: EndpointConfig) -> str:
     if not cfg.api_key_env:
         return ""
@@ -374,4 +382,4 @@ def _innermost(error: BaseException) -> str:
     """The reason in one line: openai says "Connection error.", the transport calls a refused connection a time-out."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split()) or type(error).__name__
+    return one_line(error) or type(error).__name__

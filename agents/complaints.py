@@ -92,10 +92,10 @@ def kind_of(status: int, words: str) -> str:
 
 def parse(content: bytes) -> object:
     """Returns the JSON in a body, or its text if it is none."""
-    text = content.decode("utf-8", "replace").strip()
+    text = content.decode("utf-8-sig", "replace").strip()
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):  # no JSON, a number of thousands of digits, thousands of [
         return text
 
 

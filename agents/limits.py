@@ -11,7 +11,6 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Annotated
-from urllib.parse import urlsplit
 
 from errors import UserError
 from values import Count, Filled, NotNegative, Positive, Whole
@@ -90,6 +89,8 @@ def cost_of(prices: dict[str, float], prompt: int, completion: int, cached: int 
 
 def check_endpoints(configs: dict[str, EndpointConfig], max_cost: float | None) -> None:
     """Raises UserError for what is wrong with {name: EndpointConfig} on paper, before anything is asked."""
+    import httpx2  # here, so that --help answers at once
+
     prices = [price for endpoint in configs.values() for price in endpoint.prices().values()]
     if max_cost is not None and prices and not any(prices):
         raise UserError(
@@ -105,9 +106,9 @@ def check_endpoints(configs: dict[str, EndpointConfig], max_cost: float | None) 
             )
         for url in endpoint.base_url:
             try:
-                parts = urlsplit(url)
-                good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0 and " " not in url
-            except ValueError:  # half an IPv6 address, a port beyond 65535
+                parts = httpx2.URL(url)
+                good = parts.scheme in ("http", "https") and parts.host and (parts.port or 1) < 2**16 and " " not in url
+            except httpx2.InvalidURL:  # half an IPv6 address, a name that cannot be one
                 good = False
             if not good:
                 raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")

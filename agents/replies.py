@@ -123,16 +123,28 @@ def read_reply(completion: dict, seconds: float = 0.0, prefilled: bool = False, 
 
 def tokens_in(completion: dict) -> tuple[int, int]:
     """Returns (prompt tokens, completion tokens) as the server counts them, 0 where it does not."""
-    usage = completion.get("usage") or {}
-    return int(usage.get("prompt_tokens") or 0), int(usage.get("completion_tokens") or 0)
+    usage = _usage(completion)
+    return _count(usage.get("prompt_tokens")), _count(usage.get("completion_tokens"))
 
 
 def cached_in(completion: dict) -> int:
     """Returns how many prompt tokens came from the server's cache; 0 where it does not say, or says what cannot be."""
-    usage = completion.get("usage") or {}
+    usage = _usage(completion)
     places = [place for place in (usage, *map(usage.get, CACHED["inside"])) if isinstance(place, dict)]
-    counts = [place[key] for place in places for key in CACHED["keys"] if isinstance(place.get(key), int)]
-    return max(0, min(tokens_in(completion)[0], max(counts, default=0)))
+    counts = [_count(place.get(key)) for place in places for key in CACHED["keys"]]
+    return min(tokens_in(completion)[0], max(counts, default=0))
+
+
+def _usage(completion):
+    return completion["usage"] if isinstance(completion.get("usage"), dict) else {}
+
+
+def _count(value):
+    """Return a number of tokens, 0 for what is none: an answer is worth more than what its server says of it."""
+    try:
+        return max(0, int(value))
+    except (TypeError, ValueError, OverflowError):  # null, "many", NaN, infinity
+        return 0
 
 
 def _with_thought(message: dict, prefilled: bool, finish: str) -> str:

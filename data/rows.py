@@ -163,13 +163,21 @@ def an_object(row: object, where: str) -> dict:
 def parsed(text: bytes, where: str) -> object:
     """Parse JSON. Raises UserError, one line with the place."""
     try:
-        return json.loads(text.decode("utf-8-sig"))
+        return json.loads(text.decode("utf-8-sig"), object_pairs_hook=_object)
     except UnicodeDecodeError as error:
         raise UserError(f"{where}: not UTF-8 ({error.reason} at byte {error.start})") from None
     except (ValueError, RecursionError) as error:  # no JSON, or a number of thousands of digits, or thousands of [
         ends = getattr(error, "pos", -1) >= len(text.decode("utf-8-sig").rstrip())  # printed over several lines, or cut
         hint = "; it ends too early: write one object a line, or an array of objects" * ends
         raise UserError(f"{where}: not valid JSON: {str(error).replace('line 1 column', 'column')}{hint}") from None
+
+
+def _object(pairs):
+    """Make an object. Raises ValueError for a key that stands there twice: one of its values would be lost."""
+    if len(found := dict(pairs)) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands twice in an object")
+    return found
 
 
 def _csv_rows(file, opened):

@@ -120,7 +120,7 @@ def grade(problem: Problem, text: str, finished: bool) -> Grade:
     if verdict.status == "passed":
         kind = "exact" if verdict.exact else "tolerant only"
         return Grade("correct" if verdict.exact else "wrong", code, f"{kind}: {count} tests")
-    words = " ".join(verdict.detail.split())
+    words = one_line(verdict.detail)
     detail = f"{verdict.status} on test {verdict.test + 1} of {count}" + f": {words}" * bool(words)
     return Grade("timeout" if verdict.status == "timeout" else "wrong", code, detail)
 

@@ -222,6 +222,27 @@ def test_no_key_of_another_tool_is_sent(monkeypatch):
     assert "sk-mine" not in str(server.asked[0].headers)
 
 
+def test_a_proxy_of_the_environment_is_named(monkeypatch):
+    """Who sets one for the hub meets it before a server of his own machine, too."""
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", "http://user:secret@127.0.0.1:9")
+    with Server(lambda asked: "easy") as server:
+        (refused,), _ = chat(server, [body()])
+        assert "/v1 by the environment's proxy (NO_PROXY names exceptions) does not answer" in str(refused)
+        assert "secret" not in str(refused)
+        monkeypatch.setenv("no_proxy", "127.0.0.1")
+        (reply,), _ = chat(server, [body()])
+        assert reply.text == "easy"
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"choices": ' + '{"a": ' * 2000, "\ufeff[]"])
+def test_a_body_that_no_parser_takes_is_a_failure_like_others(text):
+    with Server(lambda asked: web.Response(text=text, content_type="application/json")) as server:
+        (reply,), _ = chat(server, [body()])
+    assert reply.status == "transport" and "no chat completion" in reply.detail
+
+
 def test_refusals_are_typed():
     words = {
         "problem 0": error(400, "This model's maximum context length is 4096 tokens."),
@@ -337,7 +358,7 @@ def test_no_traceback_holds_the_key(monkeypatch):
     for echo in echoes:
         with Server(lambda asked: echo) as server:  # noqa: B023
             text = asyncio.run(run(server.url))
-        assert "HTTP" in text or "no chat completion" in text
+        assert "HTTP" in text or "no chat completion" in text or "status='ok'" in text
         assert "very-secret" not in text and "sk-v" not in text
 
 

@@ -123,3 +123,11 @@ def test_tokens_from_a_cache(usage, cached):
         7,
     )
     assert read_reply(given | {"usage": None}).cached_tokens == 0
+
+
+@pytest.mark.parametrize("said", ["many", "", -7, float("inf"), float("nan"), [7], None])
+def test_counts_that_are_none_cost_no_answer(said):
+    given = reply("easy") | {"usage": {"prompt_tokens": said, "completion_tokens": "7"}}
+    assert (read := read_reply(given)).text == "easy" and (read.prompt_tokens, read.completion_tokens) == (0, 7)
+    assert read_reply(given | {"usage": said}).completion_tokens == 0
+    assert read_completion(b"\xef\xbb\xbf" + json.dumps(given | {"usage": None}).encode())["choices"]

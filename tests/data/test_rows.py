@@ -102,6 +102,7 @@ def test_keys_that_a_columnar_file_filled_with_null_are_dropped(tmp_path):
         ("a.jsonl", b'{"a": 1}\n"text"\n', "a.jsonl:2: a record must be a JSON object, not str"),
         ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}", "a.jsonl:1: not valid JSON: Exceeds the limit"),
         ("a.jsonl", b"[" * 100_000, "a.jsonl: not valid JSON: maximum recursion"),
+        ("a.jsonl", b'{"a": {"b": 1, "c": 2, "b": 1}}', "a.jsonl:1: not valid JSON: the key 'b' stands twice"),
         ("a.json", b'[{"a": 1},\n 7]', "a.json:2: a record must be a JSON object, not int"),
         ("a.json", b'[{"a": 1},\n {"a": }]', "a.json: not valid JSON: Expecting value: line 2 column 8"),
         ("a.json", "[]".encode("utf-16"), "a.json:1: not UTF-8"),

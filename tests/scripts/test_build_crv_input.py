@@ -75,7 +75,14 @@ def test_bad_problems(tmp_path, cli, text, message):
         ),
         *(
             ([f"endpoints.teacher.base_url={url}"], r"base_url must be an http\(s\) address")
-            for url in ("localhost:8000", "http:///v1", "http://a b/v1", "http://a:99999/v1", "http://[::1/v1")
+            for url in (
+                "localhost:8000",
+                "http:///v1",
+                "http://a b/v1",
+                "http://a:99999/v1",
+                "http://[::1/v1",
+                "http://ü..b/v1",
+            )
         ),
         *(
             ([f"endpoints.teacher.{key}=0"], rf"{key} must be (at least 1|above 0)")
