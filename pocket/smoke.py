@@ -14,6 +14,7 @@ import zlib
 from pathlib import Path
 
 from data.records import write_jsonl
+from evals.benchmarks.common import KINDS
 from pocket.problems import PocketConfig, build
 
 DATASETS = ("bespoke_stratos_17k", "sky_t1_17k", "openthoughts_114k")
@@ -36,39 +37,20 @@ def main(out: str | Path) -> None:
 
 def benchmarks(test: list[dict]) -> dict[str, list[dict]]:
     """Make {kind of benchmark: rows in its own format}. test: rows with id, problem, answer, a number as text."""
-    wrong = [[str(int(row["answer"]) + step) for step in (1, 2, 3)] for row in test]
-    return {
-        "aime2024": [{"id": i, "problem": row["problem"], "answer": row["answer"]} for i, row in enumerate(test)],
-        "math500": [
-            {"unique_id": row["id"], "problem": row["problem"], "answer": row["answer"], "subject": "legs", "level": 1}
-            for row in test
-        ],
-        "gsm8k": [{"question": row["problem"], "answer": f"Count the legs.\n#### {row['answer']}"} for row in test],
-        "olympiadbench": [
-            {
-                "id": i,
-                "question": row["problem"],
-                "final_answer": [f"${row['answer']}$"],
-                "is_multiple_answer": False,
-                "unit": None,
-                "answer_type": "Numerical",
-                "error": None,
-                "subfield": "legs",
-                "context": None,
-            }
-            for i, row in enumerate(test)
-        ],
-        "mmlu": [
-            {"question": row["problem"], "choices": [*others, row["answer"]], "answer": 3, "subject": "legs"}
-            for row, others in zip(test, wrong, strict=True)
-        ],
-        "gpqa_diamond": [
-            {"Record ID": row["id"], "Question": row["problem"], "Correct Answer": row["answer"]}
-            | {f"Incorrect Answer {i + 1}": other for i, other in enumerate(others)}
-            for row, others in zip(test, wrong, strict=True)
-        ],
-        "livecodebench_v2": [doubling("smoke_stdin", ""), doubling("smoke_call", STARTER)],
-    }
+    found = {"livecodebench_v2": [doubling("smoke_stdin", ""), doubling("smoke_call", STARTER)]}
+    for kind in [kind for kind in KINDS if kind not in (*found, "local")]:
+        found[kind] = []
+        for row in test:
+            right, wrong = row["answer"], [str(int(row["answer"]) + step) for step in (1, 2, 3)]
+            # what stands in its columns of text, by our names for them, and in those of another type
+            texts = {"id": row["id"], "question": row["problem"], "subject": "legs", "type": "Numerical", "answer": "3"}
+            texts |= {"right": right, **{f"wrong{i}": other for i, other in enumerate(wrong, 1)}}
+            texts["gold"] = f"Count the legs.\n#### {right}" if kind == "gsm8k" else right
+            others = {"final_answer": [f"${right}$"], "is_multiple_answer": False, "unit": None, "error": None}
+            others["choices"] = [*wrong, right]
+            columns = {names[0]: texts[ours] for ours, names in KINDS[kind].columns.items()}
+            found[kind].append(columns | {name: others[name] for name in KINDS[kind].also})
+    return found
 
 
 STARTER = "class Solution:\n    def double(self, n: int) -> int:\n        "
