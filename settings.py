@@ -78,10 +78,10 @@ class ParallelConfig:
     replicate: Count = 1
     """HSDP: N copies of the model, each sharded over count/N ranks (one copy a node keeps the gathering of weights
     inside the node). 1 shards over all ranks"""
-    activation_checkpointing: Literal["auto", "none", "selective", "full"] = "auto"
-    """full recomputes each layer in the backward pass; selective keeps attention's and every second matrix product's
-    output and recomputes the rest; auto takes for each row the first of none, selective, full that --plan's count fits
-    into the GPU with, on a CPU none"""
+    activation_checkpointing: Literal["auto", "none", "products", "selective", "full"] = "auto"
+    """full recomputes each layer in the backward pass; products keeps what attention and matrix products gave and
+    recomputes the rest; selective keeps attention's and every second product's output; auto takes for each row the
+    first of none, products, selective, full that --plan's count fits into the GPU with, on a CPU none"""
     compile: bool = False
     """torch.compile each decoder layer; where that does not work (it needs a C++ compiler on CPU, Triton on CUDA), it
     is said and nothing is compiled"""

@@ -61,12 +61,13 @@ SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, voca
     "14b": (48, 5120, 13824, 40, 8, 152064, False),
     "tiny": (3, 256, 768, 4, 2, 1024, False),
 }
-MODES = ("none", "selective", "full", "auto")
+MODES = ("none", "products", "selective", "full", "auto")
 CELLS = """
 3b:16384:1:none 3b:16384:1:full 3b:65536:1:full 3b:65536:8:selective 3b:32768:32:full 3b:65536:32:none
-3b:32768:32:full:lora=16 7b:16384:1:full 7b:16384:1:full:lora=16 7b:16384:8:none 7b:16384:8:full 7b:32768:8:selective
-7b:65536:8:full 7b:65536:8:selective:lora=16 14b:16384:8:full 14b:16384:1:selective 14b:32768:8:none:lora=16
-14b:16384:32:none 14b:65536:32:selective 7b:16384:8:auto 7b:32768:8:auto 3b:16384:8:auto 14b:16384:8:auto
+3b:32768:32:full:lora=16 7b:16384:1:full 7b:16384:1:full:lora=16 7b:16384:8:none 7b:16384:8:products 7b:16384:8:full
+7b:32768:8:selective 7b:65536:8:full 7b:65536:8:selective:lora=16 14b:16384:8:full 14b:16384:1:selective
+14b:32768:8:none:lora=16 14b:16384:32:none 14b:65536:32:selective 7b:16384:8:auto 7b:32768:8:auto 3b:16384:8:auto
+14b:16384:8:auto
 """
 HEAD = "bench::mm32"  # the head's products, whose results are all float32
 PRODUCTS = {"aten::mm", "aten::addmm", HEAD}

@@ -14,7 +14,7 @@ Memory of one GPU at the peak of a training step follows what model/parallel.py 
     shards               (4 P master weights + 4 P gradients + 8 P AdamW) / S; in CPU memory with parallel.offload.
                          LoRA: e P / S frozen weights, the rest for the adapters alone, by whole rows
     kept in a forward    T L e D with activation_checkpointing=full; T L (e (2 D + Q + K + I) + 4 N) with selective;
-    pass                 with none all that the backward passes read, T L · _layer_bytes
+    pass                 twice Q, K and I with products; with none all that backward passes read, T L · _layer_bytes
     while a layer runs   gathered: 2 W, and W for the prefetched layer; its gradient W, and in float32 what is being
     backward             reduced, an untied head's too; T times what it recomputed and the gradients under way
     while the head runs  gathered e H; its gradient e H, and 4 H in float32; T rows of BLOCK logits, T D in float32
@@ -34,7 +34,7 @@ from transformers import PretrainedConfig
 from errors import UserError
 from model.guard import skeleton
 from model.logprobs import BLOCK
-from model.parallel import ANY_LENGTH
+from model.parallel import ANY_LENGTH, KEPT_PRODUCTS
 from settings import TrainConfig
 
 GIB = 2**30
@@ -126,12 +126,13 @@ def forward_parts(shape: Shape, lengths: Iterable[int], supervised: int) -> tupl
 def recomputed_flops(shape: Shape, lengths: Iterable[int], mode: str, lora_rank: int = 0) -> tuple[float, float]:
     """Count what the backward pass computes again of the layers' (matrix products, attention), FLOPs.
 
-    Nothing needs what the last product of a layer gives, but its adapter comes after it; of the others selective keeps
-    every second one.
+    Nothing needs what the last product of a layer gives, but its adapter comes after it; of the others products keeps
+    all, selective every second one.
     """
     linear, _, attention = forward_parts(shape, lengths, 0)
     last = shape.matrices[-1:] if lora_rank else ()
-    matrices = {"none": (), "selective": last + shape.matrices[-3::-2], "full": last + shape.matrices[:-1]}[mode]
+    matrices = {"none": (), "products": last, "selective": last + shape.matrices[-3::-2],
+                "full": last + shape.matrices[:-1]}[mode]  # fmt: skip
     return linear * sum(a * b for a, b in matrices) / shape.layer_linear, attention * (mode == "full")
 
 
@@ -194,7 +195,7 @@ def longest_rows(shape: Shape, settings: Settings, memory: float) -> dict[str, i
     if settings.checkpointing != "auto" or shape.layer_params > 1.1 * shape.layer_linear:
         return {settings.checkpointing.replace("auto", "full"): ANY_LENGTH}
     found = {}
-    for mode in ("none", "selective"):
+    for mode in ("none", *KEPT_PRODUCTS):
         fixed = replace(settings, checkpointing=mode)
         needed = lambda tokens, fixed=fixed: predict_memory(shape, fixed, tokens).total  # noqa: E731
         found[mode] = bisect.bisect_right(range(ANY_LENGTH), memory, key=needed) - 1
@@ -216,7 +217,8 @@ def _kept_bytes(shape: Shape, checkpointing: str, e: int, lora_rank: int = 0) ->
         return _layer_bytes(shape, e, lora_rank)
     if checkpointing == "full":
         return e * shape.hidden
-    products = sum(out for out, _ in shape.matrices[-2::-2])  # up, o, k: every second, from the last but one
+    every = KEPT_PRODUCTS[checkpointing]
+    products = sum(out for out, _ in shape.matrices[-2::-every])  # selective: up, o, k; all but the last with products
     return e * (shape.hidden + shape.attention_width + products) + 4 * shape.heads
 
 
@@ -230,7 +232,11 @@ def _layer_phase(shape, s, shards, tokens):
         gradients = e * layer + _reduced(shards) * layer
         gradients += (e if shape.tied else 4) * shape.head_params  # if tied, it waits for the embedding's share
     gathered += e * shape.head_params if shape.tied else 0
-    recomputed = 0 if s.checkpointing == "none" else _layer_bytes(shape, e, s.lora_rank)
+    # what is kept of it is not made again: attention's output and up; with products gate and v, too
+    kept = {"selective": shape.attention_width + shape.intermediate}
+    kept["products"] = kept["selective"] + shape.intermediate + shape.kv_heads * shape.head_dim
+    again = _layer_bytes(shape, e, s.lora_rank) - e * kept.get(s.checkpointing, 0)
+    recomputed = 0 if s.checkpointing == "none" else again
     # gradients on their way through; the last product's input gets one from its adapter, too, before they are added
     passing = e * shape.intermediate
     if not recomputed:

@@ -29,6 +29,7 @@ from settings import ParallelConfig
 PATIENCE = timedelta(minutes=10)  # how long a rank waits for the others before it gives up
 
 ANY_LENGTH = 1 << 24  # tokens, more than any row has
+KEPT_PRODUCTS = {"products": 1, "selective": 2}  # way of recomputing: of a layer's products, every which is kept
 PRODUCTS = {torch.ops.aten.mm.default, torch.ops.aten.addmm.default}
 ATTENTION = (  # by name: the flash-attn package registers its own when it is imported
     "_scaled_dot_product_flash_attention",
@@ -201,10 +202,11 @@ def recomputed_by(tokens: int, longest: dict[str, int]) -> str:
 def checkpointed(layer: nn.Module, longest: dict[str, int]) -> Callable:
     """Wrap the `forward` of a decoder layer for activation checkpointing.
 
-    longest: {"none", "selective" or "full": tokens of the longest row that goes so}, the fastest first.
+    longest: {"none", "products", "selective" or "full": tokens of the longest row that goes so}, the fastest first.
     """
     again = partial(checkpoint, layer.forward, use_reentrant=False, preserve_rng_state=False)
-    ways = {"none": layer.forward, "full": again, "selective": partial(again, context_fn=_selective_contexts(layer))}
+    ways = {"none": layer.forward, "full": again}
+    ways |= {mode: partial(again, context_fn=_contexts(layer, every)) for mode, every in KEPT_PRODUCTS.items()}
     if list(longest) == ["none"]:
         return layer.forward
 
@@ -215,16 +217,17 @@ def checkpointed(layer: nn.Module, longest: dict[str, int]) -> Callable:
     return wrapped
 
 
-def _selective_contexts(layer):
-    """Keep attention, whose recomputation costs most, and of a layer's matrix products every second one from the last
-    but one: nothing reads what the last one gave. An adapter's small products are not counted."""
+def _contexts(layer, every):
+    """Keep attention, whose recomputation costs most, and of a layer's matrix products every one, or every second one,
+    back from the last but one: nothing reads what the last one gave. An adapter's small products are not counted."""
     sides = [min(p.shape) for name, p in layer.named_parameters() if p.ndim == 2 and not is_adapter(name)]
-    wide, odd = min(sides, default=0), len(sides) % 2
+    wide, last = min(sides, default=0), len(sides)
 
     def policy(ctx, op, *args, seen, **kwargs):
         if op in PRODUCTS and min(args[-1].shape) >= wide:
             seen[ctx.is_recompute] += 1
-            keep = seen[ctx.is_recompute] % 2 != odd
+            number = seen[ctx.is_recompute]
+            keep = number != last and (last - 1 - number) % every == 0
         else:
             keep = any(name in str(op) for name in ATTENTION)
         return CheckpointPolicy.MUST_SAVE if keep else CheckpointPolicy.PREFER_RECOMPUTE

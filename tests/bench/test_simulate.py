@@ -20,7 +20,7 @@ def simulate(*cells):
 @pytest.mark.parametrize(
     "cell",
     [
-        "7b:16384:8:none",
+        "7b:16384:8:auto",
         "7b:32768:8:auto",
         "3b:65536:8:selective",
         "3b:16384:1:full",
@@ -53,7 +53,7 @@ def test_the_cells_are_those_of_the_tables():
     assert set(CELLS.split()) == named and len(CELLS.split()) == len(named) > 20
 
 
-SHAPE = "is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:none|selective|full|auto, then perhaps :lora=RANK"
+SHAPE = "is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:none|products|selective|full|auto, then perhaps :lora=RANK"
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ def tracked(mode, dtype, layers):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+@pytest.mark.parametrize("mode", ["none", "products", "selective", "full"])
 def test_activations_are_what_torch_keeps(mode, dtype):
     """Kept per token and layer to the byte; the working set of a backward pass within a fifth, never far below."""
     few, many = (tracked(mode, dtype, layers) for layers in (1, 2))
@@ -143,7 +143,7 @@ def test_activations_are_what_torch_keeps(mode, dtype):
     expected = _kept_bytes(shape, mode, e) + (copied if mode == "none" else 0)
     # and in bfloat16, on a CPU, it computes in float32: queries, keys, values and output
     widened = (4 - e) * 2 * (shape.attention_width + shape.kv_heads * shape.head_dim)
-    expected += {"none": widened, "selective": (4 - e) * shape.attention_width, "full": 0}[mode]
+    expected += {"none": widened, "full": 0}.get(mode, (4 - e) * shape.attention_width)
     assert many[0] - few[0] == pytest.approx(expected, rel=1e-9)
     working = predict_memory(shape, Settings(gpus=1, checkpointing=mode, compute_bytes=e), 400).parts
     predicted = working["working set of a layer"] / 400
@@ -207,16 +207,20 @@ def test_hours(qwen_7b):
     linear, head = 2 * 28 * qwen_7b.layer_linear * run.lengths.sum(), 2 * qwen_7b.head_params * run.supervised
     selective = predict_hours(qwen_7b, settings, run, peak, 0.4, {"selective": 1 << 20})[0]
     assert selective == pytest.approx((useful + part * linear + head) / (8 * 0.4 * peak) / 3600) and 0.35 < part < 0.36
+    # products: none but the head's
+    products = predict_hours(qwen_7b, settings, run, peak, 0.4, {"products": 1 << 20})[0]
+    assert products == pytest.approx((useful + head) / (8 * 0.4 * peak) / 3600)
     half = predict_hours(qwen_7b, settings, run, peak, 0.4, {"none": 4000, "selective": 8000, "full": 1 << 20})[0]
     assert (useful + head) / executed * train < half < selective
 
 
 def test_recomputation_follows_the_row(qwen_7b):
-    """Three modes of which each fits the GPU at its longest row, and no longer one."""
+    """Modes of which each fits the GPU at its longest row, and no longer one."""
     settings, capacity = Settings(gpus=8, checkpointing="auto"), 80 * GIB
     longest = longest_rows(qwen_7b, settings, capacity)
-    assert list(longest) == ["none", "selective", "full"] and 5000 < longest["none"] < longest["selective"] < 40000
-    for mode in ("none", "selective"):
+    assert list(longest) == ["none", "products", "selective", "full"]
+    assert 5000 < longest["none"] < 16384 < longest["products"] < longest["selective"] < 40000
+    for mode in ("none", "products", "selective"):
         fixed = replace(settings, checkpointing=mode)
         at, beyond = (predict_memory(qwen_7b, fixed, longest[mode] + more).total for more in (0, 1))
         assert at <= capacity < beyond

@@ -102,7 +102,8 @@ def test_packed_is_single(backend, sequences):
 
 
 @pytest.mark.parametrize(
-    "longest", [{"selective": ANY_LENGTH}, {"full": ANY_LENGTH}, {"none": 100, "full": ANY_LENGTH}]
+    "longest",
+    [{"products": ANY_LENGTH}, {"selective": ANY_LENGTH}, {"full": ANY_LENGTH}, {"none": 100, "full": ANY_LENGTH}],
 )
 def test_recomputation_changes_nothing(longest, sequences):
     batch, backend = pack(sequences).to(DEVICE), backends_here(DEVICE, BF16)[0]
@@ -114,7 +115,7 @@ def test_recomputation_changes_nothing(longest, sequences):
     assert relative(gradient(again), gradient(plain)) < 1e-2, "sums over tokens in another order"
 
 
-@pytest.mark.parametrize("mode", ["none", "selective", "full"])
+@pytest.mark.parametrize("mode", ["none", "products", "selective", "full"])
 def test_compiled_layers_compute_reference_and_policy_alike(mode, sequences):
     """… to the last bit, whatever lengths came before; else the first loss would not be ln 2."""
     if not compiles(DEVICE):

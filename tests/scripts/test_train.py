@@ -103,7 +103,7 @@ def test_sft_accumulation_does_not_matter(sft_run, tiny_qwen, files, tmp_path, m
     assert_same_run(sft_run, tmp_path / "o")
 
 
-@pytest.mark.parametrize("mode, ranks", [("full", 1), ("selective", 1), ("selective", 2)])
+@pytest.mark.parametrize("mode, ranks", [("full", 1), ("selective", 1), ("products", 1), ("products", 2)])
 def test_activation_checkpointing_does_not_matter(sft_run, tiny_qwen, files, tmp_path, mode, ranks):
     words = sft_words(tiny_qwen, files, tmp_path / "o", parallel__activation_checkpointing=mode)
     run("train_sft.py", *words, ranks=ranks)
