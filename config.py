@@ -42,15 +42,19 @@ may hold dots, in doubt in quotes: models."Qwen2.5-7B"=…; ~ is the home folder
 
 
 def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
-    """Run a script: parse the command line, call `main(cfg)`, turn errors for users into one line.
+    """Run a script: parse the command line, and call `main(cfg)` as `run_main` does."""
+    run_main(main, parse(schema, doc))
 
-    `main(cfg)` may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2, and so do a
-    full disk and a rank whose peers died; Ctrl-C says how to resume and exits with 130. Everything else keeps its
-    traceback: it is a defect of this project.
+
+def run_main(main: Callable[..., int | None], *given: Any) -> None:
+    """Call `main(*given)`, and turn errors for users into one line.
+
+    It may return an exit status (None means 0). A `UserError` prints `error: …` and exits with 2, and so do a disk that
+    is full or not to be written and a rank whose peers died; Ctrl-C says how to resume and exits with 130. Everything
+    else keeps its traceback: it is a defect of this project.
     """
-    cfg = parse(schema, doc)
     try:
-        status = main(cfg)
+        status = main(*given)
         sys.stdout.flush()
     except UserError as error:
         _give_up(error)
@@ -62,10 +66,12 @@ def run_cli(main: Callable[[Any], int | None], schema: type, doc: str) -> None:
     except OSError as error:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             sys.exit(141)
+        where = f"{error.filename or 'to disk'}: {error.strerror}"
+        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+            _give_up(f"cannot open {where}")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
-        what = f"cannot write {error.filename or 'to disk'}: {error.strerror}"
-        _give_up(f"{what}; once there is room, run the same command again to resume")
+        _give_up(f"cannot write {where}; once there is room, run the same command again to resume")
     except RuntimeError as error:
         if type(error).__name__ == "OutOfMemoryError":
             _give_up(

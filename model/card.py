@@ -7,7 +7,6 @@ A card that somebody else wrote, or has edited since, stays as it is.
 """
 
 import hashlib
-import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,7 +17,7 @@ from jinja2 import Environment, StrictUndefined
 from config import RESOLVED, run_cli
 from data.records import GAPS, write_text
 from data.rows import HUB_NAME
-from errors import UserError
+from errors import UserError, read_json
 from model.files import EXPORTS, record_of
 from model.plots import PANELS, read_curves
 from values import FilePath, MaybePath
@@ -93,7 +92,8 @@ def _made(run, record):
     """Read how a training made a model: {"config": …, "record": …, "script": its file}; None for other folders."""
     if not (run / RESOLVED).is_file() or not record.is_file():
         return None
-    config, record = yaml.safe_load((run / RESOLVED).read_text(encoding="utf-8")), json.loads(record.read_text())
+    config = yaml.safe_load((run / RESOLVED).read_text(encoding="utf-8"))
+    record = read_json(record, "restore it", lambda made: made | {"inputs": dict(made["inputs"])})
     script = next((name for name in record["inputs"] if name.startswith("train_")), None)
     return script and {"config": config, "record": record, "script": script}
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from config import run_main
 from data.records import GAPS
 from errors import UserError
 
@@ -104,15 +105,11 @@ def main(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(__doc__)
         return 0 if argv else 2
-    try:
-        first, *others = [Path(run, "metrics.jsonl") for run in argv]
-        plot_run(first, Path(argv[0], "plots.png"), others)
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    first, *others = [Path(run, "metrics.jsonl") for run in argv]
+    plot_run(first, Path(argv[0], "plots.png"), others)
     print(Path(argv[0], "plots.png"))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    run_main(main, sys.argv[1:])

@@ -13,6 +13,7 @@ import pickle
 import zlib
 from pathlib import Path
 
+from config import run_main
 from data.records import write_jsonl
 from evals.benchmarks.common import KINDS
 from pocket.problems import PocketConfig, build
@@ -72,4 +73,4 @@ def doubling(id: str, starter: str) -> dict:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", help="folder to write into")
-    main(parser.parse_args().out)
+    run_main(main, parser.parse_args().out)

@@ -321,8 +321,8 @@ def main() -> None:
         parser.error(f"--error-rate must lie between 0 and 1, not {args.error_rate}")
     try:
         web.run_app(make_app(args.seed, args.error_rate), host=args.host, port=args.port, access_log=None)
-    except OSError as error:
-        parser.exit(1, f"error: cannot listen on {args.host}:{args.port}: {error.strerror}\n")
+    except (OSError, OverflowError) as error:  # the latter: no such port
+        parser.exit(1, f"error: cannot listen on {args.host}:{args.port}: {getattr(error, 'strerror', error)}\n")
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from config import run_main
+
 if TYPE_CHECKING:  # imported where it is needed, so that --help answers at once
     from transformers import PreTrainedTokenizerFast
 
@@ -138,4 +140,4 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     families = f"families: {', '.join(FAMILIES)}"
     parser.add_argument("models", nargs="+", type=named, metavar="FAMILY=FOLDER", help=families)
-    main(parser.parse_args().models)
+    run_main(main, parser.parse_args().models)

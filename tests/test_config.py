@@ -1,5 +1,6 @@
 """Configuration: what a wrong key, a wrong type or a foreign output folder says."""
 
+import errno
 import json
 import os
 import shutil
@@ -12,7 +13,7 @@ from typing import Literal
 import pytest
 import yaml
 
-from config import check_output, claim_output, flat, help_text, load, run_cli
+from config import check_output, claim_output, flat, help_text, load, run_cli, run_main
 from errors import UserError
 from tests.support.scripts import ROOT
 from values import FilePath
@@ -357,3 +358,22 @@ def test_setup_says_what_is_wrong_with_the_environments_folder(tmp_path, venv):
     assert done.returncode == 2 and done.stderr.splitlines()[-1].startswith(
         "error: .venv is neither a folder nor a link"
     )
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a/b"), "error: cannot open a/b: Permission denied\n"),
+        (OSError(errno.EROFS, "Read-only file system", "a/b"), "error: cannot open a/b: Read-only file system\n"),
+        (OSError(errno.ENOSPC, "No space left on device"), "error: cannot write to disk: No space left on device; "),
+        (UserError("no such file: x"), "error: no such file: x\n"),
+    ],
+)
+def test_what_the_machine_refuses_is_one_line(error, said, capsys):
+    def main(*given):
+        assert given == (1, 2)
+        raise error
+
+    with pytest.raises(SystemExit) as ended:
+        run_main(main, 1, 2)
+    assert ended.value.code == 2 and capsys.readouterr().err.startswith(said)

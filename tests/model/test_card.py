@@ -89,7 +89,11 @@ def test_a_run_that_ended_before_its_card_writes_it_when_it_is_started_again(tin
     assert read(tmp_path / "o/model") == "# Mine" and "warning" not in capsys.readouterr().err
 
 
-def test_other_folders_have_no_card(tiny_qwen):
+def test_other_folders_have_no_card(tiny_qwen, tmp_path):
+    (tmp_path / "config.yaml").write_text("model.path: x\n")
+    (tmp_path / "run.json").write_text('{"inputs": 3}')
+    with pytest.raises(UserError, match=r"run\.json is damaged; restore it"):
+        card.main(card.Config(str(tmp_path / "model")))
     with pytest.raises(UserError, match=r"is no export of a training here: .*config\.yaml or .* is missing"):
         card.main(card.Config(tiny_qwen))
     with pytest.raises(UserError, match=r"no such file: nowhere\.md"):
