@@ -26,6 +26,7 @@ LOOKS = {  # {name in tally.LENGTHS: (title, colour)}
 }
 RESULTS = {"easy": "rewritten", "hard": "rewritten", "incorrect": "incorrect"}  # where a trace holds what was kept
 BINS = 40
+DOTS = 500  # at most, of originals and rewrites of each level that were measured on the student
 
 
 def render_report(report: dict, tally: Tally, samples: list[dict], title: str) -> str:
@@ -47,7 +48,7 @@ def render_report(report: dict, tally: Tally, samples: list[dict], title: str) -
             "unrated": flow["rating"].get("lost", 0),
         },
         lengths=_histograms(tally.lengths),
-        same_level=_same_level(tally.fits, made["student"]) if any(tally.fits.values()) else None,
+        fits=_dots(tally.fits, made.get("student")),
         browser={
             "items": items,
             "filters": {name: sorted({item[name] for item in items}) for name in ("outcome", "level", "reason")},
@@ -82,11 +83,38 @@ def _histograms(lengths):
     return {"groups": groups, "ticks": [((power - low) / (high - low), 2**power) for power in powers]}
 
 
-def _same_level(fits, student):
-    """(Originals whose level is the one that their fit has by the thresholds, all that were measured.)"""
+def _dots(fits, student):
+    """Chains as dots over NLL and RSR, an even choice of DOTS of each kind; None if nothing was measured.
+
+    Places are shares of width and height, on logarithmic axes that hold 99 % of the chains.
+    """
+    everything = [point for points in fits.values() for point in points]
+    if not everything:
+        return None
+
+    def axis(values, threshold):
+        ordered = sorted(max(value, 1e-3) for value in values)
+        low, high = (math.log(ordered[round(q * (len(ordered) - 1))]) for q in (0.005, 0.995))
+        width = max(high - low, 1e-9)
+
+        def place(value):
+            return min(1.02, max(-0.02, (math.log(max(value, 1e-3)) - low) / width))
+
+        shown = [float(f"{math.exp(low + width * part):.2g}") for part in (0, 0.25, 0.5, 0.75, 1)]
+        return place, {"ticks": [(place(value), value) for value in shown], "threshold": place(threshold)}
+
+    (x, across), (y, up) = (
+        axis(values, student[name])
+        for values, name in zip(zip(*everything, strict=True), ("easy_nll", "hard_rsr"), strict=True)
+    )
+    dots = [
+        (kind, level, x(nll), y(rsr))
+        for (kind, level), points in fits.items()
+        for nll, rsr in points[:: -(-len(points) // DOTS) or 1]
+    ]
     levels = Levels(student["hard_rsr"], student["easy_nll"])
-    same = [levels.of(*point) == level for level in LEVELS for point in fits["original", level]]
-    return sum(same), len(same)
+    originals = [levels.of(*point) == level for level in LEVELS for point in fits["original", level]]
+    return {"across": across, "up": up, "dots": dots, "same": sum(originals), "originals": len(originals)}
 
 
 # --- single problems ---

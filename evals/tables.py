@@ -21,10 +21,12 @@ SHARES = {"truncated": "truncated", "no_answer": "no answer", "timeout": "grader
 
 @dataclass(frozen=True)
 class Entry:
-    """lines: what a cell says, the most important first. rank: 1 best, 2 second, 0 neither."""
+    """lines: what a cell says, the most important first. rank: 1 best, 2 second, 0 neither. bars: (kind, low, value,
+    high) of each 95 % interval, measured or "theirs", in percent of the width that all cells of the row share."""
 
     lines: list
     rank: int = 0
+    bars: list = ()
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,7 @@ def measured_grid(table: Table) -> Grid:
     """Lay out what was measured, with what is printed and the test against the reference column."""
     best, entries = ranking(table, table.cells), {}
     for row in table.rows:
+        bars = interval_bars(table, row)
         for column in table.columns:
             at, change = (row, column), ""
             cell, there = table.cells.get(at), table.printed.get(at)
@@ -138,7 +141,7 @@ def measured_grid(table: Table) -> Grid:
             # the paired test
             if table.published and (c := table.comparison(row, column)):
                 lines.append(f"{points(c.difference)} on {c.reference}, {p_value(c.p)}")
-            entries[at] = Entry(lines, best.get(at, 0))
+            entries[at] = Entry(lines, best.get(at, 0), bars.get(column, ()))
     return layout(table, entries)
 
 
@@ -151,6 +154,22 @@ def ranking(table: Table, cells: dict) -> dict[tuple[str, str], int]:
         first = sorted(set(scores.values()), reverse=True)[:2]
         best |= {at: first.index(score) + 1 for at, score in scores.items() if score in first and len(first) > 1}
     return best
+
+
+def interval_bars(table: Table, row: str) -> dict[str, list]:
+    """Return {column: bars of an Entry}, over one scale for the row."""
+    found = [
+        (column, kind, *cells[row, column].interval, cells[row, column].accuracy)
+        for kind, cells in (("", table.cells), ("theirs", table.printed))
+        for column in table.columns
+        if (row, column) in cells and cells[row, column].interval
+    ]
+    low = min((start for _, _, start, _, _ in found), default=0)
+    unit = 100 / (max((end for _, _, _, end, _ in found), default=1) - low)
+    bars = {column: [] for column in table.columns}
+    for column, kind, start, end, value in found:
+        bars[column].append((kind, *(unit * (x - low) for x in (start, value, end))))
+    return bars
 
 
 def pair_grids(table: Table) -> list[Grid]:
