@@ -4,6 +4,7 @@ Studies with one `out` share what they have in common: problems, CRV passes, tra
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated
 
 from data.rows import iter_rows
@@ -90,6 +91,12 @@ class StudyConfig:
 
 def check(cfg: StudyConfig) -> None:
     """Raise UserError for a study that names what it does not have, or would not be a fair comparison."""
+    # the configs of its commands, of which the last would be read after hours
+    files = {key: getattr(cfg, key) for key in ("crv", "sft", "prefer", "evaluate")}
+    for key, file in (files | {f"mixtures.{name}": file for name, file in cfg.mixtures.items()}).items():
+        if not Path(file).is_file():
+            raise UserError(f"{key}: there is no file {file}")
+
     earlier = []
     for name, column in cfg.columns.items():
         for key, known in (("trials", cfg.trials), ("like", earlier)):

@@ -69,7 +69,7 @@ def main(cfg: StudyConfig, more: Callable[[StudyConfig, Run], None] = lambda cfg
         chosen = tune(cfg, run)
 
         # the study itself, and its answers
-        run("study", [job for r in study for job in training_jobs(cfg, r, chosen[r.mixture])])
+        run("study", [job for r in study for job in study_jobs(cfg, r, chosen[r.mixture])])
         run("evaluation", [job for mixture in cfg.mixtures for job in study_evaluations(cfg, mixture)])
     write_report(cfg)
     say(f"written: {cfg.out}/{cfg.name}.md; the tables: {cfg.out}/MIXTURE/report-{cfg.name}/table.md")
@@ -173,18 +173,25 @@ def equal_epochs(cfg: StudyConfig, pairs: str, file: str) -> int:
     return max(1, preference // sft)
 
 
-def training_jobs(cfg: StudyConfig, replicate: Replicate, chosen: dict[str, Settings]) -> list[Job]:
-    """List all trainings of a replicate of the study.
+def training_jobs(cfg: StudyConfig, replicate: Replicate, runs: list[tuple[str, str, str, Settings]]) -> list[Job]:
+    """List trainings of a replicate: each (its column, its name, the run or model folder it starts from, the settings
+    chosen).
 
     Preference runs from one checkpoint share the reference's log-probs, which the first of them computes.
     """
-    jobs, first = [], {}
-    for name, column in cfg.columns.items():
-        needs = [column.start] if column.start in cfg.columns else []
-        if column.data == PAIRS and first.setdefault(column.start, name) != name:
-            needs.append(first[column.start])
-        jobs.append(training_job(cfg, replicate, name, name, column.start or cfg.student, chosen[name], needs))
+    jobs, names, first = [], {name for _, name, _, _ in runs}, {}
+    for column, name, start, settings in runs:
+        needs = [start] if start in names else []
+        if cfg.columns[column].data == PAIRS and first.setdefault(start, name) != name:
+            needs.append(first[start])
+        jobs.append(training_job(cfg, replicate, column, name, start, settings, needs))
     return jobs
+
+
+def study_jobs(cfg: StudyConfig, replicate: Replicate, chosen: dict[str, Settings]) -> list[Job]:
+    """List all trainings of a replicate of the study, one a column."""
+    columns = cfg.columns.items()
+    return training_jobs(cfg, replicate, [(name, name, c.start or cfg.student, chosen[name]) for name, c in columns])
 
 
 # --- tuning ---
@@ -219,15 +226,12 @@ def tune(cfg: StudyConfig, run: Run) -> dict[str, dict[str, Settings]]:
 
 def trial_jobs(cfg: StudyConfig, replicate: Replicate, names: list[str], found: dict[str, dict]) -> list[Job]:
     """List the trials of some columns. found: what was chosen for the columns that they start from."""
-    jobs, first = [], {}
+    runs = []
     for name in names:
-        column = cfg.columns[name]
-        start = f"{column.start}-{found[column.start]['chosen']}" if column.start in found else column.start
-        for number, settings in enumerate(trials_of(cfg, name)):
-            run = f"{name}-{number}"
-            needs = [first[start]] if column.data == PAIRS and first.setdefault(start, run) != run else []
-            jobs.append(training_job(cfg, replicate, name, run, start or cfg.student, settings, needs))
-    return jobs
+        start = cfg.columns[name].start or cfg.student
+        start = f"{start}-{found[start]['chosen']}" if start in found else start
+        runs += [(name, f"{name}-{number}", start, trial) for number, trial in enumerate(trials_of(cfg, name))]
+    return training_jobs(cfg, replicate, runs)
 
 
 def choose(cfg: StudyConfig, mixture: str, names: list[str]) -> dict[str, dict]:
@@ -250,11 +254,14 @@ def choose(cfg: StudyConfig, mixture: str, names: list[str]) -> dict[str, dict]:
 # --- evaluation ---
 
 
-def evaluation(cfg: StudyConfig, kind: str, replicates: list[Replicate], models: dict[str, str], **more) -> Job:
+def evaluation(
+    cfg: StudyConfig, kind: str, replicates: list[Replicate], models: dict[str, str], tables: dict | None = None, **more
+) -> Job:
     """Write the config of one evaluation of a mixture, and return the job.
 
-    kind: evaluation_folder's. models: {name: path, with {run} in the place of a replicate's folder}. more: further keys
-    of evaluate.py. Other models or seeds are another job, which adds to the folder's answers.
+    kind: evaluation_folder's. models: {name: path, with {run} in the place of a replicate's folder}. tables: beside
+    that of all models. more: further keys of evaluate.py. Other models or seeds are another job, which adds to the
+    folder's answers.
     """
     mixture = replicates[0].mixture
     out = Path(evaluation_folder(cfg, mixture, kind))
@@ -265,7 +272,7 @@ def evaluation(cfg: StudyConfig, kind: str, replicates: list[Replicate], models:
         "report": str(out.with_name(f"report-{cfg.name}{'' if kind == 'test' else f'-{kind}'}")),
         "runs": {f"seed {replicate.seed}": replicate.folder for replicate in replicates},
         "models": models,
-        "tables": {"all": {"title": "All columns", "columns": {name: name for name in models}}},
+        "tables": {"all": {"title": "All columns", "columns": {name: name for name in models}}} | (tables or {}),
         "benchmarks": {mixture: {"file": replicates[0].test_file, "split": "task"}},
     } | more
     name = f"{cfg.name}-{kind}-{key_of(**config)[:6]}"
@@ -287,8 +294,7 @@ def study_evaluations(cfg: StudyConfig, mixture: str) -> list[Job]:
     replicates = [r for r in replicates_of(cfg) if r.mixture == mixture]
     models = {"student": cfg.student} | {name: f"{{run}}/{name}/model" for name in cfg.columns}
     asked = {name: models[name] for name in cfg.sampled}
-    tables = {"all": {"title": "All columns", "columns": {name: name for name in models}}} | cfg.tables
-    jobs = [evaluation(cfg, "test", replicates, models, tables=tables)]
+    jobs = [evaluation(cfg, "test", replicates, models, cfg.tables)]
     temperature = {"samples": cfg.samples, "sampling": {"temperature": 1.0}}
     return jobs + ([evaluation(cfg, "sampled", replicates, asked, **temperature)] if asked else [])
 

@@ -61,7 +61,7 @@ def test_every_job_is_a_command(file, tmp_path, monkeypatch):
         chosen = {name: design.trials_of(cfg, name)[-1] for name in cfg.columns}
         found = {name: {"chosen": 0} for name in cfg.columns}
         jobs = [*study.data_jobs(cfg, tuning), *study.data_jobs(cfg, replicate)]
-        trainings = study.training_jobs(cfg, replicate, chosen)
+        trainings = study.study_jobs(cfg, replicate, chosen)
         jobs += study.trial_jobs(cfg, tuning, list(cfg.columns), found) + trainings
         jobs += study.study_evaluations(cfg, mixture)
         assert len({job.name for job in jobs}) == len(jobs)
@@ -79,7 +79,7 @@ def test_the_columns_are_what_the_page_says(tmp_path, monkeypatch):
     monkeypatch.setattr(study, "equal_epochs", lambda cfg, pairs, data: 5)
     cfg = study_of("configs/pocket/study/orders.yaml", out=str(tmp_path))
     replicate = design.Replicate(cfg, "words", 1)
-    jobs = study.training_jobs(cfg, replicate, {name: {"optim.lr": 2e-6} for name in cfg.columns})
+    jobs = study.study_jobs(cfg, replicate, {name: {"optim.lr": 2e-6} for name in cfg.columns})
     by_name, needs = ({job.name.rpartition("/")[2]: what(job) for job in jobs} for what in (read, lambda j: j.needs))
     assert by_name["cogpo"].loss.betas == by_name["cogpo_lms"].loss.betas[::-1] == (0.1, 0.2, 0.5)
     assert by_name["more"].epochs == 5 and by_name["more"].optim.lr == 2e-6
@@ -95,7 +95,7 @@ def test_the_columns_are_what_the_page_says(tmp_path, monkeypatch):
 
     few = study_of("configs/pocket/study/sft.yaml", out=str(tmp_path))
     write_jsonl(replicate.records("crv/sft_c"), [{"id": str(x)} for x in range(7)])
-    jobs = study.training_jobs(few, replicate, {name: {} for name in few.columns})
+    jobs = study.study_jobs(few, replicate, {name: {} for name in few.columns})
     assert {job.name.rpartition("/")[2]: read(job).data.limit for job in jobs}["sft_few"] == 7
 
 
@@ -130,6 +130,8 @@ def test_bad_studies_are_refused(tmp_path):
         ({"trials": cfg.trials | {"early": cfg.trials["early"][:1]}}, "equal number"),
         ({"tuning_seeds": [cfg.seeds[0]]}, "other seeds"),
         ({"tuning_seeds": []}, "at least one is needed"),
+        ({"mixtures": cfg.mixtures | {"m": "configs/no.yaml"}}, "mixtures.m: there is no file configs/no.yaml"),
+        ({"crv": "configs/no.yaml"}, "crv: there is no file configs/no.yaml"),
         ({"tables": {"t": {"columns": {"X": "cogpoo"}}}}, "tables.* no 'cogpoo'"),
         ({"questions": cfg.questions | {"q": ("cogpo", "cogpoo")}}, "no 'cogpoo'"),
         ({"columns": cfg.columns | {"x": replace(column, start="y")}}, "columns.x.start: no column 'y'"),
