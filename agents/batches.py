@@ -117,7 +117,10 @@ class Batches:
 
         # more tokens than the host lets wait: fewer files at a time then, and if one alone is too much, smaller ones
         again = {}
-        if not file and getattr(failure, "code", "") == "queue" and not (alone and len(lines) == 1):
+        full = getattr(failure, "code", "") == "queue" and not (file and batch)
+        if full and not (alone and len(lines) == 1):
+            for id in lines:  # a file whose batch the host did not begin is not sent again as it is
+                self.journal.batches.pop(id, None)
             self.files.congested(cuts)
             self.largest, again = len(lines) // 2 if alone else self.largest, lines
             at_once = f"{int(self.files.limit)} at a time then, of {self.largest} questions at most"

@@ -177,18 +177,19 @@ def test_what_an_earlier_runs_batch_left_open_counts_as_no_try(tmp_path, end):
 
 
 def test_a_host_that_refuses_the_batch_itself_while_its_queue_is_full(tmp_path):
-    """And not later: it is asked again, and the run is not ended."""
-    problems, refused = write_problems(tmp_path / "p.jsonl", 4), []
+    """And not later: it is asked again in smaller files, and the run is not ended."""
+    problems, refused = write_problems(tmp_path / "p.jsonl", 8), []
 
     def full(what, id):
-        if what == "batches" and len(refused) < 2:
-            refused.append(id)
+        if what == "batches" and len(host.lines) > 3:
+            refused.append(host.batches.pop(id))
             said = {"error": {"code": "token_limit_exceeded", "message": "Enqueued token limit reached for m"}}
             return web.json_response(said, status=400)
 
     with BatchHost(moody, gate=full) as host:
-        done = run(problems, tmp_path / "out", host.url, *BATCH)
-    assert done.returncode == 0 and len(refused) == 2, done.stderr
+        done = run(problems, tmp_path / "out", host.url, *BATCH, "endpoints.teacher.retries=0")
+    assert done.returncode == 0 and len(refused) > 1, done.stderr
+    assert set(questions(host.asked).values()) == {1}
 
 
 def test_a_batch_that_the_host_refuses_ends_the_run_with_its_words(tmp_path):
