@@ -175,7 +175,7 @@ TAGGED = re.compile(
     r"""|\\boxed\{(?:\\text\{)?(\w+)\}""",
     re.IGNORECASE | re.MULTILINE,
 )
-ALONE = re.compile(r"^[^\w\n]*(\w+)[^\w\n]*$", re.MULTILINE)  # the only word of its line
+ALONE = re.compile(r"[\W_]*([^\W_]+)[\W_]*")  # the only word of a line
 DENIED = re.compile(r"(?:\b(?:not|never|neither|nor)|n't)\W*\Z", re.IGNORECASE)  # before the last line
 OBJECT = re.compile(r"""\{\s*["'][^{}]*\}?""")  # the beginning of a JSON object, and the whole of a broken one
 JSON = json.JSONDecoder(object_pairs_hook=list)  # one key may stand there twice
@@ -206,10 +206,11 @@ def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
     tagged = [match for match in TAGGED.finditer(prose) if named([match[match.lastindex]])]
     lines = (prose[match.start(match.lastindex) :].split("\n", 1)[0] for match in tagged)
     behind = [named(re.findall(r"\w+", line)) for line in lines]
-    alone = ALONE.findall(prose)
+    written = [line for line in prose.splitlines() if line.strip(EDGES)]
+    alone = [match[1] for line in written if (match := ALONE.fullmatch(line))]
 
     # in the last line, if no other line says another: a tag's line that names several is the list of what to choose
-    *before, last = [line for line in prose.splitlines() if line.strip(EDGES)] or [""]
+    *before, last = written or [""]
     label = known.get(last.lstrip(EDGES.replace("!", "")).rstrip(EDGES).lower())
     if label and len({word.lower() for word in alone} & known.keys()) == 1:
         said = said.union({label}, *(line for line in behind if len(line) == 1))
@@ -228,7 +229,7 @@ def split_objects(text: str) -> tuple[list[tuple[str, object]], str]:
             prose += text[at : begin.start()]
             try:
                 found, at = JSON.raw_decode(text, begin.start())
-            except ValueError:
+            except (ValueError, RecursionError):  # broken, or a model that went round in circles
                 found, at = [("", word) for word in re.findall(r"\w+", begin[0])], begin.end()
             pairs += found
     return pairs, prose + text[at:]
