@@ -107,8 +107,9 @@ def check_endpoints(configs: dict[str, EndpointConfig], max_cost: float | None) 
         for url in endpoint.base_url:
             try:
                 parts = httpx2.URL(url)
-                good = parts.scheme in ("http", "https") and parts.host and (parts.port or 1) < 2**16 and " " not in url
-            except httpx2.InvalidURL:  # half an IPv6 address, a name that cannot be one
+                good = parts.scheme in ("http", "https") and parts.host.encode("idna") and " " not in url
+                good = good and (parts.port is None or 0 < parts.port < 2**16)
+            except (httpx2.InvalidURL, UnicodeError):  # half an IPv6 address, a name that cannot be one
                 good = False
             if not good:
                 raise UserError(f"config key endpoints.{name}.base_url must be an http(s) address, not {url}")

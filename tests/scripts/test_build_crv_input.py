@@ -82,6 +82,8 @@ def test_bad_problems(tmp_path, cli, text, message):
                 "http://a:99999/v1",
                 "http://[::1/v1",
                 "http://ü..b/v1",
+                "http://a..b/v1",
+                "http://a:0/v1",
             )
         ),
         *(
