@@ -108,6 +108,8 @@ class SharedLedger(Ledger):
         with self.path.open("ab") as held:
             with contextlib.suppress(OSError):  # a file system without locks: as if nobody else were there
                 fcntl.flock(held, fcntl.LOCK_EX)
+            if os.fstat(held.fileno()).st_size < self.end:  # somebody has deleted or emptied it
+                self.at, self.end = {}, 0
             self._read_on()
             self.writing = False  # what follows now is half a line of one that was killed: it is cut off
             super().append(record)

@@ -65,6 +65,14 @@ def test_two_writers_of_a_shared_file_keep_each_others_records(tmp_path, monkeyp
     assert second["first 2"] == {"key": "first 2"} and first["second 1"]["text"] == "longer"
 
 
+def test_a_shared_file_that_somebody_deletes_is_begun_again(tmp_path):
+    ledger = SharedLedger(tmp_path / "a.jsonl")
+    ledger.append({"key": "before"})
+    ledger.path.unlink()
+    ledger.append({"key": "behind"})
+    assert ledger.path.read_text() == '{"key": "behind"}\n' and list(ledger.at) == ["behind"]
+
+
 def full():
     raise OSError(28, "No space left on device")
 
