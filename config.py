@@ -67,7 +67,7 @@ def run_main(main: Callable[..., int | None], *given: Any) -> None:
         if isinstance(error, BrokenPipeError) and _reader_has_left():
             sys.exit(141)
         where = f"{error.filename or 'to disk'}: {error.strerror}"
-        if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.filename and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
             _give_up(f"cannot open {where}")
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
