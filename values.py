@@ -39,11 +39,19 @@ MaybePath = Annotated[str, "a path"]  # `~` at its start is the home folder; emp
 FilePath = Annotated[MaybePath, "filled"]
 Template = Annotated[str, "text with {problem}"]
 
+
+def _is_path(text):
+    try:
+        return "\0" not in text and all(len(os.fsencode(name)) < 256 for name in text.split("/"))
+    except UnicodeEncodeError:  # half a surrogate pair: no file system has such a name
+        return False
+
+
 COMPARED = {"at least": operator.ge, "above": operator.gt, "at most": operator.le, "below": operator.lt}
 HELD = {
     "finite": math.isfinite,
     "filled": len,
-    "a path": lambda text: "\0" not in text and all(len(os.fsencode(name)) < 256 for name in text.split("/")),
+    "a path": _is_path,
     "text with {problem}": lambda text: "{problem}" in text,
 }
 

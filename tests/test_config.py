@@ -302,6 +302,7 @@ def test_names_with_dots_are_saved_and_read(tmp_path):
         (b"out: a\nbody: " + b"[" * 3000, "a value of the configuration lies too deep"),
         (b"out: a\n? [x, y]\n: 3\n", "c.yaml:2: not valid YAML"),
         (b"out: \"a\\0b\"\n", "config key out must be a path, not"),
+        (b'out: "\\ud800"\n', "config key out must be a path, not"),
         (b"out: out/" + b"x" * 300 + b"/a\n", "config key out must be a path, not"),
     ],
 )  # fmt: skip
