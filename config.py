@@ -297,6 +297,11 @@ def check_output(cfg: Any, folder: str | Path, free: Sequence[str] = ()) -> None
         raise UserError(
             f"{folder / RESOLVED} is damaged, it is no resolved config; restore it, or set another output folder"
         ) from None
+    # another script's record would be overwritten where all keys are free; it lacks what no command here leaves out
+    fields = dataclasses.fields(cfg)
+    required = {field.name for field in fields if field.default is field.default_factory is dataclasses.MISSING}
+    if not required <= {key.partition(".")[0] for key in known}:
+        raise UserError(f"{folder} holds a run of another script; set another output folder")
     # a section that an older version had and this one has not decides nothing
     known = {key: value for key, value in known.items() if key.partition(".")[0] in vars(cfg)}
     changed = sorted(key for key in mine.keys() | known.keys() if mine.get(key) != known.get(key))

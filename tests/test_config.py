@@ -130,6 +130,24 @@ def test_a_folder_of_somebody_else_is_refused(tmp_path):
         claim_output(load(Config, ["out=o"]), tmp_path)
 
 
+def test_the_folder_of_another_script_is_refused_whatever_may_change(tmp_path):
+    @dataclass
+    class Other:
+        model: str
+        out: FilePath
+
+    @dataclass
+    class Needy:
+        optim: Optim
+        out: FilePath
+
+    claim_output(Other("m", "o"), tmp_path)
+    cfg, text = Needy(Optim(1.0), "o"), (tmp_path / "config.yaml").read_text()
+    with pytest.raises(UserError, match="holds a run of another script"):
+        claim_output(cfg, tmp_path, free=[*vars(cfg)])
+    assert (tmp_path / "config.yaml").read_text() == text
+
+
 def test_a_resolved_config_can_be_given_again(tmp_path):
     cfg = load(Config, ["out=o", "optim.lr=3e-6", "endpoints.a.base_url=http://x"])
     claim_output(cfg, tmp_path / "o")

@@ -178,7 +178,7 @@ def test_cached_tokens_are_counted_and_have_their_price(tmp_path):
 
 def test_a_run_that_was_killed_before_its_first_answer_holds_no_folder(tmp_path):
     (tmp_path / "out").mkdir()
-    (tmp_path / "out/config.yaml").write_text("seed: 5\n")
+    (tmp_path / "out/config.yaml").write_text("seed: 5\nproblems: p\nout: out\nendpoints: {}\n")
     (tmp_path / "out/journal.jsonl").write_text('{"key": "of a first answer, ki')
     with Server(moody) as server:
         done = run(write_problems(tmp_path / "p.jsonl", 2), tmp_path / "out", server.url)
