@@ -1,6 +1,6 @@
 """runs/serve.sh with a `vllm` that serves vLLM's API without a model: servers start, die, are killed, and none is left.
 
-With vLLM itself the same was walked by hand (docs/evaluation.md): it is 3 GB, and starts in minutes.
+With vLLM itself the same was walked by hand: it is 3 GB, and starts in minutes.
 """
 
 import json
