@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Awaitable, Coroutine, Iterable, Iterator
 
 from agents.client import DECIDED, Endpoint
-from agents.complaints import SAID, CallError, parse, read_refusal
+from agents.complaints import SAID, CallError, kind_of, parse, read_refusal
 from agents.journal import Journal, call_key
 from agents.limits import LARGEST_FILE, AdaptiveLimit, pause
 from errors import UserError
@@ -244,7 +244,7 @@ def failure_of(batch: object) -> CallError:
         return CallError(f"{batch.id} {batch.status} without an answer to this question", kind="passing")
     errors = getattr(batch.errors, "data", None) or []
     words = f"{batch.id} failed: {'; '.join(f'{error.code}: {error.message}' for error in errors[:3])}"
-    if queue_is_full(words):
+    if queue_is_full(words) or kind_of(400, words) == "congested":
         return CallError(words, code="queue", kind="congested")
     return CallError(words, fatal=True, kind="passing")
 

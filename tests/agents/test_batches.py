@@ -130,6 +130,14 @@ def test_more_tokens_than_the_host_queues(whole, tmp_path):
     assert "token_limit_exceeded" in done.stderr and max(sizes(done.stderr), default=0) <= 25
 
 
+@pytest.mark.parametrize("words", ["rate_limit_exceeded: Too many requests", "429: RESOURCE_EXHAUSTED"])
+def test_a_batch_that_failed_as_its_host_was_busy_does_not_end_the_run(tmp_path, words):
+    problems = write_problems(tmp_path / "p.jsonl", 3)
+    with BatchHost(moody, ends=lambda number: f"failed: {words}" if number == 1 else "completed") as host:
+        done = run(problems, tmp_path / "out", host.url, *BATCH)
+    assert done.returncode == 0 and set(questions(host.asked).values()) == {1}, done.stderr
+
+
 def test_files_grow_back_when_the_queue_has_room_again(tmp_path, monkeypatch):
     """Refused as files of 40, 40 and 20 questions, and then no more."""
     monkeypatch.setattr("agents.batches.QUIET", 0.1)
