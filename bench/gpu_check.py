@@ -25,7 +25,7 @@ from data.records import write_jsonl
 from model.attention import ATTEND, backends_here, try_backend
 
 CUDA = torch.cuda.is_available()
-SHAPE, LENGTH, PROBLEMS, CONTEXTS = ("1.5b", 8192, 16, (16384, 32768, 65536)) if CUDA else ("tiny", 512, 4, (1024,))
+SHAPE, LENGTH, PROBLEMS, CONTEXTS = ("1.5b", 8192, 16, (16384, 32768, 65536)) if CUDA else ("tiny", 256, 2, (256,))
 OPTIONAL = ("pytest", "flash_attn_interface", "flash_attn_2_cuda", "peft", "liger_kernel", "cut_cross_entropy")
 END = time.monotonic() + (590 if CUDA else 7200)
 TESTS = () if CUDA else ("tests/model/test_cuda.py", "-k", "head or packed or recomputation")

@@ -3,7 +3,7 @@
 import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["OMP_NUM_THREADS"] = os.environ["TORCHINDUCTOR_COMPILE_THREADS"] = "1"
 
 if not os.environ.get("TEST_GPU"):  # what is compared to the last bit is compared on the CPU
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -24,6 +24,20 @@ def pytest_ignore_collect(collection_path, config):
         files = collection_path.rglob("test_*.py") if collection_path.is_dir() else [collection_path]
         return True if not any("pytest.mark.gpu" in file.read_text() for file in files) else None
     return None
+
+
+def pytest_collection_modifyitems(items):
+    """Each process's share begins with its part of the files that have slow tests. Who is done takes over from the ends
+    of the other shares (--dist worksteal): a long test there would leave processes idle."""
+    count = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", 1))
+    slow = list(dict.fromkeys(item.path for item in items if item.get_closest_marker("slow")))
+    quick, ordered = [item for item in items if item.path not in slow], []
+    for number in range(count):
+        share = [item for item in items if item.path in slow[number::count]]
+        room = max(0, len(items) // count - len(share)) if number < count - 1 else None
+        ordered += share + quick[:room]
+        del quick[:room]
+    items[:] = ordered
 
 
 @pytest.fixture(scope="session", params=["qwen2", "llama", "mistral"])

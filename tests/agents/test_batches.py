@@ -20,7 +20,7 @@ from tests.support.crv_cli import ROOT, check_refused, command, run, write_probl
 from tests.support.moody_server import contents, moody, slowly, undisturbed
 from tests.support.scripted_endpoint import RESET, Server, error
 
-BATCH = ("endpoints.teacher.batch=true", "constant.batches.QUIET=0.2")
+BATCH = ("endpoints.teacher.batch=true", "constant.batches.QUIET=0.1")
 QUEUE = "failed: token_limit_exceeded: Enqueued token limit reached for m. Please try again once some batches are done."
 
 
@@ -38,7 +38,8 @@ def test_a_run_by_batches_is_the_run_one_by_one(whole, tmp_path):
     """Waves are whole, though `concurrency` is 8, and every question is asked once, as it is online."""
     out, problems, asked = whole
     with BatchHost(moody) as host:
-        done = run(problems, tmp_path / "out", host.url, *BATCH, "endpoints.teacher.requests_per_minute=1")
+        calm = ("constant.batches.QUIET=0.5", "endpoints.teacher.requests_per_minute=1")
+        done = run(problems, tmp_path / "out", host.url, *BATCH, *calm)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "out") == contents(out)
     assert questions(host.asked) == questions(asked)

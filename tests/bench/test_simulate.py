@@ -2,17 +2,25 @@
 
 import re
 import subprocess
-import sys
 from argparse import ArgumentTypeError
 
 import pytest
 
 from bench.harness import ROOT
 from bench.simulate import CELLS, read_cell
+from tests.support.warm_python import python
+
+# a fifth of the layers, which are all alike; with adapters, or of another shape, the head would weigh too much then
+FEWER = """
+import bench.simulate as it
+it.SIZES |= {name: (layers // 5, *rest) for name, (layers, *rest) in it.SIZES.items() if name != "tiny"}
+it.main()
+"""
 
 
-def simulate(*cells):
-    words = [sys.executable, "-m", "bench.simulate", "--cells", *cells]
+def simulate(*cells, fewer=False):
+    start = ["-c", FEWER] if fewer else ["-m", "bench.simulate"]
+    words = [*python(), *start, "--cells", *cells]
     return subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=900)
 
 
@@ -30,7 +38,7 @@ def simulate(*cells):
 )
 def test_the_plan_is_what_a_step_takes(cell):
     """Memory within 5 %, a checkpoint's copy and the matrix products, recomputed ones too, within 1 %."""
-    done = simulate(cell)
+    done = simulate(cell, fewer=cell.startswith("3b") and "lora" not in cell)
     assert done.returncode == 0, done.stderr[-2000:]
     names, row = ([text.strip() for text in line.split("|")[1:-1]] for line in done.stdout.splitlines()[-3::2])
     found = dict(zip(names, row, strict=True))

@@ -1,16 +1,18 @@
 """The benchmarks of the client and of the head and the check of a GPU, run whole in a small setting."""
 
+import os
 import subprocess
-import sys
 
 import pytest
 
 from bench.harness import ROOT
+from tests.support.warm_python import everywhere, python
 
 
 def rows(*words, timeout=300):
     """{name in the row: its cells} of the table that a benchmark prints."""
-    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    words, env = [*python(), "-m", *words], os.environ | everywhere()
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=env)
     assert done.returncode == 0, done.stderr[-2000:]
     cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in done.stdout.splitlines() if "|" in line]
     return cells
@@ -33,7 +35,7 @@ def test_the_client_beside_bare_aiohttp():
     ],
 )
 def test_words_that_cannot_be_meant_are_one_line(words, said):
-    done = subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    done = subprocess.run([*python(), "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 2 and "Traceback" not in done.stderr and said in done.stderr.splitlines()[-1]
 
 
@@ -52,4 +54,4 @@ def test_the_check_of_a_gpu_walks_to_its_end_without_one():
     found = {row[0]: row[1:] for row in rows("bench.gpu_check", timeout=1800)}
     assert found["SIGTERM"] == ["exit status 75, 75 expected", "ok"] and "resuming after step" in found["resume"][0]
     assert "first loss 0.693147" in found["CogPO of tiny, compile=true"][0]
-    assert found["offload"][1] == found["SFT, one sequence of 1024 tokens"][1] == "ok"
+    assert found["offload"][1] == found["SFT, one sequence of 256 tokens"][1] == "ok"

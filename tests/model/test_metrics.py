@@ -2,8 +2,6 @@
 
 import json
 import math
-import os
-import socket
 import subprocess
 import sys
 import time
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
 
 from data.records import GAPS
 from errors import UserError
@@ -19,6 +16,7 @@ from losses import cogpo_loss
 from model.metrics import GapStats, Metrics, Speed
 from model.parallel import Ranks
 from settings import WatchConfig
+from tests.support.small_runs import on_ranks
 from values import build
 
 ROOT = Path(__file__).parent.parent.parent
@@ -179,10 +177,8 @@ def test_gap_statistics_equal_a_plain_loop():
     assert not any(name.startswith("medium/") for name in read)  # no such pairs: nothing to say of them
 
 
-def one_of_two(rank, port, out):
-    os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": str(port)}
-    torch.set_num_threads(1)
-    ranks = Ranks()
+def one_of_two(ranks, out):
+    rank = ranks.rank
     speed = Speed(ranks, peak_flops=1e12)
     speed.start()
     # more than the whole process that spawns this one: Linux counts a parent's peak into its child's
@@ -201,9 +197,7 @@ def one_of_two(rank, port, out):
 
 def test_two_ranks(tmp_path):
     """Sums over both, the peak and the time of the slower one, and a single writer."""
-    with socket.create_server(("localhost", 0)) as server:
-        port = server.getsockname()[1]
-    mp.spawn(one_of_two, (port, str(tmp_path)), nprocs=2)
+    on_ranks(2, one_of_two, str(tmp_path))
     a, b = (json.loads((tmp_path / f"rank{r}.json").read_text()) for r in (0, 1))
     expected = by_hand(*some_pairs())
     for seen in (a, b, rows(tmp_path)[0]):

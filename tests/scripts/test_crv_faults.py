@@ -19,7 +19,7 @@ from tests.support.scripted_endpoint import RESET, Server, error, reply
 PASSING = ("429", "500", "reset", "hang", "half")  # the same question is answered the next time
 LASTING = ("null", "length", "gibberish", "context")  # properties of the question: never the answer it had
 SHORT = (
-    "endpoints.teacher.timeout=0.5",
+    "endpoints.teacher.timeout=0.25",
     "constant.client.TOKENS_PER_SECOND=1000000",
     "endpoints.teacher.retries=8",
     "endpoints.teacher.concurrency=16",
@@ -96,14 +96,14 @@ def test_passing_faults_leave_no_mark_at_all(whole, tmp_path):
 def test_a_server_that_is_gone_for_a_while(whole, tmp_path):
     """Ten pauses long, as 30 s are with the defaults; then everything is as if it had never happened."""
     out, problems, asked = whole
-    words = ("constant.limits.FIRST_PAUSE=0.1", "constant.limits.LONGEST_PAUSE=0.5", "endpoints.teacher.retries=12")
+    words = ("constant.limits.FIRST_PAUSE=0.05", "constant.limits.LONGEST_PAUSE=0.25", "endpoints.teacher.retries=12")
     with Server(slowly) as server:
         process = subprocess.Popen(
             command(problems, tmp_path / "out", server.url, *words), cwd=ROOT, stderr=subprocess.PIPE, text=True
         )
         wait_for(server, 80, process)
         server.down()
-        time.sleep(2)
+        time.sleep(1)
         server.up()
         assert process.wait(timeout=60) == 0, process.stderr.read()
         process.stderr.close()

@@ -3,15 +3,13 @@
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from pocket.tiny import make_model
-from tests.support.evaluate_cli import ROOT, error_line, lines, run
+from tests.support.evaluate_cli import ROOT, error_line, kill_at, lines, run
 from tests.support.tiny import sums
 
 
@@ -79,14 +77,8 @@ def test_killed_and_run_again_equals_never_killed(tmp_path, models, problems):
 
     out = tmp_path / "killed"
     command = words(out, models, problems, "max_new_tokens=400")
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    file, deadline = out / "generations.jsonl", time.monotonic() + 200
-    while process.poll() is None and time.monotonic() < deadline:
-        if file.exists() and file.read_bytes().count(b"\n") >= 2:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.01)
-    assert process.wait() == -signal.SIGKILL, "it must be killed in the middle"
+    file = out / "generations.jsonl"
+    kill_at(command, file, 2)
     with file.open("ab") as torn:
         torn.write(b'{"key": "cut in the mid')  # what a kill in the middle of a write leaves
     kept = file.read_bytes().count(b"\n")

@@ -1,14 +1,13 @@
 """evaluate.py over endpoints, through its command line: real HTTP, scripted answers."""
 
 import json
-import signal
 import subprocess
 import sys
 import time
 
 import pytest
 
-from tests.support.evaluate_cli import ROOT, error_line, lines, run
+from tests.support.evaluate_cli import ROOT, error_line, kill_at, lines, run
 from tests.support.scripted_endpoint import Server, error, reply
 
 SLOW = "9^{9^{9^{9}}}"  # the grader gives up on it after some seconds
@@ -150,18 +149,6 @@ def test_killed_while_sampling_and_while_grading_ends_as_if_never_killed(tmp_pat
         )
         assert one == two and len(one) == 25 and "timeout" in str(lines(out / "grades.jsonl"))
     assert (whole / "table.md").read_text() == (out / "table.md").read_text()
-
-
-def kill_at(command, file, count):
-    """Run until the file has so many lines, then SIGKILL."""
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
-    while process.poll() is None and time.monotonic() < deadline:
-        if file.exists() and file.read_bytes().count(b"\n") >= count:
-            process.send_signal(signal.SIGKILL)
-            break
-        time.sleep(0.01)
-    assert process.wait() == -signal.SIGKILL, "it must be killed in the middle"
 
 
 def test_another_model_than_asked(tmp_path, problems):

@@ -5,7 +5,6 @@ Each ends in one clear line and a non-zero status, loses nothing, and the same c
 
 import math
 import re
-import resource
 import shutil
 import signal
 import subprocess
@@ -32,6 +31,7 @@ from tests.support.scripts import (
     weights,
 )  # fmt: skip
 from tests.support.tiny import pair_rows
+from tests.support.warm_python import kill
 
 LONG = {"epochs": 8, "batch__size": 4, "optim__lr": 1e-3, "checkpoint__every_steps": 3}  # 40 steps
 SCRIPTS = pytest.mark.parametrize("script,words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
@@ -53,11 +53,10 @@ def checkpoints(out):
     return sorted(p.name for p in (out / "checkpoints").iterdir())
 
 
-def start_and_wait(script, words, num_lines, out, ranks=1, launch=(), **popen):
+def start_and_wait(script, words, num_lines, out, ranks=1, launch=()):
     """The process of a run of which num_lines steps are logged by now. launch: words for torchrun."""
-    words = command(script, *words, ranks=ranks)
-    words[3:3] = launch  # behind python -m torch.distributed.run
-    process = subprocess.Popen(words, cwd=ROOT, stdout=-3, stderr=subprocess.PIPE, text=True, **popen)
+    words = command(script, *words, ranks=ranks, launch=launch)
+    process = subprocess.Popen(words, cwd=ROOT, stdout=-3, stderr=subprocess.PIPE, text=True)
     log, end = out / "metrics.jsonl", time.monotonic() + 120
     while not log.exists() or len(log.read_text().splitlines()) < num_lines:
         assert process.poll() is None and time.monotonic() < end, "the run ended before it could be disturbed"
@@ -65,8 +64,16 @@ def start_and_wait(script, words, num_lines, out, ranks=1, launch=(), **popen):
     return process
 
 
-def stderr_of(process, within=60):
+def stderr_of(process, within=300):
     return process.communicate(timeout=within)[1]
+
+
+def kill_rank_1(script, out):
+    """SIGKILL to the second of two ranks that torchrun has started, `python -u script …`, of the run in `out`."""
+    listed = subprocess.run(["pgrep", "-f", rf" -u {script} .*out={out} "], capture_output=True, text=True, check=True)
+    ranks = listed.stdout.split()
+    assert len(ranks) == 2
+    subprocess.run(["kill", "-KILL", ranks[1]], check=True)
 
 
 def assert_identical_runs(a, b):
@@ -84,8 +91,7 @@ def test_killed_and_resumed_is_bit_identical(undisturbed, tiny_qwen, files, tmp_
         run(script, *words(tiny_qwen, files, whole, **LONG))
     for num_lines in (4, 14):
         process = start_and_wait(script, words(tiny_qwen, files, out, **LONG), num_lines, out)
-        process.kill()
-        process.wait()
+        kill(process)
         assert not (out / "model").exists()
     run(script, *words(tiny_qwen, files, out, **LONG))
     assert_identical_runs(whole, out)
@@ -118,10 +124,8 @@ def test_two_ranks_are_stopped_then_one_of_them_killed(undisturbed, tiny_qwen, f
     assert process.returncode != 0 and checkpoints(out)[-1] == f"step-{done:06d}"
 
     process = start_and_wait("train_sft.py", words, done + 4, out, ranks=2)
-    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
-    assert len(ranks) == 2
-    subprocess.run(["kill", "-KILL", ranks[1]], check=True)
-    said = stderr_of(process, within=60)
+    kill_rank_1("train_sft.py", out)
+    said = stderr_of(process)
     assert process.returncode != 0
     assert "[rank0]: Traceback" not in said and "run the same command again to resume" in said
     assert not (out / "model").exists()
@@ -135,9 +139,8 @@ def test_torchrun_restarts_the_ranks_after_one_was_killed(undisturbed, tiny_qwen
     """--max-restarts 1, and the same run as without the kill."""
     out, words = tmp_path / "o", sft_words(tiny_qwen, files, tmp_path / "o", **LONG)
     process = start_and_wait("train_sft.py", words, 7, out, ranks=2, launch=("--max_restarts", "1"))
-    ranks = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True, check=True).stdout.split()
-    subprocess.run(["kill", "-KILL", ranks[1]], check=True)
-    said = stderr_of(process, within=90)
+    kill_rank_1("train_sft.py", out)
+    said = stderr_of(process)
     assert process.returncode == 0 and "resuming after step" in said
     assert_same_run(undisturbed, out)
 
@@ -159,9 +162,13 @@ def test_sigterm_before_the_first_step_ends_at_once(tiny_qwen, files, tmp_path):
     assert cache.read_text().count("}") > 0 and not (tmp_path / "o" / "metrics.jsonl").exists()
 
 
-def small_disk(num_bytes):
-    """For Popen's preexec_fn: a write beyond num_bytes of a file fails, as it does on a full disk."""
-    return lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, num_bytes))
+# a write beyond argv[1] bytes of a file fails, as it does on a full disk
+SMALL_DISK = """
+import resource, runpy, sys
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[1]), int(sys.argv[1])))
+del sys.argv[:2]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 @pytest.mark.parametrize(
@@ -177,9 +184,8 @@ def test_a_full_disk_is_one_line_and_loses_nothing(undisturbed, tiny_qwen, files
         shutil.rmtree(out / target)
     before = checkpoints(out)
     words = sft_words(tiny_qwen, files, out, **LONG)
-    done = subprocess.run(
-        command("train_sft.py", *words), cwd=ROOT, capture_output=True, text=True, preexec_fn=small_disk(num_bytes)
-    )
+    line = command("-c", SMALL_DISK, num_bytes, "train_sft.py", *words)
+    done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True)
     last = done.stderr.strip().splitlines()[-1]
     assert done.returncode == 2 and last.startswith("error: cannot write ") and f"{target}: " in last, last
     assert "File too large" in last and "Traceback" not in done.stderr

@@ -34,6 +34,7 @@ from grading.choices import choice
 from pocket.tiny import make_model
 from tests.support.small_runs import on_ranks
 from tests.support.teacher import free_port, scripted_teacher
+from tests.support.warm_python import python
 
 ROOT = Path(__file__).resolve().parents[2]
 GOLDEN = ROOT / "tests/golden"
@@ -97,7 +98,7 @@ def crv(folder):
     """{file: SHA-256}; "<file> without provenance" is of its records without that key."""
 
     def run(*words):
-        done = subprocess.run([sys.executable, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        done = subprocess.run([*python(), *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr[-3000:]
 
     run("-m", "pocket.problems", "--config", "configs/pocket/problems.yaml", f"out={folder}")

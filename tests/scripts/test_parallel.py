@@ -64,13 +64,16 @@ def test_three_ranks_with_recomputation_equal_one(one_rank, tiny_qwen, uneven, t
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_compiled_layers_begin_at_ln_2_and_resume_to_the_bit(dtype, tiny_qwen, uneven, tmp_path):
+def test_compiled_layers_begin_at_ln_2_equal_eager_ones_and_resume_to_the_bit(dtype, tiny_qwen, uneven, tmp_path):
     """A resumed run meets rows in another order, and compiles its layers for others first."""
     keys = {"parallel__compile": "true", "model__compute_dtype": dtype, "batch__size": 6}
     whole, stopped = (words(tiny_qwen, uneven, tmp_path / name, **keys) for name in ("whole", "stopped"))
     run("train_cogpo.py", *whole)
     rows, out = metrics(tmp_path / "whole"), tmp_path / "stopped"
     assert rows[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+    if dtype == "float32":
+        run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "eager", batch__size=6))
+        assert_same_run(tmp_path / "eager", tmp_path / "whole")
     process = subprocess.Popen(command("train_cogpo.py", *stopped), cwd=ROOT, stderr=subprocess.DEVNULL)
     while process.poll() is None and not ((out / "metrics.jsonl").exists() and metrics(out)):
         time.sleep(0.01)
@@ -79,13 +82,6 @@ def test_compiled_layers_begin_at_ln_2_and_resume_to_the_bit(dtype, tiny_qwen, u
     run("train_cogpo.py", *stopped)
     resumed = weights(out)
     assert all(torch.equal(value, resumed[name]) for name, value in weights(tmp_path / "whole").items())
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on CPU")
-def test_compiled_layers_equal_eager_ones(one_rank, tiny_qwen, uneven, tmp_path):
-    run("train_cogpo.py", *words(tiny_qwen, uneven, tmp_path / "o", parallel__compile="true"))
-    assert_same_run(one_rank, tmp_path / "o")
 
 
 def test_replicas_must_divide_the_ranks(tiny_qwen, uneven, tmp_path):

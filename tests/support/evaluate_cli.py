@@ -2,9 +2,10 @@
 
 import json
 import subprocess
+import time
 from pathlib import Path
 
-from tests.support.warm_python import python
+from tests.support.warm_python import kill, python
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -13,6 +14,18 @@ def run(*command, warm=True, **kwargs):
     """command: sys.executable and what follows. warm: False for a new interpreter, which reads its own environment."""
     command = [*python(), *command[1:]] if warm else command
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, **kwargs)
+
+
+def kill_at(command, file, count):
+    """Run until the file has so many lines, then SIGKILL."""
+    process = subprocess.Popen(
+        [*python(), *command[1:]], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.monotonic() + 200
+    while not file.exists() or file.read_bytes().count(b"\n") < count:
+        assert process.poll() is None and time.monotonic() < deadline, "it must be killed in the middle"
+        time.sleep(0.01)
+    kill(process)
 
 
 def lines(file):

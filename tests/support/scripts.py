@@ -14,18 +14,20 @@ import torch
 from safetensors.torch import load_file
 
 from config import claim_output, load
-from tests.support.warm_python import python
+from tests.support.warm_python import everywhere, python
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def command(script, *words, ranks=1):
-    """As a user starts it."""
-    launch = [sys.executable]
+def command(script, *words, ranks=1, launch=(), new=False):
+    """As a user starts it, under torchrun if there are several ranks. launch: further words for torchrun. new: by
+    interpreters of their own."""
+    start = [sys.executable] if new else list(python())
     if ranks > 1:
-        launch += ["-m", "torch.distributed.run", "--nproc_per_node", str(ranks), "--master_port", "0"]
-        launch += ["--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
-    return [*launch, script, *map(str, words)]
+        variables = [] if new else [f"{name}={value}" for name, value in everywhere().items()]
+        start = ["env", *variables, *start, "-m", "torch.distributed.run", "--nproc_per_node", str(ranks), *launch]
+        start += ["--master_port", "0", "--rdzv_backend", "c10d", "--rdzv_endpoint", "localhost:0"]
+    return [*start, script, *map(str, words)]
 
 
 def run(script, *words, ranks=1, launched=False, cwd=ROOT):
@@ -34,7 +36,7 @@ def run(script, *words, ranks=1, launched=False, cwd=ROOT):
     launched = launched or cwd != ROOT
     if ranks > 1 and not launched:
         return run_ranks(script, words, ranks)
-    line = command(script, *words, ranks=ranks) if launched else [*python(), script, *map(str, words)]
+    line = command(script, *words, ranks=ranks, new=launched)
     done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
     return done
@@ -110,8 +112,7 @@ def assert_same_run(out_a, out_b, atol=2e-5):
 
 def fails(script, *words, ranks=1, cwd=ROOT):
     """The last line of stderr, the error in one line; of several ranks under torchrun all that they said."""
-    launched = ranks > 1 or cwd != ROOT
-    line = command(script, *words, ranks=ranks) if launched else [*python(), script, *map(str, words)]
+    line = command(script, *words, ranks=ranks, new=cwd != ROOT)
     done = subprocess.run(line, cwd=cwd, capture_output=True, text=True, timeout=120)
     assert done.returncode != 0
     if ranks > 1:

@@ -21,7 +21,7 @@ from model.parallel import Ranks
 from settings import CheckpointConfig
 
 FORKS = multiprocessing.get_context("forkserver")  # a process does not pay for these imports (optimizers need dynamo)
-FORKS.set_forkserver_preload(["torch._dynamo", "torch.distributed.checkpoint.state_dict", "torch.distributed.fsdp"])
+FORKS.set_forkserver_preload(["train_cogpo", "torch._dynamo", "torch.distributed.checkpoint.state_dict"])
 
 
 def config(out, **checkpoint):

@@ -6,7 +6,8 @@ The tests start hundreds of commands, each of which would import for seconds. A 
 arguments, environment, working folder, streams and exit status are those of the command, SIGTERM and SIGINT reach it,
 and it does not outlive a killed client. What differs: the code is ROOT's, whatever PYTHONPATH says; libraries have
 read their environment variables (HF_HOME and its like); all forks share one hash seed. Tests that are about these, or
-limit or SIGKILL the process, start sys.executable.
+limit the process start sys.executable. A SIGKILL would end the client before the command: `kill` ends both.
+Programs that start sys.executable themselves, torchrun among them, start such a `python` with `everywhere`.
 """
 
 import atexit
@@ -18,6 +19,7 @@ import os
 import random
 import runpy
 import select
+import shlex
 import shutil
 import signal
 import socket
@@ -60,6 +62,10 @@ def python():
         pass_fds=[listener.fileno()], env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     listener.close()
+    words = (sys.executable, "-I", "-S", __file__, f"{folder}/socket")
+    command = Path(folder) / "python"
+    command.write_text(f'#!/bin/sh\ncase "$1" in -I|/*) exec {words[0]} "$@" ;; esac\nexec {shlex.join(words)} "$@"\n')
+    command.chmod(0o755)
 
     @atexit.register
     def end():
@@ -67,7 +73,22 @@ def python():
         server.wait()
         shutil.rmtree(folder)
 
-    return (sys.executable, "-I", "-S", __file__, f"{folder}/socket")
+    return words
+
+
+def everywhere():
+    """The environment in which `python` by PATH, and sys.executable of what is run so, are words of `python()`.
+
+    Scripts by their full path and what is to be isolated (-I) get an interpreter as ever: they are none of ours.
+    """
+    folder = Path(python()[-1]).parent
+    return {"PATH": f"{folder}:{os.environ['PATH']}", "SYS_EXECUTABLE": f"{folder}/python"} if len(python()) > 1 else {}
+
+
+def kill(process):
+    """SIGKILL a command of `python` and wait for its end."""
+    process.send_signal(signal.SIGUSR1 if len(python()) > 1 else signal.SIGKILL)
+    assert process.wait(60) == -signal.SIGKILL
 
 
 def ask(path, words):
@@ -79,6 +100,7 @@ def ask(path, words):
         server.sendall(request)
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda number, _: server.send(bytes([number])))
+        signal.signal(signal.SIGUSR1, lambda *_: server.send(bytes([signal.SIGKILL])))
         status = server.recv(4)
     assert status, "the process that is forked has ended"
     code = os.waitstatus_to_exitcode(int.from_bytes(status, "big"))
@@ -149,7 +171,7 @@ def run(words):
 
     Exits with the command's status.
     """
-    code = 1
+    code, sys.executable = 1, os.environ.get("SYS_EXECUTABLE", sys.executable)
     try:
         execute(words)
         code = 0
@@ -168,7 +190,8 @@ def run(words):
 
 
 def execute(words):
-    """A script, -m module or -c code."""
+    """A script, -m module or -c code; -u, which torchrun gives its ranks, says nothing here."""
+    words = words[words[0] == "-u" :]
     if words[0] == "-c":
         sys.argv = ["-c", *words[2:]]
         exec(compile(words[1], "<string>", "exec"), {"__name__": "__main__"})
