@@ -8,65 +8,49 @@ One run prints one table; only ratios within it mean anything, and `load` says h
 
 import argparse
 import asyncio
+import multiprocessing
 import os
-import subprocess
-import sys
+import socket
 import tempfile
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
-from subprocess import PIPE
 
 import aiohttp
 from aiohttp import web
 
-from bench.harness import ROOT, environment_line, report, run, table
+from agents.journal import Journal, call_key
+from agents.limits import EndpointConfig
+from agents.pool import open_endpoints
+from bench.harness import environment_line, table
 
 
-async def serve(latency: str, answer_bytes: str) -> None:
-    """Answer every chat completion with the same text, `latency` seconds after its request. Prints its URL first."""
-    text = "x" * int(answer_bytes)
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+def serve(listening: socket.socket, latency: float, answer_bytes: int) -> None:
+    """Answer every chat completion with the same text, `latency` seconds after its request, while the parent lives."""
+    choice = {"index": 0, "message": {"role": "assistant", "content": "x" * answer_bytes}, "finish_reason": "stop"}
     usage = {"prompt_tokens": 500, "completion_tokens": 500, "total_tokens": 1000}
     answer = {"id": "", "object": "chat.completion", "created": 0, "model": "stub", "choices": [choice], "usage": usage}
 
     async def chat(request):
         await request.read()
-        await asyncio.sleep(float(latency))
+        await asyncio.sleep(latency)
         return web.json_response(answer)
 
-    app = web.Application(client_max_size=1 << 30)
-    app.add_routes([web.post("/v1/chat/completions", chat)])
-    runner = web.AppRunner(app, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, backlog=4096).start()
-    print("http://{}:{}/v1".format(*runner.addresses[0]), flush=True)
-    await asyncio.to_thread(sys.stdin.read)  # until whoever started it closes this, or dies
+    async def run():
+        app = web.Application(client_max_size=1 << 30)
+        app.add_routes([web.post("/v1/chat/completions", chat)])
+        runner = web.AppRunner(app, access_log=None)
+        await runner.setup()
+        await web.SockSite(runner, listening, backlog=4096).start()
+        await asyncio.to_thread(multiprocessing.parent_process().join)
+
+    asyncio.run(run())
 
 
-async def ask(name: str, url: str, *numbers: str) -> None:
-    """Send a number of calls, some at a time, with prompts of some bytes, through one of CLIENTS. Reports the time."""
-    calls, in_flight, prompt_bytes = map(int, numbers)
-    counter = iter(range(calls))
-
-    async def worker(chat):
-        for n in counter:
-            messages = [{"role": "user", "content": f"{n} ".ljust(prompt_bytes, "q")}]
-            assert await chat({"model": "stub", "messages": messages, "max_tokens": 64}, n), "no answer"
-
-    async def drive(chat):
-        begin, used = time.perf_counter(), time.process_time()
-        await asyncio.gather(*[worker(chat) for _ in range(in_flight)])
-        report(seconds=time.perf_counter() - begin, cpu=time.process_time() - used)
-
-    await CLIENTS[name](url, in_flight, drive)
-
-
-async def ours(url, in_flight, drive):
+@asynccontextmanager
+async def ours(url: str, in_flight: int) -> AsyncIterator[Callable]:
     """Ask as agents/roles.py does: name the call, look it up, ask, and have the answer on disk before it is used."""
-    from agents.journal import Journal, call_key
-    from agents.limits import EndpointConfig
-    from agents.pool import open_endpoints
-
     with tempfile.TemporaryDirectory() as folder:
         journal = Journal(Path(folder) / "journal.jsonl")
         config = EndpointConfig(base_url=[url], model="stub", concurrency=in_flight)
@@ -79,13 +63,14 @@ async def ours(url, in_flight, drive):
             await journal.keep({"key": key, "model": "stub"} | vars(reply))
             return reply.status == "ok"
 
-        await drive(chat)
+        yield chat
         journal.close()
         for endpoint in endpoints:
             await endpoint.close()
 
 
-async def bare(url, in_flight, drive):
+@asynccontextmanager
+async def bare(url: str, in_flight: int) -> AsyncIterator[Callable]:
     """Ask with nothing but the transport: no journal, no retries, no outcomes."""
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=4)) as session:
 
@@ -93,10 +78,22 @@ async def bare(url, in_flight, drive):
             async with session.post(url + "/chat/completions", json=body) as response:
                 return (await response.json())["choices"][0]["message"]["content"]
 
-        await drive(chat)
+        yield chat
 
 
-CLIENTS = {"ours": ours, "bare aiohttp": bare}
+async def ask(client: Callable, url: str, calls: int, in_flight: int, prompt_bytes: int) -> tuple[float, float]:
+    """Send a number of calls, some at a time, with prompts of some bytes: (seconds, of processor time)."""
+    counter = iter(range(calls))
+    async with client(url, in_flight) as chat:
+
+        async def worker():
+            for n in counter:
+                messages = [{"role": "user", "content": f"{n} ".ljust(prompt_bytes, "q")}]
+                assert await chat({"model": "stub", "messages": messages, "max_tokens": 64}, n), "no answer"
+
+        begin, used = time.perf_counter(), time.process_time()
+        await asyncio.gather(*[worker() for _ in range(in_flight)])
+        return time.perf_counter() - begin, time.process_time() - used
 
 
 def main() -> None:
@@ -108,21 +105,24 @@ def main() -> None:
     parser.add_argument("--answer-bytes", type=int, default=2048)
     args = parser.parse_args()
     print(environment_line("aiohttp", "openai") + "\n", flush=True)
-    rows, module = [], ("-m", "bench.endpoint_client")
-    for in_flight in args.in_flight:
-        words = [sys.executable, *module, "serve", str(args.latency), str(args.answer_bytes)]
-        with subprocess.Popen(words, cwd=ROOT, stdin=PIPE, stdout=PIPE, text=True) as stub:
-            url = stub.stdout.readline().strip()
-            for name in CLIENTS:
-                found, tail = run(*module, "ask", name, url, args.calls, in_flight, args.prompt_bytes)
-                assert found, tail
-                rate, cpu = args.calls / found["seconds"], 1000 * found["cpu"] / args.calls
-                row = {"in flight": in_flight, "client": name, "calls/s": rate, "CPU ms a call": cpu}
-                rows.append(row | {"load": os.getloadavg()[0]})
+    rows = []
+    with socket.create_server(("127.0.0.1", 0), backlog=4096) as listening:
+        words = (listening, args.latency, args.answer_bytes)
+        stub = multiprocessing.get_context("spawn").Process(target=serve, args=words, daemon=True)
+        stub.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
+        for client in (bare, ours):
+            asyncio.run(ask(client, url, 1, 1, args.prompt_bytes))  # the stub is up, all is imported
+        for in_flight in args.in_flight:
+            for name, client in {"ours": ours, "bare aiohttp": bare}.items():
+                seconds, cpu = asyncio.run(ask(client, url, args.calls, in_flight, args.prompt_bytes))
+                row = {"in flight": in_flight, "client": name, "calls/s": args.calls / seconds}
+                rows.append(row | {"CPU ms a call": 1000 * cpu / args.calls, "load": os.getloadavg()[0]})
+        stub.terminate()
+        stub.join()
     print(f"{args.calls} calls of {args.latency} s, {args.prompt_bytes} bytes asked, {args.answer_bytes} answered\n")
     print(table(rows))
 
 
 if __name__ == "__main__":
-    parts = {"serve": serve, "ask": ask}
-    asyncio.run(parts[sys.argv[1]](*sys.argv[2:])) if sys.argv[1:2] and sys.argv[1] in parts else main()
+    main()

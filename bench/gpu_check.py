@@ -8,10 +8,7 @@ import argparse
 import importlib.util
 import json
 import math
-import os
 import re
-import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,7 +16,7 @@ from pathlib import Path
 
 import torch
 
-from bench.harness import ROOT, environment_line, table
+from bench.harness import environment_line, run, table
 from bench.versus_trl import chains, make_model, triads
 from data.records import write_jsonl
 from model.attention import ATTEND, backends_here, try_backend
@@ -28,7 +25,7 @@ CUDA = torch.cuda.is_available()
 SHAPE, LENGTH, PROBLEMS, CONTEXTS = ("1.5b", 8192, 16, (16384, 32768, 65536)) if CUDA else ("tiny", 256, 2, (256,))
 OPTIONAL = ("pytest", "flash_attn_interface", "flash_attn_2_cuda", "peft", "liger_kernel", "cut_cross_entropy")
 END = time.monotonic() + (590 if CUDA else 7200)
-TESTS = () if CUDA else ("tests/model/test_cuda.py", "-k", "head or packed or recomputation")
+TESTS = () if CUDA else ("tests/model/test_cuda.py", "-k", "head or packed or recomputation or sigterm")
 HEAD = () if CUDA else ("--tokens", 256, "--vocabulary", 2048, "--hidden", 64)
 rows = []
 
@@ -39,39 +36,18 @@ def add(what: str, found: object, ok: bool | None = None) -> None:
     print(*rows[-1].values(), sep=" · ", flush=True)
 
 
-def run(what: str, *words, limit: float, stop_after: Path | None = None) -> tuple[int, list[str]] | None:
-    """Run Python with `words`: (exit status, lines of its output), or None if time is short, which a row then says.
-
-    limit: seconds. stop_after: a metrics.jsonl; when it has two more lines, the process is sent SIGTERM.
-    """
+def attempt(what: str, *words, limit: float) -> tuple[int, list[str]] | None:
+    """Run Python with `words`: (exit status, lines of its output), or None if time is short, which a row then says."""
     limit = min(limit, END - time.monotonic()) if CUDA else 1800
     if limit < 15:
         return add(what, "skipped, no time left")
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "TEST_GPU": "1" if CUDA else "cpu"}
-    with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            [sys.executable, *map(str, words)], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
-        end, wanted = time.monotonic() + limit, lines_of(stop_after) + 2 if stop_after else math.inf
-        while process.poll() is None and time.monotonic() < end:
-            time.sleep(0.05)
-            if stop_after and lines_of(stop_after) >= wanted:
-                process.send_signal(signal.SIGTERM)
-                wanted = math.inf
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        log.seek(0)
-        return process.returncode, log.read().strip().splitlines() or ["no output"]
-
-
-def lines_of(path):
-    return path.read_text().count("\n") if path.exists() else 0
+    _, said, status = run(*words, limit=limit, TEST_GPU="1" if CUDA else "cpu")
+    return status, said.strip().splitlines() or ["no output"]
 
 
 def train(what: str, script: str, out: Path, *words, limit: float, more: str = "") -> None:
     """Train, and add a row with what the last step took. more: stands behind it."""
-    if done := run(what, script, f"out={out}", *words, limit=limit):
+    if done := attempt(what, script, f"out={out}", *words, limit=limit):
         if done[0]:
             return add(what, done[1][-1], False)
         steps = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -98,7 +74,7 @@ def main() -> None:
 
     # head against float64, packed = single, recomputation, compile, scripts, offload, SIGTERM: pytest -m gpu
     words = ("-m", "pytest", "-m", "gpu", "-rA", "-q", "--tb=line", "-p", "no:cacheprovider", *TESTS)
-    if "pytest" not in missing and (done := run("tests", *words, limit=240)):
+    if "pytest" not in missing and (done := attempt("tests", *words, limit=240)):
         passed = sum(line.startswith("PASSED") for line in done[1])
         for line in done[1]:
             if found := re.match(r"(PASSED|FAILED|ERROR|SKIPPED) (?:\S+::)?(.+)", line):
@@ -119,26 +95,13 @@ def main() -> None:
         machine += [f"memory_gb={torch.cuda.get_device_properties(0).total_memory / 2**30}"] if CUDA else []
         for way in ("activation_checkpointing=full", "activation_checkpointing=auto", "compile=true"):
             what, words = f"CogPO of {SHAPE}, {way}", [*pairs, f"parallel.{way}"]
-            plan = run(what, "train_cogpo.py", f"out={folder}/plan", *words, *machine, limit=30) or (1, [])
+            plan = attempt(what, "train_cogpo.py", f"out={folder}/plan", *words, *machine, limit=30) or (1, [])
             said = "".join(f"; planned {line.split(' GiB')[0].split()[-1]}" for line in plan[1] if "together  " in line)
             train(what, "train_cogpo.py", folder / way, *words, "epochs=4", limit=100, more=said)
 
-        # stop and go on, and the optimizer on the CPU
-        log, words = folder / "stopped/metrics.jsonl", [*pairs, f"out={folder}/stopped", "epochs=40"]
-        if done := run("SIGTERM", "train_cogpo.py", *words, limit=90, stop_after=log):
-            add("SIGTERM", f"exit status {done[0]}, 75 expected", done[0] == 75)
-        if done := run("resume", "train_cogpo.py", *words, limit=90, stop_after=log):
-            said = [line for line in done[1] if "resuming after" in line]
-            add("resume", *(said or done[1])[-1:], bool(said))
-        sft = [*common, *rows_of, f"data.file={folder}/sft.jsonl", "epochs=2", "parallel.offload=true"]
-        if CUDA:
-            train("offload, SFT", "train_sft.py", folder / "offload", *sft, limit=90)
-        elif done := run("offload", "train_sft.py", f"out={folder}/offload", *sft, limit=60):
-            add("offload", done[1][-1], "there is no GPU here" in done[1][-1])
-
         # speed: the head beside others, one long sequence
         words = ("-m", "bench.head", *HEAD, "--repeats", 3, "--rows", "ours", "naive", "liger32", "cut")
-        if done := run("the head", *words, limit=100):
+        if done := attempt("the head", *words, limit=100):
             for line in done[1][-4:]:
                 add("head: name, ms, ×, MB, ×, errors", line.strip("| ").replace(" | ", ", "))
         for length in CONTEXTS:

@@ -1,4 +1,4 @@
-"""What every benchmark needs: the machine in one line, a Markdown table, and a fresh process with its memory."""
+"""What benchmarks share: models' shapes, the machine in one line, a Markdown table, a fresh process with its memory."""
 
 import importlib.metadata
 import json
@@ -11,6 +11,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from transformers import LlamaConfig, PretrainedConfig, Qwen2Config
 
 ROOT = Path(__file__).resolve().parent.parent
 # as runs/setup.sh sets them for training; both sides of a comparison get the same
@@ -22,6 +23,26 @@ QUIET = {
     "MALLOC_TRIM_THRESHOLD_": "10000000000",
     "MALLOC_TOP_PAD_": "268435456",
 }
+
+# layers, hidden, MLP, query heads, key/value heads, vocabulary, tied: of SmolLM2-135M and of Qwen2.5
+SHAPES = {
+    "tiny": (Qwen2Config, 4, 256, 704, 4, 2, 8192, True),
+    "135m": (LlamaConfig, 30, 576, 1536, 9, 3, 49152, True),
+    "1.5b": (Qwen2Config, 28, 1536, 8960, 12, 2, 151936, True),
+    "3b": (Qwen2Config, 36, 2048, 11008, 16, 2, 151936, True),
+    "7b": (Qwen2Config, 28, 3584, 18944, 28, 4, 152064, False),
+    "14b": (Qwen2Config, 48, 5120, 13824, 40, 8, 152064, False),
+}
+
+
+def config_of(shape: str, **keys) -> PretrainedConfig:
+    """Make the config of a shape of SHAPES. keys: further ones of the config."""
+    family, layers, hidden, mlp, heads, kv_heads, vocabulary, tied = SHAPES[shape]
+    return family(
+        num_hidden_layers=layers, hidden_size=hidden, intermediate_size=mlp, num_attention_heads=heads,
+        num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=32768,
+        **keys,
+    )  # fmt: skip
 
 
 def environment_line(*packages: str) -> str:
@@ -51,19 +72,22 @@ def table(rows: list[dict]) -> str:
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def run(*words, threads: int | None = None) -> tuple[dict | None, str]:
+def run(*words, limit: float | None = None, **environment: str) -> tuple[dict | None, str, int]:
     """Run this Python with `words` in a fresh process, from the repository's root.
 
-    threads: OMP_NUM_THREADS (default: as it is). Returns what the process handed to `report` (None: nothing) and the
-    last 4,000 characters of its output.
+    limit: seconds, after which it is killed. Returns what the process handed to `report` (None: nothing), its output
+    and its exit status.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "report.json"
-        env = os.environ | QUIET | {"BENCH_REPORT": str(path), "PYTHONPATH": str(ROOT)}
-        env |= {"OMP_NUM_THREADS": str(threads)} if threads else {}
-        command = [sys.executable, *map(str, words)]
-        done = subprocess.run(command, cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        return json.loads(path.read_text()) if path.exists() else None, done.stdout[-4000:]
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile("w+") as log:
+        path, command = Path(folder) / "report.json", [sys.executable, *map(str, words)]
+        env = os.environ | QUIET | {"BENCH_REPORT": str(path), "PYTHONPATH": str(ROOT)} | environment
+        with subprocess.Popen(command, cwd=ROOT, env=env, stdout=log, stderr=log) as process:
+            try:
+                process.wait(limit)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        log.seek(0)
+        return json.loads(path.read_text()) if path.exists() else None, log.read(), process.returncode
 
 
 def report(**values) -> None:

@@ -144,13 +144,13 @@ def main() -> None:
     words = [f"--{name}={getattr(args, name)}" for name in (*SIZE, "dtype", "repeats")]
     first, rows = None, []
     for name in args.rows:
-        found, tail = run("-m", "bench.head", "--worker", name, *words, threads=1)
+        found, said, _ = run("-m", "bench.head", "--worker", name, *words, OMP_NUM_THREADS="1")
         label, values, first = ROWS[name][2], [None] * 7, first or found
         if found:
             sizes = [found[key] / unit for key in UNITS for unit in (UNITS[key], first[key])]
             values = [*sizes, *found["errors"]]
         else:
-            label += ": " + tail.strip().splitlines()[-1][:100]
+            label += ": " + said.strip().splitlines()[-1][:100]
         rows.append(dict(zip(COLUMNS, [label, *values], strict=True)))
     print(table(rows))
 

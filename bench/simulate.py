@@ -30,9 +30,8 @@ from torch.distributed.tensor import DTensor
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from transformers import Qwen2Config
 
-from bench.harness import environment_line, table
+from bench.harness import SHAPES, config_of, environment_line, table
 from data.packing import PackedBatch
 from model import logprobs
 from model.attention import NAME
@@ -55,12 +54,6 @@ from model.optim import make_optimizer
 from model.parallel import ANY_LENGTH, Ranks, recomputed_by, shard
 from settings import LoraConfig, OptimConfig, ParallelConfig
 
-SIZES = {  # Qwen2.5: layers, hidden, intermediate, heads, key/value heads, vocabulary, tied
-    "3b": (36, 2048, 11008, 16, 2, 151936, True),
-    "7b": (28, 3584, 18944, 28, 4, 152064, False),
-    "14b": (48, 5120, 13824, 40, 8, 152064, False),
-    "tiny": (3, 256, 768, 4, 2, 1024, False),
-}
 MODES = ("none", "products", "selective", "full", "auto")
 CELLS = """
 3b:16384:1:none 3b:16384:1:full 3b:65536:1:full 3b:65536:8:selective 3b:32768:32:full 3b:65536:32:none
@@ -160,11 +153,7 @@ def simulate(name: str, row: int, count: int, mode: str, lora: int = 0) -> dict:
 
     Returns a row of the table: what was tracked beside what is planned, and MFU estimates.
     """
-    layers, hidden, intermediate, heads, kv_heads, vocabulary, tied = SIZES[name]
-    config = Qwen2Config(
-        vocab_size=vocabulary, hidden_size=hidden, intermediate_size=intermediate, num_hidden_layers=layers,
-        num_attention_heads=heads, num_key_value_heads=kv_heads, tie_word_embeddings=tied,
-    )  # fmt: skip
+    config = config_of(name)
     shape, settings = shape_of(config), Settings(count, checkpointing=mode, lora_rank=lora)
     chosen = recomputed_by(row, longest_rows(shape, settings, 80 * GIB))
     dist.init_process_group("fake", rank=0, world_size=count, store=FakeStore())
@@ -256,14 +245,16 @@ def _(a, b):
 
 def read_cell(text: str) -> tuple:
     """Read a cell as it is written on the command line: (the text, the arguments of `simulate`)."""
-    found = re.fullmatch(rf"({'|'.join(SIZES)}):([0-9]+):([0-9]+):({'|'.join(MODES)})(?::lora=([0-9]+))?", text)
+    found = re.fullmatch(
+        rf"({'|'.join(map(re.escape, SHAPES))}):([0-9]+):([0-9]+):({'|'.join(MODES)})(?::lora=([0-9]+))?", text
+    )
     if not found:
-        shape = f"{'|'.join(SIZES)}:ROW TOKENS:RANKS:{'|'.join(MODES)}, then perhaps :lora=RANK"
+        shape = f"{'|'.join(SHAPES)}:ROW TOKENS:RANKS:{'|'.join(MODES)}, then perhaps :lora=RANK"
         raise argparse.ArgumentTypeError(f"{text!r} is not {shape}, e.g. 7b:32768:8:full")
     row, ranks, lora = (int(found[i] or 0) for i in (2, 3, 5))
-    for what, number, least, most in (
-        ("a row's tokens", row, SEQUENCES, ANY_LENGTH), ("ranks", ranks, 1, 1024), ("lora", lora, 0, SIZES[found[1]][1])
-    ):  # fmt: skip
+    limits = {"a row's tokens": (row, SEQUENCES, ANY_LENGTH), "ranks": (ranks, 1, 1024),
+              "lora": (lora, 0, SHAPES[found[1]][2])}  # fmt: skip
+    for what, (number, least, most) in limits.items():
         if not least <= number <= most:
             raise argparse.ArgumentTypeError(f"{text!r}: {what} must be from {least} to {most}, not {number}")
     return text, (found[1], row, ranks, found[4], lora)

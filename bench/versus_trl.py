@@ -7,42 +7,46 @@ Models are random, in published shapes, and records random digits with the lengt
 depend on nothing else. A step is all records of the case, so both sides must report the same losses step by step, or
 the comparison is void. cogpo: ours has three equal betas of 0.1, which is DPO at β = 0.1; TRL gets its reference
 log-probs precomputed (its `padding_free` is ignored by version 1.16). sft: TRL packs with `bfd`, which keeps examples
-apart as ours does.
+apart as ours does. Each setting of a side runs in a process of its own, which reports the seconds (wall and CPU) from
+the end of one optimizer step to that of the next, the losses, and the memory that it added.
 """
 
 import argparse
+import gc
+import importlib
 import itertools
 import json
 import re
 import statistics
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from pathlib import Path
+from time import perf_counter, process_time, sleep
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast, Qwen2Config
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, TrainerCallback
 from transformers.utils import is_flash_attn_2_available
 
-from bench.harness import environment_line, run, table
+from bench.harness import SHAPES, config_of, environment_line, memory_now, memory_peak, report, run, table
 from data.pairs import make_pairs
 from data.records import write_jsonl
+from data.render import Renderer
 
 LR = 1e-5
 CUDA = torch.cuda.is_available()
 CASES = [f"{s}:{n}" for s in ("1.5b", "7b") for n in (2048, 4096, 8192, 16384)] if CUDA else ["tiny:1024", "135m:384"]
-# layers, hidden, MLP, query heads, key/value heads, vocabulary, tied: SmolLM2-135M, Qwen2.5-1.5B, Qwen2.5-7B
-SHAPES = {
-    "tiny": (Qwen2Config, 4, 256, 704, 4, 2, 8192, True),
-    "135m": (LlamaConfig, 30, 576, 1536, 9, 3, 49152, True),
-    "1.5b": (Qwen2Config, 28, 1536, 8960, 12, 2, 151936, True),
-    "7b": (Qwen2Config, 28, 3584, 18944, 28, 4, 152064, False),
-}
+
 CHATML = (
     "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
+
+
+# --- what is trained: random models, random records ---
 
 
 def make_model(folder: str, shape: str) -> None:
@@ -53,15 +57,10 @@ def make_model(folder: str, shape: str) -> None:
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=raw, eos_token=turns[1], pad_token=turns[1], extra_special_tokens=turns, chat_template=CHATML
     )
-    family, layers, hidden, mlp, heads, kv_heads, vocabulary, tied = SHAPES[shape]
-    config = family(
-        num_hidden_layers=layers, hidden_size=hidden, intermediate_size=mlp, num_attention_heads=heads,
-        num_key_value_heads=kv_heads, vocab_size=vocabulary, tie_word_embeddings=tied, max_position_embeddings=32768,
-        bos_token_id=None, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
-    )  # fmt: skip
+    ids = {"bos_token_id": None, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     torch.manual_seed(0)
     with torch.device("cuda" if CUDA else "cpu"):
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        model = AutoModelForCausalLM.from_config(config_of(shape, **ids), dtype=torch.bfloat16)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -96,25 +95,25 @@ def chains(rows: list[dict]) -> list[dict]:
     return [{"id": f"s{i}", "messages": messages} for i, messages in enumerate(seen.values())]
 
 
+# --- how: the settings of each side that are worth trying, in words and as the arguments of the side's function ---
+
+
 def our_settings(kind: str, model: str, file: str, length: int, records: int, steps: int) -> Iterator[tuple[str, dict]]:
-    """Yield our settings worth trying, in words and for bench/trainer_side.py: rows of few or many tokens, with and
-    without recomputation."""
-    budgets = {"cogpo": [2 * length] if CUDA else [1, 4096], "sft": [length, (4 if CUDA else 2) * length]}[kind]
-    modes = itertools.product([False, True] if CUDA else [False], ["none", "selective", "full"], budgets)
-    for compiled, recompute, budget in modes:
+    """Yield the two ends of what the keys allow, the fastest and the leanest; on CUDA compiled or not."""
+    wide = (4 if CUDA else 8) * length
+    ends = {f"rows of {wide} tokens": (wide, "auto"), "a problem a row, all recomputed": (1, "full")}
+    for compiled, (settings, (budget, mode)) in itertools.product([False, True] if CUDA else [False], ends.items()):
         words = [
             f"model.path={model}", f"data.file={file}", f"data.max_length={length}", f"batch.size={records}",
-            f"batch.max_tokens={budget}", f"parallel.activation_checkpointing={recompute}",
-            f"parallel.compile={compiled}", f"optim.lr={LR}", "optim.warmup=0",
+            f"batch.max_tokens={budget}", f"parallel.activation_checkpointing={mode}", f"parallel.compile={compiled}",
+            f"optim.lr={LR}", "optim.warmup=0", f"model.compute_dtype={'bfloat16' if CUDA else 'float32'}",
         ]  # fmt: skip
         words += ["loss.name=cogpo", "loss.betas=[0.1, 0.1, 0.1]"] if kind == "cogpo" else []
-        settings = "a problem a row" if budget == 1 else f"rows of {budget} tokens"
-        settings += f", {recompute} recomputation" * (recompute != "none") + ", compiled" * compiled
-        yield settings, {"side": "ours", "kind": kind, "words": words, "steps": steps}
+        yield settings + ", compiled" * compiled, {"side": "ours", "kind": kind, "words": words, "steps": steps}
 
 
 def trl_settings(kind: str, model: str, file: str, length: int, records: int, steps: int) -> Iterator[tuple[str, dict]]:
-    """Yield TRL's settings worth trying: batch or row sizes, orders and checkpointing; on CUDA with Liger's kernels."""
+    """Yield TRL's batch or row sizes, orders and checkpointing; on CUDA with Liger's kernels."""
     scales = (1, 4) if CUDA else (1, 2)
     if kind == "cogpo":
         common = {"beta": 0.1, "max_length": None, "precompute_ref_log_probs": True}
@@ -137,11 +136,107 @@ def trl_settings(kind: str, model: str, file: str, length: int, records: int, st
         yield settings + ", checkpointing" * recompute, spec
 
 
+# --- one side, in a process of its own ---
+
+
+class Clock(TrainerCallback):
+    """Reads the time and the memory at the end of every step; made when everything has been imported."""
+
+    def __init__(self):
+        gc.collect()
+        self.base, self.marks, self.losses = memory_now(), [], []
+
+    def on_step_end(self, *args, **kwargs) -> None:
+        """Note the end of a step."""
+        if CUDA:
+            torch.cuda.synchronize()
+        self.marks.append((perf_counter(), process_time()))
+        self.peak = memory_peak() - self.base
+        if CUDA:  # so that the last peak is that of the last step alone
+            torch.cuda.reset_peak_memory_stats()
+
+    def on_log(self, args, state, control, logs=None, **kwargs) -> None:
+        """Note the loss that TRL logs."""
+        self.losses += [logs["loss"]] if "loss" in logs else []
+
+    def report(self) -> None:
+        """Hand over the seconds of each step but the first, all losses, and bytes."""
+        wall, cpu = ([b - a for a, b in itertools.pairwise(times)] for times in zip(*self.marks, strict=True))
+        report(seconds=wall, cpu_seconds=cpu, losses=self.losses, memory=self.peak)
+
+
+def ours(kind: str, words: list[str], steps: int) -> None:
+    """Call the script's own main, and follow its metrics.jsonl, a line a step, from a thread."""
+    script, config = importlib.import_module(f"train_{kind}"), importlib.import_module("config")
+    clock = Clock()
+
+    def follow(metrics):
+        while len(clock.losses) < steps:
+            lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
+            for line in lines[len(clock.losses) :]:
+                if line.endswith("\n"):
+                    clock.on_step_end()
+                    clock.losses.append(json.loads(line)["loss"])
+            sleep(0.005)
+
+    with tempfile.TemporaryDirectory() as out:
+        words = [*words, f"out={out}/run", f"epochs={steps}", "checkpoint.every_steps=1000000"]
+        words += [f"reference_cache={out}/reference"] if kind == "cogpo" else []
+        follower = threading.Thread(target=follow, args=[Path(out, "run/metrics.jsonl")], daemon=True)
+        follower.start()
+        script.main(config.load(script.Config, words))
+        follower.join()
+    clock.report()
+
+
+def trl(kind: str, model: str, file: str, args: dict, model_args: dict) -> None:
+    """Train the same records with TRL; args and model_args: of its config and of the model."""
+    import trl as library
+    from datasets import Dataset
+
+    trainer_class, config_class, names = {
+        "cogpo": (library.DPOTrainer, library.DPOConfig, ("chosen", "rejected")),
+        "sft": (library.SFTTrainer, library.SFTConfig, ("completion",)),
+    }[kind]
+    clock = Clock()
+
+    # the records as TRL wants them: already in the template, with the end of turn that is trained here
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    renderer, rows, want = Renderer(tokenizer), [], 0
+    end = tokenizer.decode(renderer.turn_end)
+    for record in map(json.loads, Path(file).read_text().splitlines()):
+        prompt = record["prompt"] if kind == "cogpo" else record["messages"][:-1]
+        responses = [(record[name] if kind == "cogpo" else record["messages"])[-1]["content"] for name in names]
+        text = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+        lengths = [len(s) for s in renderer.sequences([(prompt, said) for said in responses])]
+        rows.append({"prompt": text} | {name: said + end for name, said in zip(names, responses, strict=True)})
+        rows[-1] |= {"length": max(lengths)} if kind == "cogpo" else {}  # for its order by length
+        want += sum(lengths)
+
+    # what both sides have in common: AdamW without weight decay, a cosine, the same clipping, nothing saved
+    config = config_class(
+        output_dir=tempfile.mkdtemp(), use_cpu=not CUDA, bf16=CUDA, optim="adamw_torch_fused", weight_decay=0.0,
+        max_grad_norm=1.0, lr_scheduler_type="cosine", logging_steps=1, save_strategy="no", report_to="none",
+        disable_tqdm=True, model_init_kwargs={"dtype": "float32"} | model_args, **args,
+    )  # fmt: skip
+    trainer = trainer_class(
+        model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[clock]
+    )
+    columns = ["prompt_ids", "chosen_ids", "prompt_ids", "rejected_ids"] if kind == "cogpo" else ["input_ids"]
+    have = sum(len(row[column]) for row in trainer.train_dataset for column in columns)
+    assert have == want, f"TRL trains on {have} tokens, not {want}"
+    trainer.train()
+    clock.report()
+
+
+# --- both, compared ---
+
+
 def measure(settings: str, spec: dict) -> dict | None:
     """Run one side once. Returns its report, or None if it failed (out of memory, say), which is told on stderr."""
-    found, tail = run("-m", "bench.trainer_side", json.dumps(spec))
-    said = f"steps of {' '.join(f'{s:.1f}' for s in found['seconds'])} s" if found else f"failed: {tail}"
-    print(f"{spec['side']} ({settings}): {'out of memory' if 'OutOfMemory' in tail else said}", file=sys.stderr)
+    found, output, _ = run("-m", "bench.versus_trl", spec["kind"], "--side", json.dumps(spec))
+    said = f"steps of {' '.join(f'{s:.1f}' for s in found['seconds'])} s" if found else f"failed: {output[-4000:]}"
+    print(f"{spec['side']} ({settings}): {'out of memory' if 'OutOfMemory' in output else said}", file=sys.stderr)
     return found
 
 
@@ -157,37 +252,32 @@ def agree(losses: dict[str, list[float]]) -> None:
         raise SystemExit(f"void: the losses {want} do not move, so that they agree says nothing")
 
 
-def summary(case: str, found: dict[tuple[str, str], list[dict]], items: int, unit: str) -> tuple[list[dict], dict]:
-    """Return (table rows, {what: ours / TRL}); no ratios if one side never ran. found: {(side, settings): reports}.
+def summary(case: str, found: dict[tuple[str, str], dict], items: int, unit: str) -> tuple[list[dict], dict]:
+    """Return (table rows, {what: ours / TRL}); no ratios if one side never ran. found: {(side, settings): report}.
 
-    items: how many records, a `unit` each, a step holds. Rates are medians over all runs and all steps but the first.
+    items: how many records, a `unit` each, a step holds. Rates are medians over all steps but the first.
     """
-    rows = []
-    for (side, settings), reports in found.items():
-        wall, cpu = ([s for r in reports for s in r[clock]] for clock in ("seconds", "cpu_seconds"))
-        rows.append({
-            "case": case, "trainer": side, "settings": settings, f"{unit}s/s": items / statistics.median(wall),
-            f"{unit}s/CPU-s": items / statistics.median(cpu),
-            "memory, GB": statistics.median(r["memory"] for r in reports) / 1e9, "runs": len(reports), "": "",
-        })  # fmt: skip
-    # the fastest and the leanest settings of each side are compared
-    best, measures = {}, list(rows[0])[3:6] if rows else ()
-    for side in {row["trainer"] for row in rows}:
-        of_side = [row for row in rows if row["trainer"] == side]
-        best[side] = max(of_side, key=lambda row: row[measures[0]]), min(of_side, key=lambda row: row["memory, GB"])
-        for row, mark in zip(best[side], ("fastest", "leanest"), strict=True):
-            row[""] += ", " * bool(row[""]) + mark
-    if len(best) < 2:
+    speed, cpu, memory = measures = f"{unit}s/s", f"{unit}s/CPU-s", "memory, GB"
+    rows = [
+        {"case": case, "trainer": side, "settings": settings, speed: items / statistics.median(of["seconds"]),
+         cpu: items / statistics.median(of["cpu_seconds"]), memory: of["memory"] / 1e9}
+        for (side, settings), of in found.items()
+    ]  # fmt: skip
+    # the fastest and the leanest settings of each side are compared; a busy machine stretches the wall clock
+    fastest = speed if CUDA else cpu
+    of_side = [[row for row in rows if row["trainer"] == side] for side in ("ours", "TRL")]
+    if not all(of_side):
         return rows, {}
-    (fast, lean), (their_fast, their_lean) = best["ours"], best["TRL"]
-    ratios = {name: fast[name] / their_fast[name] for name in measures}
-    return rows, ratios | {"memory, GB, leanest settings": lean["memory, GB"] / their_lean["memory, GB"]}
+    fast, their_fast = (max(rows, key=lambda row: row[fastest]) for rows in of_side)
+    lean, their_lean = (min(rows, key=lambda row: row[memory]) for rows in of_side)
+    ratios = {f"{name}, each at its fastest": fast[name] / their_fast[name] for name in measures}
+    return rows, ratios | {f"{memory}, each at its leanest": lean[memory] / their_lean[memory]}
 
 
 def read_case(text: str) -> str:
     """Refuse a case of the command line that is none."""
     shape, _, length = text.partition(":")
-    if shape not in SHAPES or not re.fullmatch("[0-9]+", length) or int(length) < 144:  # 128 are left for the prompt
+    if shape not in SHAPES or not re.fullmatch("[0-9]{1,7}", length) or int(length) < 144:  # 128 are for the prompt
         raise argparse.ArgumentTypeError(f"{text!r} is not {'|'.join(SHAPES)}:LENGTH, at least 144, e.g. tiny:1024")
     return text
 
@@ -195,11 +285,13 @@ def read_case(text: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("kind", choices=["cogpo", "sft"])
-    parser.add_argument("--cases", nargs="+", type=read_case, default=CASES, metavar="SHAPE:LENGTH", help="see SHAPES")
+    parser.add_argument("--cases", nargs="+", type=read_case, default=CASES, metavar="SHAPE:LENGTH")
     parser.add_argument("--problems", type=int, help="random problems a step, three responses each (8; 2 with 135m)")
     parser.add_argument("--steps", type=int, default=2, help="steps that are timed, after the first")
-    parser.add_argument("--repeats", type=int, default=1, help="runs of every setting of each side, in turns")
+    parser.add_argument("--side", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.side:
+        return {"ours": ours, "TRL": trl}[args.side.pop("side")](**args.side)
     unit = {"cogpo": "pair", "sft": "example"}[args.kind]
     print(environment_line("trl", "peft", "liger-kernel", "flash-attn"), flush=True)
     for case in args.cases:
@@ -211,12 +303,12 @@ def main() -> None:
             write_jsonl(file, records)
             run("-c", f"from bench.versus_trl import make_model; make_model('{model}', '{shape}')")
 
-            # every setting in turns: what disturbs one disturbs all
+            # every setting of each side, once
             setting, found = (args.kind, model, file, int(length), len(records), args.steps + 1), {}
-            for settings, spec in [*our_settings(*setting), *trl_settings(*setting)] * args.repeats:
+            for settings, spec in [*our_settings(*setting), *trl_settings(*setting)]:
                 if done := measure(settings, spec):
-                    found.setdefault((spec["side"], settings), []).append(done)
-            agree({", ".join(key): reports[0]["losses"] for key, reports in found.items()})
+                    found[spec["side"], settings] = done
+            agree({", ".join(key): done["losses"] for key, done in found.items()})
             rows, ratios = summary(f"{case}, {len(records)} {unit}s", found, len(records), unit)
             lines = [f"{name}: ours / TRL = {value:.2f}" for name, value in ratios.items()]
             print("\n" + (table(rows) if rows else f"{case}: nothing ran"), "", *lines, sep="\n", flush=True)

@@ -13,7 +13,7 @@ from tests.support.warm_python import python
 # a fifth of the layers, which are all alike; with adapters, or of another shape, the head would weigh too much then
 FEWER = """
 import bench.simulate as it
-it.SIZES |= {name: (layers // 5, *rest) for name, (layers, *rest) in it.SIZES.items() if name != "tiny"}
+it.SHAPES |= {name: (family, layers // 5, *rest) for name, (family, layers, *rest) in it.SHAPES.items()}
 it.main()
 """
 
@@ -48,7 +48,7 @@ def test_the_plan_is_what_a_step_takes(cell):
     # an estimate; the layers' kernels fused, less is moved
     for gpu in ("A800", "H100"):
         eager, compiled = (int(share.strip(" %")) for share in found[f"MFU on {gpu}, compiled"].split(","))
-        assert 25 < eager < compiled < 75
+        assert 20 < eager < compiled < 75
 
 
 def test_the_cells_are_those_of_the_tables():
@@ -61,7 +61,7 @@ def test_the_cells_are_those_of_the_tables():
     assert set(CELLS.split()) == named and len(CELLS.split()) == len(named) > 20
 
 
-SHAPE = "is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:none|products|selective|full|auto, then perhaps :lora=RANK"
+SHAPE = "is not tiny|135m|1.5b|3b|7b|14b:ROW TOKENS:RANKS:none|products|selective|full|auto, then perhaps :lora=RANK"
 
 
 @pytest.mark.parametrize(
@@ -88,4 +88,6 @@ def test_a_cell_that_cannot_be_is_named(cell, said):
 def test_a_wrong_cell_ends_the_command_in_one_line():
     done = simulate("7b:16384:8:full", "7b:16384")
     assert done.returncode == 2 and "Traceback" not in done.stderr
-    assert "argument --cells: '7b:16384' is not 3b|7b|14b|tiny:ROW TOKENS:RANKS:" in done.stderr.splitlines()[-1]
+    assert (
+        "argument --cells: '7b:16384' is not tiny|135m|1.5b|3b|7b|14b:ROW TOKENS:RANKS:" in done.stderr.splitlines()[-1]
+    )

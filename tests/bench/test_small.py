@@ -29,7 +29,6 @@ def test_the_client_beside_bare_aiohttp():
 @pytest.mark.parametrize(
     "words, said",
     [
-        (["bench.export_dtypes", "--start=no", "--trained=no", "--pairs=no"], "model folder no does not exist"),
         (["bench.versus_trl", "sft", "--cases", "tinny:512"], "argument --cases: 'tinny:512' is not tiny|135m|"),
         (["bench.versus_trl", "cogpo", "--cases", "tiny"], "argument --cases: 'tiny' is not tiny|135m|"),
     ],
@@ -50,8 +49,8 @@ def test_the_head_beside_others():
 
 @pytest.mark.slow
 def test_the_check_of_a_gpu_walks_to_its_end_without_one():
-    """Kernels, trainings, compilation, SIGTERM and resume, offload, the head, a long sequence: every line in small."""
+    """Kernels, tests, trainings, compilation, the head, a long sequence: every line in small."""
     found = {row[0]: row[1:] for row in rows("bench.gpu_check", timeout=1800)}
-    assert found["SIGTERM"] == ["exit status 75, 75 expected", "ok"] and "resuming after step" in found["resume"][0]
+    assert found["test: test_sigterm_and_resume"] == ["passed", "ok"]
     assert "first loss 0.693147" in found["CogPO of tiny, compile=true"][0]
-    assert found["offload"][1] == found["SFT, one sequence of 256 tokens"][1] == "ok"
+    assert found["SFT, one sequence of 256 tokens"][1] == "ok"
