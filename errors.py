@@ -21,5 +21,5 @@ def read_json(path: Path, remedy: str, read: Callable = lambda found: found) -> 
     """
     try:
         return read(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, LookupError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         raise UserError(f"{path} is damaged; {remedy}") from None

@@ -38,7 +38,7 @@ class Prober:
 
     def __init__(self, path: Path, long: bool = False, choice: bool = False):
         self.path, self.long, self.choice = Path(path), long, choice
-        self.known = read_json(self.path, "delete it and run again", dict) if self.path.exists() else {}
+        self.known = read_json(self.path, "delete it and run again", _answers) if self.path.exists() else {}
         self.heard = {}  # Endpoint: answers of a probe that has failed before its end
 
     async def __call__(self, endpoint: Endpoint, body: dict) -> None:
@@ -175,3 +175,7 @@ async def _choice(ask, body, endpoint):
     if words:
         return {"choice": "refused"}
     return {"choice": "honoured" if '"beta"' in said or '"gamma"' in said else "ignored"}
+
+
+def _answers(known):
+    return {place: dict(found) for place, found in known.items()}

@@ -169,6 +169,8 @@ async def read_value(text: str, task: Task) -> str | None:
 
 EDGES = " \t*_`\"'.:!,;()[]{}"
 KEYS = ("verdict", "rating", "level", "label", "answer", "output")  # behind which a label stands, in prose and in JSON
+IN_JSON = {*KEYS, "difficulty", "category", "class", "classification", "assessment", "evaluation", "judgment",
+           "judgement", "decision", "conclusion", "result", "response", "correct"}  # fmt: skip
 # the word behind a tag, where it ends its clause: neither "medium-hard" nor "hard to say"
 TAGGED = re.compile(
     rf"""(?:{"|".join(KEYS)})[*_ ]*[:=]\W*?(\w+)(?=[*_`"')\]}}]*(?:\s*[.,;:!(]|\s*$))"""
@@ -187,7 +189,7 @@ def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
     Exactly in the last line (whatever its case and punctuation), or behind a tag ("Verdict: NO", "\\boxed{easy}",
     {"verdict": "easy"}) if neither the rest of that line nor a line of its own says another: a reply may list what it
     was to choose from. Never searched in prose: "not hard and not easy" says neither. A reply that contradicts itself
-    says nothing, nor does one with a label under another key of an object, or in a broken object.
+    says nothing, nor does one with a label under a key that means something else, or in a broken object.
     """
     known = {label.lower(): label for label in labels}
     exactly = set(labels) == set(VERDICTS)  # in capitals: "the answer is no" may be about the problem
@@ -197,8 +199,8 @@ def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
 
     # in JSON: then the prose around it may name no other
     pairs, prose = split_objects(text)
-    keyed = [(key.lower(), value.lower()) for key, value in pairs if str(value).lower() in known]
-    if any(key not in KEYS for key, _ in keyed):
+    keyed = [(key, value.lower()) for key, value in pairs if str(value).lower() in known]
+    if not all(names_label(key) for key, _ in keyed):
         return None
     said = {known[value] for _, value in keyed} | (named(re.findall(r"\w+", prose)) if keyed else set())
 
@@ -218,6 +220,13 @@ def parse_label(text: str, labels: tuple[str, ...]) -> str | None:
     if tagged:
         said = said.union(named(alone), *behind)
     return said.pop() if len(said) == 1 else None
+
+
+def names_label(key: str) -> bool:
+    """Tells whether a label stands under a key of a JSON object: by its last word (final_answer, difficultyLevel), if
+    the first one does not deny it."""
+    words = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", key)]
+    return bool(words) and words[-1] in IN_JSON and words[0] not in ("not", "no", "non", "never")
 
 
 def split_objects(text: str) -> tuple[list[tuple[str, object]], str]:

@@ -64,8 +64,9 @@ def test_what_is_honoured_and_what_is_only_accepted(tmp_path):
     assert summary(found) == "no thoughts; top_k ignored"
 
 
-def test_a_damaged_record_is_one_line(tmp_path):
-    (tmp_path / "probe.json").write_text('{"http://a/v1 m": ')
+@pytest.mark.parametrize("text", ['{"http://a/v1 m": ', '{"http://a/v1 m": 1}', "[" * 100_000])
+def test_a_damaged_record_is_one_line(tmp_path, text):
+    (tmp_path / "probe.json").write_text(text)
     with pytest.raises(UserError, match=r"probe\.json is damaged; delete it and run again"):
         Prober(tmp_path / "probe.json")
 
