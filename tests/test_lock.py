@@ -54,7 +54,7 @@ def test_a_file_where_the_folder_should_be(tmp_path):
 @pytest.mark.parametrize("script, words", [("train_sft.py", sft_words), ("train_cogpo.py", cogpo_words)])
 def test_the_second_of_two_trainings_is_refused_and_the_first_undisturbed(tiny_qwen, files, tmp_path, script, words):
     line = words(tiny_qwen, files, tmp_path / "o", epochs=30)
-    first = subprocess.Popen(command(script, *line), cwd=ROOT, stderr=subprocess.PIPE, text=True)
+    first = subprocess.Popen(command(script, *line, new=True), cwd=ROOT, stderr=subprocess.PIPE, text=True)
     try:
         end = time.monotonic() + 120
         while not (tmp_path / "o/metrics.jsonl").exists():
