@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # The whole paper at pocket size: problems, CRV, SFT, CogPO, and a table of accuracies. No model hub, no GPU needed.
 #
-#   bash runs/pocket.sh                   base | SFT | CRV+SFT | CogPO, one seed: about 14 minutes on two cores
+#   bash runs/pocket.sh                   base | SFT | CRV+SFT | CogPO, one seed: about 12 minutes on two cores
 #   bash runs/pocket.sh --full            the studies of docs/pocket-study.md: Tables 2, 5, 6 and Fig. 6, five seeds, two
 #                                         task mixtures, rates tuned; a micro student, 2 to 3 hours on two cores
 #   bash runs/pocket.sh --full preference one of them; smollm2 is the same on SmolLM2-135M: days, so use a GPU
